@@ -1,0 +1,201 @@
+"""What the service needs from outside, as Protocols. `app/wiring.py` alone names the classes behind them.
+
+Units: quantities in contracts, prices in rupees (`Decimal`), times aware UTC, `Deadline`s on the monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Protocol
+
+from app.domain.alert import AlertKey, Exchange, ExpiryRule, OptionType, Product
+from app.domain.deadline import Deadline
+from app.domain.order import Order, Scope, Ticket
+from app.domain.outcome import NotSent, Outcome
+from app.domain.risk import Denial, TradingState
+from app.domain.status import Status
+from app.service.records import (
+    AuditEvent,
+    BookOrder,
+    Cap,
+    Holding,
+    Known,
+    MasterAge,
+    Moved,
+    OrderFilter,
+    OrderPage,
+    Position,
+    Quote,
+    Refusal,
+    Resolved,
+)
+
+
+class Exchanger(Protocol):
+    """One request's conversation with the broker, on connections of its own.
+
+    Reads raise BrokerReadFailed: a failed read never means "flat" or "empty". Whatever changes something is one
+    attempt, never repeated, and answers with an Outcome: NotSent only when the byte count proves it.
+
+    `before_send` is called once, after the connection stands (TCP and TLS) and right before the first byte is
+    written; a NotSent from it stops the call with exactly that outcome.
+    """
+
+    def quotes(self, tickers: Sequence[str]) -> dict[str, Quote]:
+        """One Quote per asked ticker that the answer had a good row for; others are absent."""
+
+    def order_book(self) -> tuple[BookOrder, ...]:
+        """The whole unfiltered book of today."""
+
+    def positions(self) -> tuple[Position, ...]:
+        """All net positions, closed ones (net 0) too."""
+
+    def place(self, ticket: Ticket, before_send: Callable[[], NotSent | None]) -> Outcome: ...
+
+    def cancel(self, broker_order_id: str) -> Outcome: ...
+
+    def set_protection(
+        self, position_id: str, stop_distance: Decimal, target_distance: Decimal, quantity: int | None = None
+    ) -> Outcome:
+        """Set the overlay legs of a position; zero distances remove them (fyers-api.md 2.3)."""
+
+    def close_position(self, position_id: str, before_send: Callable[[], NotSent | None]) -> Outcome:
+        """Close one whole net position by its id. Accepted carries the id of the closing order when known."""
+
+
+class Broker(Protocol):
+    """A place to send orders to."""
+
+    name: str
+
+    def exchange(self, deadline: Deadline) -> AbstractContextManager[Exchanger]:
+        """A conversation that ends at `deadline`, whatever the other side does."""
+
+    def ready(self) -> str | None:
+        """Why no order could be placed right now (a missing token, say), or None. Never asks the network."""
+
+
+class Contracts(Protocol):
+    """The contract index. Every call raises NoMaster when there is none."""
+
+    def resolve(
+        self,
+        symbol: str,
+        strike: Decimal,
+        option_type: OptionType,
+        expiry: ExpiryRule | date,
+        exchange: Exchange | None,
+        now: datetime,
+    ) -> Resolved | Denial:
+        """The contract that an alert means, or why there is none (codes unknown_symbol, unknown_expiry,
+        unknown_strike).
+        """
+
+    def age(self) -> MasterAge: ...
+
+
+class Transaction(Protocol):
+    """One transaction. It commits when its block ends, and rolls back when the block raises."""
+
+    def now(self) -> datetime:
+        """The database's clock, aware UTC, the same within one transaction."""
+
+    def trading_state(self, scope: Scope) -> TradingState:
+        """HALTED when there is no readable row."""
+
+    def find_key(self, scope: Scope, client: str, key: AlertKey) -> Known | None:
+        """The unexpired key's order, its row locked for this transaction; None when free or expired."""
+
+    def claim_key(self, scope: Scope, client: str, key: AlertKey, order_id: str, ttl: timedelta) -> bool:
+        """Take a free or expired key for `order_id` by one conditional statement. False: somebody has it."""
+
+    def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
+        """Add to every cap or to none (in a savepoint). A Denial names the cap and what would be allowed."""
+
+    def release(self, scope: Scope, order_id: str) -> None:
+        """Give back what `order_id` has reserved and is returnable; once, whoever asks how often."""
+
+    def insert_order(self, order: Order, event: AuditEvent) -> None: ...
+
+    def restart_order(self, order: Order, event: AuditEvent, before: Status) -> bool:
+        """Overwrite a NOT_SENT row with its next attempt. False: its state is no longer `before`."""
+
+    def get_order(self, scope: Scope, order_id: str, *, lock: bool = False) -> Order | None: ...
+
+    def move(
+        self, order: Order, after: Status, event: AuditEvent, change: Moved | None = None
+    ) -> Order | None:
+        """One conditional UPDATE from `order.status` (and its attempt) to `after`, with the event. None: the
+        row is no longer in that state. Raises IllegalMoveError when the table has no such move.
+        """
+
+    def record(self, order: Order, event: AuditEvent, change: Moved | None = None) -> Order:
+        """An event and perhaps changed fields without a change of state, under the row's lock."""
+
+    def holdings(self, scope: Scope, client: str | None) -> tuple[Holding, ...]:
+        """Own net by our rows, per client, contract and product, zero ones left out. None: all clients."""
+
+    def open_orders(self, scope: Scope, client: str | None = None) -> tuple[Order, ...]:
+        """Orders that may still change: EXIT_PENDING, SENDING, IN_DOUBT, NEEDS_REVIEW and working ones."""
+
+    def orders_in(self, scope: Scope, ticker: str, product: Product) -> tuple[Order, ...]:
+        """All orders in one contract and product that reached, or may have reached, the broker."""
+
+    def adjust_holding(
+        self, scope: Scope, client: str, ticker: str, product: Product, delta: int, reason: str
+    ) -> None:
+        """Lower (or raise) what a client holds, for what happened outside our orders; audited."""
+
+    def owns_lock(self, name: str, owner: str) -> bool:
+        """Whether `owner` still has the lease, its row locked for this transaction."""
+
+    def free_lock(self, name: str, owner: str) -> None: ...
+
+
+class Store(Protocol):
+    """The durable memory. Every method raises StoreUnavailable when it cannot answer within the deadline.
+
+    `None` as a deadline means the store's own default bound, never for ever.
+    """
+
+    def write(self, deadline: Deadline | None = None) -> AbstractContextManager[Transaction]: ...
+
+    def read(self, deadline: Deadline | None = None) -> AbstractContextManager[Transaction]:
+        """A transaction for reading: it takes no write lock and must not change anything."""
+
+    def take_lock(self, name: str, owner: str, ttl: timedelta, deadline: Deadline) -> bool:
+        """Take a lease, waiting for it until the deadline; its own short transactions."""
+
+    def ensure_scope(self, scope: Scope) -> None:
+        """First start of a (mode, account): its trading state ACTIVE. A later start changes nothing."""
+
+    def tag_prefix(self, configured: str | None) -> str:
+        """The deployment's tag prefix: made once and kept, or the configured one, which must then agree."""
+
+    def list_orders(self, scope: Scope, wanted: OrderFilter) -> OrderPage: ...
+
+    def events(self, scope: Scope, order_id: str) -> tuple[AuditEvent, ...]: ...
+
+    def record_refusal(self, scope: Scope, refusal: Refusal) -> None:
+        """Keep the newest refusals, bounded in number; never on the way of an answer's success."""
+
+    def list_refusals(self, scope: Scope, limit: int) -> tuple[Refusal, ...]: ...
+
+    def check(self) -> str | None:
+        """Why the store is not usable (unreachable, migrations not at head), or None."""
+
+
+class Tokens(Protocol):
+    """The broker's access token."""
+
+    def current(self, now: datetime) -> str | None:
+        """The token to use at `now`; None when there is none or it has expired."""
+
+
+class Notifier(Protocol):
+    """Tells a person. Never raises, never on the way of an answer."""
+
+    def notify(self, code: str, message: str, *, page: bool = False) -> None: ...

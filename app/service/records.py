@@ -1,0 +1,188 @@
+"""The plain records that cross the ports: what a broker's book says, what the store keeps beside orders.
+
+Units: quantities in contracts, prices in rupees (`Decimal`), times aware UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+
+from app.domain.alert import Product
+from app.domain.audit import Event
+from app.domain.contract import Contract
+from app.domain.order import Order, Side
+from app.domain.status import Status
+
+
+class BookStatus:
+    """Fyers' order book states (fyers-api.md 2.6). Not our `Status`: a row says what is, not what we know."""
+
+    CANCELLED = 1
+    FILLED = 2
+    TRANSIT = 4
+    REJECTED = 5
+    PENDING = 6
+    EXPIRED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class BookOrder:
+    """One row of the broker's order book of today."""
+
+    broker_order_id: str
+    ticker: str
+    side: Side
+    quantity: int
+    filled_quantity: int
+    status: int
+    """One of BookStatus."""
+    product: str
+    """The wire's word: a hand may have used a product that we do not know."""
+    tag: str | None
+    """Ours or anybody's, without Fyers' `1:`; None when untagged."""
+    placed_at: datetime
+    traded_price: Decimal | None = None
+    parent_id: str | None = None
+    source: str = ""
+    message: str = ""
+    has_stop: bool = False
+    has_target: bool = False
+
+    @property
+    def is_working(self) -> bool:
+        return self.status in (BookStatus.TRANSIT, BookStatus.PENDING)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The broker's net position in one contract and product, whoever opened it."""
+
+    id: str
+    ticker: str
+    product: str
+    net_quantity: int
+    """Signed: long above zero, short below."""
+    average_price: Decimal | None = None
+    has_stop: bool = False
+    has_target: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """An answered quote. A missing, zero or non-finite price is None: unusable, and never a number."""
+
+    ticker: str
+    ltp: Decimal | None
+    bid: Decimal | None
+    ask: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    contract: Contract
+    explanation: str
+    """One or two sentences: which rule picked the exchange, the expiry and the strike."""
+
+
+@dataclass(frozen=True, slots=True)
+class MasterAge:
+    """What /readyz shows of the contract index."""
+
+    built_at: datetime
+    dates: dict[str, date]
+    """Newest inside date per source file."""
+    rows: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """One counter: `amount` more of `name` in `window` must not pass `limit`."""
+
+    name: str
+    window: str
+    """E.g. the IST date: a new window is a new counter."""
+    limit: int
+    amount: int
+    returnable: bool
+    """Whether a proven "no" gives it back. A count of orders is not given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A key that has been seen: the order it belongs to, and the body it came with."""
+
+    order: Order
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    event: Event
+    at: datetime
+    status: Status | None
+    """The order's state after it."""
+    detail: dict[str, str]
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a move changes besides the status; None leaves a field as it is."""
+
+    code: str | None = None
+    reason: str | None = None
+    broker_order_id: str | None = None
+    filled_quantity: int | None = None
+    fill_price: Decimal | None = None
+    stop_loss: Decimal | None = None
+    take_profit: Decimal | None = None
+    sent_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the service's own orders of one client hold in one contract and product, by our own rows."""
+
+    client: str
+    ticker: str
+    product: Product
+    net_quantity: int
+    """Signed: filled entries and exits plus adjustments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The bounded record of an alert that was refused before an order row existed."""
+
+    at: datetime
+    address: str
+    client: str | None
+    status: int
+    code: str
+    detail: str
+    body_hash: str
+    safe_fields: dict[str, str]
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """Which orders to list, newest first. Dates are IST dates."""
+
+    client: str | None = None
+    date_from: date | None = None
+    date_to: date | None = None
+    status: Status | None = None
+    symbol: str | None = None
+    strategy: str | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPage:
+    items: tuple[Order, ...]
+    next_cursor: str | None
