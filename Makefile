@@ -1,0 +1,41 @@
+# One obvious command for everything. `make help` lists them.
+PY := .venv/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench lock
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.venv/run.stamp: requirements.txt
+	test -x $(PY) || python3 -m venv .venv
+	$(PIP) -r requirements.txt
+	touch $@
+
+.venv/dev.stamp: requirements-dev.txt
+	test -x $(PY) || python3 -m venv .venv
+	$(PIP) -r requirements-dev.txt
+	touch $@
+
+run: .venv/run.stamp ## install, migrate and serve on $PORT (8080), paper mode unless told otherwise
+	$(PY) -m gunicorn -c gunicorn.conf.py app.wsgi:app
+
+test: .venv/dev.stamp ## the whole test suite
+	$(PY) -m pytest
+
+check: .venv/dev.stamp ## format, lint, types, import contracts, fast tests
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	$(PY) -m pytest -m "not slow"
+
+bench: .venv/dev.stamp ## measure the numbers the design promises, as ratios
+	$(PY) -m bench.master
+
+lock: ## renew the hash-pinned locks from pyproject.toml (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --override requirements-overrides.txt --custom-compile-command "make lock" -q pyproject.toml -o requirements.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --override requirements-overrides.txt --custom-compile-command "make lock" -q --extra dev -c requirements.txt \
+	  pyproject.toml -o requirements-dev.txt

@@ -1,0 +1,27 @@
+"""`flask --app app.wsgi …`: what an operator does by hand."""
+
+from __future__ import annotations
+
+import click
+from flask import Flask
+
+from app.settings import load
+
+
+def register(app: Flask) -> None:
+    """Add the operator's commands."""
+
+    @app.cli.command("migrate")
+    def migrate() -> None:
+        """Upgrade the database schema to this version's."""
+        from app.store.migrate import upgrade
+
+        upgrade(load().url)
+        click.echo("schema is at this version's head")
+
+    @app.cli.command("refresh-master")
+    def refresh_master() -> None:
+        """Fetch the symbol master and rebuild the contract index."""
+        from app.refresh import refresh
+
+        click.echo(refresh(load()))

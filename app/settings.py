@@ -1,0 +1,136 @@
+"""The only reader of the environment. Every problem is reported at once, by the setting's name, never its value."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.domain.alert import Product
+from app.domain.order import Mode
+
+WEBHOOK_TOKEN_FILE = "webhook_token"  # noqa: S105 - a file's name
+ADMIN_TOKEN_FILE = "admin_token"  # noqa: S105 - a file's name
+EXAMPLE_SECRET = "change-me"  # noqa: S105 - what .env.example says, refused in live mode
+
+
+class SettingsError(Exception):
+    """The operator must correct the named settings."""
+
+
+class Settings(BaseSettings):
+    """All settings; the README's table says what each means. An empty value is the default."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
+
+    trading_mode: Mode = Mode.PAPER
+    database_url: str = ""
+    webhook_secret_token: SecretStr = SecretStr("")
+    admin_token: SecretStr = SecretStr("")
+    max_content_length: int = Field(65536, ge=1024, le=1_000_000)
+    trusted_proxy_hops: int = Field(0, ge=0, le=5)
+    webhook_max_qty: int = Field(1, ge=1)
+    dedupe_window_seconds: int = Field(40, ge=20, lt=60)
+    order_tag_prefix: str = Field("", pattern=r"^([A-Z0-9]{4})?$")
+    request_deadline_seconds: float = Field(2.0, gt=0.2, le=2.5)
+    sl_percent: Decimal = Field(Decimal(15), gt=0, lt=100)
+    tp_percent: Decimal = Field(Decimal(25), gt=0)
+    max_ltp_gap_percent: Decimal = Field(Decimal(5), gt=0)
+    default_product_type: Product = Product.INTRADAY
+    risk_max_orders_per_day: int = Field(300, ge=1)
+    fyers_app_id: str = ""
+    fyers_access_token: SecretStr = SecretStr("")
+    fyers_api_url: str = "https://api-t1.fyers.in/api/v3"
+    fyers_data_url: str = "https://api-t1.fyers.in/data"
+    fyers_connect_timeout: float = Field(1.0, gt=0)
+    fyers_read_timeout: float = Field(1.8, gt=0)
+    symbol_master_url: str = "https://public.fyers.in/sym_details"
+    symbol_master_files: Annotated[tuple[str, ...], NoDecode] = ("NSE_FO", "BSE_FO", "NSE_CM", "BSE_CM")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    instance_dir: Path = Path("instance")
+    port: int = Field(8080, ge=1, le=65535)
+
+    @field_validator("symbol_master_files", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever was given
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Settings:
+        if self.trading_mode is not Mode.LIVE:
+            return self
+        missing = [
+            name.upper() for name in ("fyers_app_id", "fyers_access_token") if not _plain(getattr(self, name))
+        ]
+        if not self.is_sqlite:
+            missing += [
+                name.upper()
+                for name in ("webhook_secret_token", "admin_token", "order_tag_prefix")
+                if not _plain(getattr(self, name))
+            ]
+        sample = [
+            name.upper()
+            for name in ("webhook_secret_token", "admin_token", "fyers_access_token")
+            if _plain(getattr(self, name)) == EXAMPLE_SECRET
+        ]
+        problems = [f"{n} is needed in live mode" for n in missing]
+        problems += [f"{n} still has the example's value" for n in sample]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def url(self) -> str:
+        """The database's address; without one a SQLite file in INSTANCE_DIR."""
+        return self.database_url or f"sqlite:///{(self.instance_dir / 'orders.sqlite3').resolve()}"
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.startswith("sqlite")
+
+    @property
+    def dedupe_window(self) -> timedelta:
+        return timedelta(seconds=self.dedupe_window_seconds)
+
+
+def _plain(value: SecretStr | str) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def load(**overrides: Any) -> Settings:  # noqa: ANN401 - typed by the model
+    """The settings from the environment, or one SettingsError that names every problem."""
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as exc:
+        lines = [
+            f"{'.'.join(str(p) for p in e['loc']).upper()}: {e['msg']}"
+            for e in exc.errors(include_input=False)
+        ]
+        raise SettingsError("settings: " + "; ".join(line.removeprefix(": ") for line in lines)) from None
+    return with_generated_secrets(settings)
+
+
+def with_generated_secrets(settings: Settings) -> Settings:
+    """Where a token is not given and the database is a local file: the one that the first start wrote."""
+    found: dict[str, SecretStr] = {}
+    for name, file in (("webhook_secret_token", WEBHOOK_TOKEN_FILE), ("admin_token", ADMIN_TOKEN_FILE)):
+        path = settings.instance_dir / file
+        if not _plain(getattr(settings, name)) and path.is_file():
+            found[name] = SecretStr(path.read_text(encoding="utf-8").strip())
+    return settings.model_copy(update=found)
+
+
+def generate_secrets(settings: Settings) -> None:
+    """First start: a random webhook token and admin token in INSTANCE_DIR, readable by this user alone."""
+    settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, file in (("webhook_secret_token", WEBHOOK_TOKEN_FILE), ("admin_token", ADMIN_TOKEN_FILE)):
+        path = settings.instance_dir / file
+        if _plain(getattr(settings, name)) or path.exists():
+            continue
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(32) + "\n", encoding="utf-8")

@@ -1,0 +1,115 @@
+"""The only file that names concrete classes: from settings to the ports that the service works with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.domain.order import Mode, Scope
+from app.domain.risk import Limits
+from app.service.place_order import Policy
+from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
+from app.settings import Settings
+from app.telemetry.logging import LogNotifier
+
+
+class SystemClock:
+    """The machine's time."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class NoTokens:
+    """The paper exchange asks for no token."""
+
+    def current(self, now: datetime) -> str | None:  # noqa: ARG002 - the port's signature
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything outside, ready to use."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    broker: Broker
+    contracts: Contracts
+    scope: Scope
+    tokens: Tokens
+    notifier: Notifier
+    policy: Policy
+
+
+def scope_of(settings: Settings) -> Scope:
+    """Whose money. One Fyers app belongs to one account, so the app's id names it."""
+    if settings.trading_mode is Mode.PAPER:
+        return Scope(Mode.PAPER, "paper")
+    return Scope(Mode.LIVE, settings.fyers_app_id)
+
+
+def index_dir(settings: Settings) -> Path:
+    return settings.instance_dir / "contracts"
+
+
+def build(settings: Settings) -> Ports:
+    """Connect everything. Touches the database (tag prefix, trading state) and no network beyond it."""
+    from app.brokers.fyers.symbols import IndexedContracts
+    from app.store.engine import Database
+    from app.store.sql import SqlStore
+
+    clock = SystemClock()
+    database = Database(settings.url, None)
+    store = SqlStore(database, clock)
+    scope = scope_of(settings)
+    store.ensure_scope(scope)
+    broker, tokens = BROKERS[settings.trading_mode](settings, database, clock, scope)
+    return Ports(
+        settings=settings,
+        clock=clock,
+        store=store,
+        broker=broker,
+        contracts=IndexedContracts(index_dir(settings), clock),
+        scope=scope,
+        tokens=tokens,
+        notifier=LogNotifier(),
+        policy=policy_of(settings, store.tag_prefix(settings.order_tag_prefix or None)),
+    )
+
+
+def policy_of(settings: Settings, tag_prefix: str) -> Policy:
+    return Policy(
+        sl_percent=settings.sl_percent,
+        tp_percent=settings.tp_percent,
+        max_ltp_gap_percent=settings.max_ltp_gap_percent,
+        limits=Limits(max_lots=settings.webhook_max_qty),
+        dedupe_window=settings.dedupe_window,
+        request_deadline_s=settings.request_deadline_seconds,
+        tag_prefix=tag_prefix,
+        max_orders_per_day=settings.risk_max_orders_per_day,
+    )
+
+
+def _paper(settings: Settings, database: object, clock: Clock, scope: Scope) -> tuple[Broker, Tokens]:  # noqa: ARG001
+    from app.brokers.paper import PaperBroker
+
+    return PaperBroker(database, clock, scope.account), NoTokens()  # type: ignore[arg-type]
+
+
+def _live(settings: Settings, database: object, clock: Clock, scope: Scope) -> tuple[Broker, Tokens]:  # noqa: ARG001
+    from app.brokers.fyers.broker import fyers_broker
+
+    return fyers_broker(settings, clock)
+
+
+BROKERS: dict[Mode, Callable[[Settings, object, Clock, Scope], tuple[Broker, Tokens]]] = {
+    Mode.PAPER: _paper,
+    Mode.LIVE: _live,
+}

@@ -1,0 +1,1 @@
+"""The parts of the Fyers v3 simulator; `tests.fyers_sim.FyersSim` puts them together."""

@@ -1,0 +1,74 @@
+"""The settings: documented, complete, and clear when wrong."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings, SettingsError, generate_secrets, load
+
+ROOT = Path(__file__).parents[2]
+NAMES = {name.upper() for name in Settings.model_fields}
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_setting_is_in_the_example_and_the_readme() -> None:
+    example = {line.split("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if "=" in line}
+    readme = (ROOT / "README.md").read_text()
+    assert example == NAMES
+    assert [name for name in NAMES if f"`{name}`" not in readme] == []
+
+
+def test_the_example_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = load()
+    for line in (ROOT / ".env.example").read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            monkeypatch.setenv(*line.split("=", 1))
+    assert load() == defaults
+
+
+def test_all_problems_are_named_at_once_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SL_PERCENT", "100")
+    monkeypatch.setenv("PORT", "secret-looking")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert "SL_PERCENT" in str(caught.value)
+    assert "PORT" in str(caught.value)
+    assert "secret-looking" not in str(caught.value)
+
+
+def test_live_needs_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADING_MODE", "live")
+    monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://localhost/x")
+    monkeypatch.setenv("WEBHOOK_SECRET_TOKEN", "change-me")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    for name in (
+        "FYERS_APP_ID",
+        "FYERS_ACCESS_TOKEN",
+        "ADMIN_TOKEN",
+        "ORDER_TAG_PREFIX",
+        "WEBHOOK_SECRET_TOKEN",
+    ):
+        assert name in str(caught.value)
+
+
+def test_first_start_writes_tokens_once_and_for_the_owner_alone(tmp_path: Path) -> None:
+    settings = load(instance_dir=tmp_path / "instance")
+    generate_secrets(settings)
+    first = load(instance_dir=tmp_path / "instance")
+    generate_secrets(first)
+    again = load(instance_dir=tmp_path / "instance")
+    assert len(first.webhook_secret_token.get_secret_value()) >= 43
+    assert first.admin_token != first.webhook_secret_token
+    assert again == first
+    mode = stat.S_IMODE((tmp_path / "instance" / "webhook_token").stat().st_mode)
+    assert mode == 0o600
