@@ -32,6 +32,7 @@ check: .venv/dev.stamp ## format, lint, types, import contracts, fast tests
 
 bench: .venv/dev.stamp ## measure the numbers the design promises, as ratios
 	$(PY) -m bench.master
+	$(PY) -m bench.alerts
 
 lock: ## renew the hash-pinned locks from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

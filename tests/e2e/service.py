@@ -1,0 +1,118 @@
+"""Starts the real service, gunicorn and all, on a free loopback port, and talks to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).parents[2]
+START_WITHIN_S = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Service:
+    """`with Service(tmp_path, env) as service:`; the instance directory outlives a restart."""
+
+    directory: Path
+    env: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def instance(self) -> Path:
+        return self.directory / "instance"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "service.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.directory),
+            "PORT": str(self.port),
+            "INSTANCE_DIR": str(self.instance),
+            **self.env,
+        }
+        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app.wsgi:app"]
+        with (self.directory / "service.log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        give_up = time.monotonic() + START_WITHIN_S
+        while time.monotonic() < give_up:
+            if self.process.poll() is not None:
+                break
+            try:
+                if self.get("/readyz").status == 200:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        self.stop()
+        raise AssertionError(f"the service did not become ready:\n{self.log[-4000:]}")
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(15)
+
+    def token(self, name: str) -> str:
+        return (self.instance / name).read_text().strip()
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            raw = answer.read()
+        finally:
+            connection.close()
+        body_out = json.loads(raw) if "json" in (answer.headers.get_content_type() or "") else raw
+        return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, body_out)
+
+    def get(self, path: str) -> Answer:
+        headers = {}
+        if path.startswith("/api"):
+            headers["Authorization"] = f"Bearer {self.token('admin_token')}"
+        return self.request("GET", path, headers=headers)
+
+    def alert(self, **fields: Any) -> Answer:
+        body = {
+            "token": self.token("webhook_token"),
+            "symbol": "NIFTY",
+            "optionType": "CE",
+            "expiry": "WEEKLY",
+            "action": "BUY",
+            **fields,
+        }
+        return self.request("POST", "/webhook", json.dumps(body, default=str).encode())
