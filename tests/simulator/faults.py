@@ -46,13 +46,13 @@ _BARE = [
     "disconnect",
     "custom",
 ]
-_DELIVERY = frozenset({"slow", "drip_body", "drip_headers", "close_after"})
+_DELIVERY = frozenset({"slow", "drip_body", "drip_headers", "close_after", "empty"})
 _REFUSALS = frozenset({"rate_429", "auth_401", "algo_restricted", "bad_symbol", "rms_reject", "reset_unread"})
 NAMES: frozenset[str] = frozenset(
     {*_BARE, *(f"{n}_created" for n in _BARE), *(f"late_{n}" for n in _BARE)}
     | _DELIVERY
     | _REFUSALS
-    | {"slow_created", "rms_reject_with_id", "empty"}
+    | {"slow_created", "rms_reject_with_id"}
 )
 
 _SECONDS_BY_BASE = {"hang": 30.0, "slow": 5.0, "drip_body": 0.05, "drip_headers": 0.05, "rate_429": 1.0}

@@ -71,6 +71,7 @@ class Masters(MutableMapping[str, bytes]):
         self._modified: dict[str, datetime] = {}
         self._index: dict[str, list[str]] | None = None
         self._twin: dict[str, int] = {}
+        self._found: dict[str, Instrument] = {}
         self.update(files)
 
     def __setitem__(self, name: str, content: bytes) -> None:
@@ -96,6 +97,11 @@ class Masters(MutableMapping[str, bytes]):
         row = self._rows().get(ticker)
         if row is None:
             return None
+        if ticker not in self._found:
+            self._found[ticker] = self._instrument(ticker, row)
+        return self._found[ticker]
+
+    def _instrument(self, ticker: str, row: list[str]) -> Instrument:
         expiry = row[8].strip()
         return Instrument(
             ticker=ticker,
@@ -129,6 +135,7 @@ class Masters(MutableMapping[str, bytes]):
                 elif name.endswith(".json"):
                     twin.update(_freeze_quantities(content))
             self._twin = twin
+            self._found = {}
             self._index = index
         return self._index
 

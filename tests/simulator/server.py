@@ -122,6 +122,8 @@ class Server:
         body = _read_body(stream, headers)
         if fault is not None and fault.name == "slow":
             self.gate.wait(fault.seconds)
+            if self.gate.closed:
+                return False
         reply = self._application.respond(Request(method, path, query, headers, body), fault)
         wants_close = version == "HTTP/1.0" or "close" in headers.get("connection", "").lower()
         return deliver(connection, reply, self.gate, head_only=method == "HEAD", close=wants_close)
