@@ -199,3 +199,13 @@ class Notifier(Protocol):
     """Tells a person. Never raises, never on the way of an answer."""
 
     def notify(self, code: str, message: str, *, page: bool = False) -> None: ...
+
+
+class Clock(Protocol):
+    """This machine's time. What other instances must agree on goes by the database's clock instead."""
+
+    def now(self) -> datetime:
+        """Aware UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds on the clock that Deadlines are on."""
