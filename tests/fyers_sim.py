@@ -1,19 +1,21 @@
-"""A Fyers v3 broker on a loopback port, for tests: real HTTP, a real book, and every way in which an answer can be lost.
+"""A Fyers v3 broker on a loopback port, for tests: real HTTP, a real book, and every way in which an answer
+can be lost.
 
     with FyersSim() as sim:
         sim.faults.next_order("hang_created", seconds=10)
         ...                                   # the service talks to sim.base_url, sim.data_url and sim.master_url
         assert len(sim.ledger.placed()) == 1
 
-From the command line: `python -m tests.fyers_sim --port 0 --ledger PATH [--masters DIR] [--now ISO] [--no-rate-limits] ...`,
-steered over HTTP (`tests/simulator/admin.py`). Any number of clients may talk to one simulator.
+From the command line: `python -m tests.fyers_sim --port 0 --ledger PATH [--masters DIR] [--now ISO]
+[--no-rate-limits] ...`, steered over HTTP (`tests/simulator/admin.py`). Any number of clients may talk to one
+simulator.
 
-What it stands on: each part of `tests/simulator/` marks its facts as documented or seen live (D), told by one or two third
-parties (M), or assumed (A). The names of the faults are in `tests/simulator/faults.py`.
+What it stands on: each part of `tests/simulator/` marks its facts as documented or seen live (D), told by one
+or two third parties (M), or assumed (A). The names of the faults are in `tests/simulator/faults.py`.
 
-Left out: options-chain-v3, history, holdings, multi-order, multileg, async, GTT and smart orders, position conversion (POST
-/positions), the margin calculator, both WebSockets, TLS. Margins are not computed: an RMS rejection is a fault or a fill mode.
-A stop price on the wrong side of the LTP is not refused.
+Left out: options-chain-v3, history, holdings, multi-order, multileg, async, GTT and smart orders, position
+conversion (POST /positions), the margin calculator, both WebSockets, TLS. Margins are not computed: an RMS
+rejection is a fault or a fill mode. A stop price on the wrong side of the LTP is not refused.
 """
 
 from __future__ import annotations
@@ -70,8 +72,9 @@ class FyersSim(MarketHand):
     ) -> None:
         """Start serving.
 
-        `masters` None makes a small sample for the clock's date; `default_quote` is (lp, bid, ask) of tickers without
-        their own; `freeze` maps underlyings to freeze quantities; without `ledger` a temporary file is used and removed.
+        `masters` None makes a small sample for the clock's date; `default_quote` is (lp, bid, ask) of tickers
+        without their own; `freeze` maps underlyings to freeze quantities; without `ledger` a temporary file
+        is used and removed.
         """
         self.clock = clock
         self._temporary = ledger is None
@@ -106,7 +109,7 @@ class FyersSim(MarketHand):
         if self._temporary:
             self.ledger.path.unlink(missing_ok=True)
 
-    # --- what the server asks -------------------------------------------------------------------------------------------
+    # --- what the server asks -------------------------------------------------------------------------------
 
     def fault_for(self, method: str, path: str) -> Fault | None:
         """The fault that this request meets."""
@@ -118,7 +121,7 @@ class FyersSim(MarketHand):
             return admin.answer(self, request)
         return self.api.answer(request, endpoint_of(request.method, request.path), fault)
 
-    # --- switches -------------------------------------------------------------------------------------------------------
+    # --- switches -------------------------------------------------------------------------------------------
 
     @property
     def masters(self) -> Masters:
@@ -197,7 +200,7 @@ class FyersSim(MarketHand):
     def rate_limits(self, enabled: bool) -> None:
         self.limits.enabled = enabled
 
-    # --- tokens and wire --------------------------------------------------------------------------------------------
+    # --- tokens and wire ------------------------------------------------------------------------------------
 
     def issue_auth_code(self) -> str:
         """A single-use code, as the login page's redirect carries it."""

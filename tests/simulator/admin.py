@@ -34,6 +34,8 @@ SWITCHES = frozenset(
 CALLS = frozenset(
     [
         "fill",
+        "cancel",
+        "expire",
         "reject",
         "match",
         "set_quote",

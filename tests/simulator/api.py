@@ -1,7 +1,9 @@
-"""Endpoints: the checks in the broker's order, the handlers, and the ledger line before any byte of the answer.
+"""Endpoints: the checks in the broker's order, the handlers, and the ledger line before any byte of the
+answer.
 
-Order of the checks (contract): fault, token, rate limit, app permission, validation. (A) One budget for /api/v3 and /data; a
-path that does not exist is a JSON 404; POST /orders and POST /data/quotes meet Cloudflare's 403 page (M).
+Order of the checks (contract): fault, token, rate limit, app permission, validation. (A) One budget for
+/api/v3 and /data; a path that does not exist is a JSON 404; POST /orders and POST /data/quotes meet
+Cloudflare's 403 page (M).
 """
 
 from __future__ import annotations

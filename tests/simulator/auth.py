@@ -1,8 +1,10 @@
 """Logins and tokens.
 
-(D) authorization header `APPID:TOKEN`; appIdHash is sha256("APPID:SECRET"); codes are single-use; access tokens are JWTs that
-end at the next 06:00 IST; -437, -371 and -501 with their texts. (A) HTTP 400 for those three; an auth code lives 300 seconds;
-static tokens never end; a wrong pin is answered like a bad refresh token.
+(D) authorization header `APPID:TOKEN`; appIdHash is sha256("APPID:SECRET"); codes are single-use; access
+tokens are JWTs that end at the next 06:00 IST; -437, -371 and -501 with their texts. (A) HTTP 400 for those
+three; an auth code lives 300 seconds; static tokens never end and go with any app id, an empty one too (which
+may read, and is refused like a wrong app when it orders: M); a wrong pin is answered like a bad refresh
+token.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tests.simulator.masters import Instrument
 from tests.simulator.money import ZERO, num
 from tests.simulator.wire import JsonObject
 
-CANCELLED, TRADED, TRANSIT, REJECTED, PENDING = 1, 2, 4, 5, 6
+CANCELLED, TRADED, TRANSIT, REJECTED, PENDING, EXPIRED = 1, 2, 4, 5, 6, 7
 UNTAGGED = "2:Untagged"
 
 
@@ -57,6 +57,7 @@ class Order:
     message: str = ""
     parent_id: str | None = None
     visible_at: datetime | None = None
+    _shown: tuple[tuple[object, ...], JsonObject] | None = None
 
     @property
     def remaining(self) -> int:
@@ -69,7 +70,22 @@ class Order:
         return f"{self.intent.instrument.ticker}-{self.intent.product}"
 
     def row(self, client_id: str, last: Decimal) -> JsonObject:
-        """As in GET /orders."""
+        """As in GET /orders; the same object while nothing changed, so treat it as read-only."""
+        changing = (
+            self.status,
+            self.filled,
+            self.value,
+            self.qty,
+            self.kind,
+            self.limit_price,
+            self.stop_price,
+        )
+        key = (*changing, self.message, client_id, last)
+        if self._shown is None or self._shown[0] != key:
+            self._shown = (key, self._row(client_id, last))
+        return self._shown[1]
+
+    def _row(self, client_id: str, last: Decimal) -> JsonObject:
         instrument = self.intent.instrument
         on_exchange = self.status not in (TRANSIT, REJECTED)
         row: JsonObject = {

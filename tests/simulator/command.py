@@ -1,6 +1,7 @@
 """The command line: `python -m tests.fyers_sim --port 0 --ledger PATH [--masters DIR] ...`.
 
-Prints one line of JSON with the URLs, the process id and the ledger's path, then serves until SIGTERM or Ctrl-C.
+Prints one line of JSON with the URLs, the process id and the ledger's path, then serves until SIGTERM or
+Ctrl-C.
 """
 
 from __future__ import annotations

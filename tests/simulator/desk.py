@@ -1,19 +1,20 @@
 """What an API client may do to orders and positions once they exist: modify, cancel, exit, protect.
 
-(D) codes 1101/1103, -51, -53, -352, 200 and 201 of an exit, -161/-162/-164 with legacy texts, 0 or null removing a leg. (M) a
-partial modify is refused. (A) HTTP 400 for refusals; the answer of PATCH /positions; an exit places a market order of source
-API without a tag, and cancels the legs of BO and CO; `{}` exits everything.
+(D) codes 1101/1103, -51, -53, -352, 200 and 201 of an exit, -161/-162/-164 with legacy texts, 0 or null
+removing a leg. (M) a partial modify is refused. (A) HTTP 400 for refusals; the answer of PATCH /positions; an
+exit places a market order of source API without a tag, and cancels the legs of BO and CO; `{}` exits
+everything.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tests.simulator import legs
 from tests.simulator.book import CANCELLED, PENDING, REJECTED, TRADED, Order, OrderIntent, Position
 from tests.simulator.exchange import Exchange
-from tests.simulator.money import ZERO, dec
+from tests.simulator.money import dec
 from tests.simulator.validation import bad, check_lot, check_prices, check_tick, is_kind
 from tests.simulator.wire import JsonObject, Refusal, Reply, ok
 
@@ -90,6 +91,8 @@ class Desk:
     def exit(self, body: JsonObject) -> tuple[Reply, list[str]]:
         """DELETE /positions; also the ids of the orders it made."""
         self.exchange.advance()
+        if not _is_readable(body):
+            raise bad("Invalid input")
         if body.get("pending_orders_cancel"):
             return self._cancel_pending(body), []
         chosen = [p for p in self.exchange.positions.values() if p.net and _is_meant(p, body)]
@@ -123,6 +126,12 @@ class Desk:
         return ok(200, "Pending orders cancelled")
 
 
+def _is_readable(body: JsonObject) -> bool:
+    lists = [body[name] for name in ("segment", "side", "productType") if name in body]
+    ids = body.get("id", "")
+    return isinstance(ids, str | list) and all(isinstance(value, list) for value in lists)
+
+
 def _is_meant(position: Position, body: JsonObject) -> bool:
     if not body or body.get("exit_all"):
         return True
@@ -135,8 +144,3 @@ def _is_meant(position: Position, body: JsonObject) -> bool:
         and side in body.get("side", [side])
         and ("ALL" in products or position.product in products)
     )
-
-
-def hand_intent(exchange: Exchange, ticker: str, side: int, qty: int, product: str) -> OrderIntent:
-    """A market order as the trader types it elsewhere."""
-    return replace(OrderIntent(exchange.instrument(ticker), qty, 2, side, product), limit_price=ZERO)

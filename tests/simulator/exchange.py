@@ -1,13 +1,13 @@
 """The simulated exchange: orders, fills, positions, and the hand of the test on them.
 
-`fill_mode`: `instant` (fills at the touch when the price allows, else rests), `rest` (rests), `transit` (stays in status 4),
-`partial:N` (N contracts fill, the rest rests), `reject_async` (accepted, then status 5 with the RMS text).
-(D) a market order is a limit at LTP +/- the protection and may rest; status numbers; the book holds today's orders only.
-(A) a market order's row keeps type 2 and shows the protected limit; a stop order is triggered only by hand; nothing trades by
-itself later (`match` does it); an order that appears late carries the time at which it was received; an IOC that cannot trade
-becomes status 1; open MARGIN, CNC and MTF positions are carried to the next day, others are gone; an order outside market
-hours (only with `enforce_hours`) becomes status 5.
-Callers hold `lock`; the public methods of `FyersSim` do.
+`fill_mode`: `instant` (fills at the touch when the price allows, else rests), `rest` (rests), `transit`
+(stays in status 4), `partial:N` (N contracts fill, the rest rests), `reject_async` (accepted, then status 5
+with the RMS text). (D) a market order is a limit at LTP +/- the protection and may rest; status numbers; the
+book holds today's orders only. (A) a market order's row keeps type 2 and shows the protected limit; a stop
+order is triggered only by hand; nothing trades by itself later (`match` does it); an order that appears late
+carries the time at which it was received; an IOC that cannot trade becomes status 1; open MARGIN, CNC and MTF
+positions are carried to the next day, others are gone; an order outside market hours (only with
+`enforce_hours`) becomes status 5. Callers hold `lock`; the public methods of `FyersSim` do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from tests.simulator.book import (
     PENDING,
     REJECTED,
     TRADED,
-    TRANSIT,
     UNTAGGED,
     Order,
     OrderIntent,
@@ -58,7 +57,7 @@ class Exchange:
     _serial: int = 0
     _day: date | None = None
 
-    # --- orders ---------------------------------------------------------------------------------------------------------
+    # --- orders ---------------------------------------------------------------------------------------------
 
     def place(self, intent: OrderIntent, *, source: str = "API", appear_after: float = 0.0) -> Order:
         """Create an order; with `appear_after` it neither shows nor trades until the clock has moved on that far."""
@@ -172,7 +171,7 @@ class Exchange:
         order = self.orders[order_id]
         order.status, order.message = REJECTED, message
 
-    # --- positions ------------------------------------------------------------------------------------------------------
+    # --- positions ------------------------------------------------------------------------------------------
 
     def position(self, instrument: Instrument, product: str) -> Position:
         """The position of a ticker and product, made when missing."""
@@ -208,7 +207,7 @@ class Exchange:
             position.sell_value -= price * qty
         return position
 
-    # --- time and views -------------------------------------------------------------------------------------------------
+    # --- time and views -------------------------------------------------------------------------------------
 
     def advance(self) -> None:
         """Let the clock's progress show: late orders appear, a new day starts."""
@@ -270,6 +269,3 @@ class Exchange:
         """The parts of an order above the freeze quantity."""
         full, rest = divmod(intent.qty, size)
         return [replace(intent, qty=qty) for qty in [size] * full + ([rest] if rest else [])]
-
-
-__all__ = ["CANCELLED", "PENDING", "REJECTED", "TRADED", "TRANSIT", "Exchange"]

@@ -1,7 +1,8 @@
 """What may go wrong, by name, and on which endpoint.
 
-A bare name means: the operation was NOT carried out. `<name>_created` means it was carried out first. `late_<name>` means it
-was accepted, and appears in the book `appear_after` seconds later by the simulator's clock. On reads only the answer counts.
+A bare name means: the operation was NOT carried out. `<name>_created` means it was carried out first.
+`late_<name>` means it was accepted, and appears in the book `appear_after` seconds later by the simulator's
+clock. On reads only the answer counts.
 
 | name | answer |
 |---|---|
@@ -18,9 +19,10 @@ was accepted, and appears in the book `appear_after` seconds later by the simula
 | algo_restricted, bad_symbol, rms_reject | -50, -50, -99 as 400; `rms_reject_with_id`: a row of status 5 too, and its id |
 | custom | `status`, `body` and `headers` as given; `custom_created` |
 
-These only change the delivery, the operation is carried out: slow (waits `seconds`, THEN acts and answers), slow_created (acts,
-waits, answers), drip_body and drip_headers (one byte per `seconds`), close_after (the server closes the kept-alive connection
-after the answer, without having said so). `empty` makes GET /orders, /tradebook and /positions answer with no rows.
+These only change the delivery, the operation is carried out: slow (waits `seconds`, THEN acts and answers),
+slow_created (acts, waits, answers), drip_body and drip_headers (one byte per `seconds`), close_after (the
+server closes the kept-alive connection after the answer, without having said so). `empty` makes GET /orders,
+/tradebook and /positions answer with no rows.
 """
 
 from __future__ import annotations

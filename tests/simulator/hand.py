@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tests.simulator import legs
-from tests.simulator.book import OrderIntent
+from tests.simulator.book import EXPIRED, OrderIntent
 from tests.simulator.desk import Desk
 from tests.simulator.exchange import Exchange
 from tests.simulator.money import dec
@@ -55,6 +55,11 @@ class MarketHand:
         """Cancel an order as a person would, in the broker's own app."""
         with self.exchange.lock:
             Desk(self.exchange).cancel(order_id)
+
+    def expire(self, order_id: str) -> None:
+        """Status 7: what is left of the order can no longer trade."""
+        with self.exchange.lock:
+            self.exchange.orders[order_id].status = EXPIRED
 
     def place_by_hand(
         self, ticker: str, side: int, qty: int, product: str = "INTRADAY", price: Price | None = None

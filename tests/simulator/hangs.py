@@ -12,8 +12,8 @@ from typing import Self
 class HangAtConnect:
     """A listening socket whose queue is full and never emptied: a further connect gets no answer at all.
 
-    Linux drops the SYN while the accept queue is full, so the client's connect time-out is what ends it. `address` is
-    (host, port). The queue is filled by connections of our own.
+    Linux drops the SYN while the accept queue is full, so the client's connect time-out is what ends it.
+    `address` is (host, port). The queue is filled by connections of our own.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:

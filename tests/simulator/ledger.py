@@ -1,8 +1,9 @@
 """What the simulator really did: one JSON line per order or operation, on disk before any byte of the answer.
 
-A line of kind `order` stands for one POST /orders/sync received; `order_id` is null unless an order was created. Kinds
-`cancel`, `modify`, `exit_position`, `position_legs` and `logout` are the other writes. Reads are counted in memory and, with
-`log_reads`, get lines of kind `read`. Only the app id of the Authorization header is kept, never the token.
+A line of kind `order` stands for one POST /orders/sync received; `order_id` is null unless an order was
+created. Kinds `cancel`, `modify`, `exit_position`, `position_legs` and `logout` are the other writes. Reads
+are counted in memory and, with `log_reads`, get lines of kind `read`. Only the app id of the Authorization
+header is kept, never the token.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Protective legs: the overlay on a position, and the child orders of BO and CO.
 
-(D) distances are rupees from entry; ids like `25070400129405-BO-1` with `parentId` on the legs; an overlay leg is removed by 0
-or null. (A) all the rest, as no public source shows it: the overlay sits on the position's row; leg 2 is the stop (type 4), leg
-3 the target (type 1), both made at the fill; the parent's own id ends in -1; one leg filled or exited cancels the other;
-cancelling a leg exits at the market; a triggered overlay leaves a broker-made row.
+(D) distances are rupees from entry; ids like `25070400129405-BO-1` with `parentId` on the legs; an overlay
+leg is removed by 0 or null. (A) all the rest, as no public source shows it: the overlay sits on the
+position's row; leg 2 is the stop (type 4), leg 3 the target (type 1), both made at the fill; the parent's own
+id ends in -1; one leg filled or exited cancels the other; cancelling a leg exits at the market; a triggered
+overlay leaves a broker-made row.
 """
 
 from __future__ import annotations

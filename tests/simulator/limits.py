@@ -1,8 +1,8 @@
 """Rate limits per app id, by the simulator's clock.
 
-(D) 10 a second, 200 a minute, 100,000 a day over all calls; a fourth breach of the minute blocks until midnight IST; order
-operations also 10 a second, with Retry-After and X-Retry-After-Ms. (A) The windows slide, refused calls do not count, and
-calls refused within one minute are one breach.
+(D) 10 a second, 200 a minute, 100,000 a day over all calls; a fourth breach of the minute blocks until
+midnight IST; order operations also 10 a second, with Retry-After and X-Retry-After-Ms. (A) The windows slide,
+refused calls do not count, and calls refused within one minute are one breach.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The symbol master: files served as they are, and the instruments that the exchange knows from them.
 
-(D) 21 columns without header; the JSON twin alone has qtyFreeze. (A) Freeze quantities without a twin come from a table of
-the exchange's circulars (December 2025; SENSEX at medium confidence).
+(D) 21 columns without header; the JSON twin alone has qtyFreeze. (A) Freeze quantities without a twin come
+from a table of the exchange's circulars (December 2025; SENSEX at medium confidence).
 """
 
 from __future__ import annotations

@@ -150,8 +150,8 @@ class Quotes:
 def protected_price(instrument: Instrument, side: int, last: Decimal) -> Decimal:
     """The limit that a market order becomes: LTP +/- the broker's market price protection, on the tick.
 
-    (D) options up to 10: 1.5 rupees, up to 20: 15 %, above: 10 %; index futures up to 10,000: 50, above: 0.5 %; stock futures
-    up to 50: 0.75, above: 1.5 %. (A) cash as stock futures; no circuit limits.
+    (D) options up to 10: 1.5 rupees, up to 20: 15 %, above: 10 %; index futures up to 10,000: 50, above: 0.5
+    %; stock futures up to 50: 0.75, above: 1.5 %. (A) cash as stock futures; no circuit limits.
     """
     if instrument.is_option:
         width = dec("1.5") if last <= 10 else last * dec("0.15") if last <= 20 else last * dec("0.10")

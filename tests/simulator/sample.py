@@ -1,7 +1,9 @@
-"""A small symbol master made for a date, by the naming rule of the real files; the default when none is given.
+"""A small symbol master made for a date, by the naming rule of the real files; the default when none is
+given.
 
-NIFTY (Tuesdays, lot 65), BANKNIFTY (monthly, lot 30) and RELIANCE (monthly, lot 500) on NSE; SENSEX (Thursdays, lot 20) on BSE.
-`lastUpdate` is the previous weekday, as a file fetched on a trading morning carries (D). Holidays are not known here.
+NIFTY (Tuesdays, lot 65), BANKNIFTY (monthly, lot 30) and RELIANCE (monthly, lot 500) on NSE; SENSEX
+(Thursdays, lot 20) on BSE. `lastUpdate` is the previous weekday, as a file fetched on a trading morning
+carries (D). Holidays are not known here.
 """
 
 from __future__ import annotations

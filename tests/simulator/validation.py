@@ -1,8 +1,8 @@
 """What POST /orders/sync refuses before an order exists: everything is -50 with a message.
 
-(D) the symbol text, the tick text for stopLoss, the enums, tags refused on BO and CO, BO needing both distances and CO a stop;
-(M) the two limitPrice texts and a tag of at most 20 alphanumerics; (A) all other texts, the order of the checks, and that
-unknown fields are ignored.
+(D) the symbol text, the tick text for stopLoss, the enums, tags refused on BO and CO, BO needing both
+distances and CO a stop; (M) the two limitPrice texts and a tag of at most 20 alphanumerics; (A) all other
+texts, the order of the checks, and that unknown fields are ignored.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.fyers_sim import FyersSim, SimClock, nifty_ticker, read_ledger, sample_masters
-from tests.simulator.book import CANCELLED, PENDING, REJECTED, TRADED, TRANSIT
+from tests.simulator.book import CANCELLED, EXPIRED, PENDING, REJECTED, TRADED, TRANSIT
 from tests.simulator.faults import NAMES, make_fault
 from tests.simulator.hangs import HangAtConnect, HangAtTls
 from tests.simulator.masters import masters_of_directory
@@ -125,7 +125,7 @@ def _close_connections() -> Iterator[None]:
         Client.opened.pop().close()
 
 
-# --- placing and the book ---------------------------------------------------------------------------------------------
+# --- placing and the book -----------------------------------------------------------------------------------
 
 
 def test_an_accepted_market_order_fills_at_the_touch_and_shows_in_every_view(
@@ -289,6 +289,8 @@ def test_fill_modes_and_fills_by_hand(sim: FyersSim, client: Client) -> None:
     assert client.book()[3]["message"] == "RED:no"
     with pytest.raises(ValueError, match="expected a working order"):
         sim.fill(rested)
+    sim.expire(client.place().json["id"])
+    assert client.book()[4]["status"] == EXPIRED
     with pytest.raises(ValueError, match="partial:N"):
         sim.fill_mode = "maybe"
 
@@ -302,7 +304,7 @@ def test_look_up_by_id_and_by_tag(client: Client) -> None:
     assert len(client.call("GET", "/api/v3/tradebook?order_tag=1:ABC").json["tradeBook"]) == 1
 
 
-# --- cancel, modify, exit, legs -----------------------------------------------------------------------------------------
+# --- cancel, modify, exit, legs -----------------------------------------------------------------------------
 
 
 def test_cancel_by_body_and_by_path(sim: FyersSim, client: Client) -> None:
@@ -354,7 +356,9 @@ def test_exit_closes_what_is_meant_and_the_row_stays(sim: FyersSim, client: Clie
     chosen = {"segment": [11], "side": [1], "productType": ["MARGIN"]}
     assert client.call("DELETE", "/api/v3/positions", chosen).json["code"] == 200
     assert client.call("DELETE", "/api/v3/positions", {}).json["code"] == -352
-    assert len(sim.ledger.ops("exit_position")) == 6
+    assert client.call("DELETE", "/api/v3/positions", {"id": 5}).json["code"] == -50
+    assert client.call("DELETE", "/api/v3/positions", {"side": 1}).json["code"] == -50
+    assert len(sim.ledger.ops("exit_position")) == 8
 
 
 def test_overlay_legs_change_go_and_trigger(sim: FyersSim, client: Client) -> None:
@@ -408,7 +412,7 @@ def test_a_cover_order_exits_through_its_leg_or_by_position(client: Client) -> N
     assert client.book()[3]["status"] == CANCELLED
 
 
-# --- the hand of the trader, days, late orders ----------------------------------------------------------------------------
+# --- the hand of the trader, days, late orders --------------------------------------------------------------
 
 
 def test_trades_by_hand_move_positions_and_not_the_ledger(sim: FyersSim, client: Client) -> None:
@@ -469,7 +473,7 @@ def test_an_order_while_the_market_is_closed(sim: FyersSim, client: Client, cloc
     assert client.book()[1]["status"] == TRADED
 
 
-# --- market data and masters ----------------------------------------------------------------------------------------------
+# --- market data and masters --------------------------------------------------------------------------------
 
 
 def test_quotes_and_depth(sim: FyersSim, client: Client) -> None:
@@ -527,7 +531,7 @@ def test_real_master_files_are_read() -> None:
         assert len(sim.masters.tickers()) > 15000
 
 
-# --- authentication, permission, limits ------------------------------------------------------------------------------------
+# --- authentication, permission, limits ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("header", ["", "t", "SIMAPP-200:wrong", "Bearer t", "SIMAPP-200:"])
@@ -618,7 +622,7 @@ def test_paths_that_the_firewall_blocks_and_paths_that_are_not_there(client: Cli
     assert client.call("GET", "/api/v3/holdings").status == 404
 
 
-# --- faults ---------------------------------------------------------------------------------------------------------------
+# --- faults -------------------------------------------------------------------------------------------------
 
 _ANSWERED = {
     "no_ack": 200,
@@ -661,9 +665,10 @@ def test_a_spoilt_answer_with_and_without_an_order(
 @pytest.mark.parametrize("name", sorted(_LOST))
 def test_a_lost_answer_with_and_without_an_order(sim: FyersSim, name: str, created: bool) -> None:
     sim.faults.next_order(f"{name}_created" if created else name, seconds=5)
-    client = Client(sim, timeout_s=0.15)
+    client = Client(sim, timeout_s=0.15 if name == "hang" else 3)
     with pytest.raises(_LOST[name]):
         client.place()
+    assert sim.ledger.wait_for(lambda ledger: len(ledger.orders()) == 1)
     assert [line["order_id"] is not None for line in sim.ledger.orders()] == [created]
     assert len(Client(sim).book()) == created
 
@@ -712,7 +717,7 @@ def test_slow_acts_after_the_wait_and_slow_created_before(sim: FyersSim) -> None
     sim.faults.next_order("slow_created", seconds=30)
     with pytest.raises(TimeoutError):
         Client(sim, timeout_s=0.1).place()
-    assert len(sim.ledger.placed()) == 2
+    assert sim.ledger.wait_for(lambda ledger: len(ledger.placed()) == 2)
 
 
 def test_dripping_headers_and_body_arrive_whole(sim: FyersSim, client: Client) -> None:
@@ -823,7 +828,7 @@ def test_many_clients_at_once_lose_and_double_nothing(sim: FyersSim) -> None:
     assert sim.positions()[0]["netQty"] == 80 * 65
 
 
-# --- hangs, the admin door, the command line ---------------------------------------------------------------------------------
+# --- hangs, the admin door, the command line ----------------------------------------------------------------
 
 
 def test_hang_at_connect_and_at_tls() -> None:
