@@ -59,7 +59,7 @@ def place(book: Book, ticket: Ticket, spec: Spec, market: Market) -> PaperOrder:
     _protect_market_order(order, market.quotes.get(order.ticker))
     needed, free = _needed(book, order), available(book)
     book.add(order)
-    if needed > free:
+    if needed > max(free, Decimal(0)):  # what only closes passes, however little money is left
         text = f"INR {needed - free:,.2f} Available:INR {free:,.2f} for C-{book.account} [PAPER_RISK]"
         book.end(order, BookStatus.REJECTED, f"RED:Margin Shortfall:{text}")
     else:

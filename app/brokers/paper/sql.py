@@ -118,16 +118,19 @@ def orders_of_day(connection: Connection, account: str, day: str) -> Sequence[Pa
     """The orders whose ids begin with `day` (YYMMDD), oldest first."""
     wanted = (
         select(orders.c.body)
-        .where(orders.c.account == account, orders.c.id.between(day, day + "~"))
+        .where(orders.c.account == account, orders.c.id >= day, orders.c.id < _after(day))
         .order_by(orders.c.seq)
     )
     return [PaperOrder.load(body) for body in connection.execute(wanted).scalars()]
 
 
 def trades_of_day(connection: Connection, account: str, day: str) -> Sequence[PaperTrade]:
-    wanted = (
-        select(trades.c.body)
-        .where(trades.c.account == account, trades.c.id.between(day, day + "~"))
-        .order_by(trades.c.id)
+    wanted = select(trades.c.body).where(
+        trades.c.account == account, trades.c.id >= day, trades.c.id < _after(day)
     )
-    return [PaperTrade.load(body) for body in connection.execute(wanted).scalars()]
+    return sorted((PaperTrade.load(b) for b in connection.execute(wanted).scalars()), key=lambda t: t.at)
+
+
+def _after(day: str) -> str:
+    """Above every id of `day` whatever the database's collation is: it differs within the six digits."""
+    return f"{int(day) + 1:06d}"
