@@ -1,0 +1,297 @@
+"""A flow of calls: which connection each goes out on, and the last check before an order."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic, sleep
+
+import pytest
+
+from app.brokers.fyers import client as transport
+from app.brokers.fyers import sdk
+from app.brokers.fyers.client import Exchange, FyersClient, Phase, TransportError
+from app.domain.deadline import Deadline
+from tests.unit.raw_peer import OK, Caller, Peer, answer_ok, self_signed
+
+sdk.load()  # as at a start: its import would eat a short deadline
+AUTH = "APP-100:token"
+
+
+@pytest.fixture(scope="module")
+def loopback_tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
+    return self_signed(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def client_of() -> Iterator[Callable[..., FyersClient]]:
+    made: list[FyersClient] = []
+
+    def make(peer: Peer, ca_file: str | None = None) -> FyersClient:
+        urls = (f"{peer.url}/api/v3", f"{peer.url}/data")
+        made.append(FyersClient(*urls, connect_timeout_s=2, read_timeout_s=2, ca_file=ca_file))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+ClientOf = Callable[..., FyersClient]
+
+
+def exchange_of(client: FyersClient, seconds: float = 2) -> Exchange:
+    return client.exchange(Deadline(monotonic() + seconds), AUTH)
+
+
+def connections(peer: Peer) -> list[int]:
+    """The connection that each request came on."""
+    return [number for number, _ in peer.requests]
+
+
+# --- which connection
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_the_order_goes_out_on_the_connection_that_just_answered(
+    client_of: ClientOf, loopback_tls: tuple[ssl.SSLContext, str], over_tls: bool
+) -> None:
+    context, ca_file = loopback_tls
+    with Peer(tls=context if over_tls else None) as peer:
+        with exchange_of(client_of(peer, ca_file)) as exchange:
+            assert exchange.sdk().quotes({"symbols": "NSE:X"}).status == 200
+            assert exchange.sdk().place_order({"qty": 1}).json_or_none() == {"s": "ok"}
+        assert connections(peer) == [0, 0]
+
+
+def test_reads_share_idle_connections_and_orders_do_not(client_of: ClientOf) -> None:
+    with Peer() as peer:
+        client = client_of(peer)
+        for _ in range(3):
+            with exchange_of(client) as exchange:
+                exchange.sdk().positions()
+        with exchange_of(client) as exchange:
+            exchange.sdk().place_order({"qty": 1})
+        assert connections(peer) == [0, 0, 0, 1]
+
+
+def test_an_answer_of_long_ago_does_not_carry_an_order(
+    client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "JUST_ANSWERED_SECONDS", 0)
+    with Peer() as peer, exchange_of(client_of(peer)) as exchange:
+        exchange.sdk().positions()
+        exchange.sdk().place_order({"qty": 1})
+        assert connections(peer) == [0, 1]
+
+
+def close_before_second(caller: Caller) -> None:
+    """Takes a second request on the first connection and closes instead of answering."""
+    caller.request()
+    caller.say(OK)
+    if caller.number == 0:
+        caller.request()
+    else:
+        answer_ok(caller)
+
+
+def answer_and_close(caller: Caller) -> None:
+    """Closes an idle connection without having said so."""
+    caller.request()
+    caller.say(OK)
+
+
+def answer_and_say_close(caller: Caller) -> None:
+    caller.request()
+    caller.say(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+
+
+def test_a_read_on_a_dead_idle_connection_is_repeated_once(client_of: ClientOf) -> None:
+    with Peer(close_before_second) as peer:
+        client = client_of(peer)
+        for _ in range(2):
+            with exchange_of(client) as exchange:
+                assert exchange.sdk().positions().status == 200
+        assert connections(peer) == [0, 0, 1]
+
+
+def test_a_read_is_repeated_only_once(client_of: ClientOf) -> None:
+    def answer_only_the_first(caller: Caller) -> None:
+        if caller.request() and caller.number == 0:
+            caller.say(OK)
+            caller.request()
+
+    with Peer(answer_only_the_first) as peer:
+        client = client_of(peer)
+        with exchange_of(client) as exchange:
+            exchange.sdk().positions()
+        with exchange_of(client) as exchange, pytest.raises(TransportError):
+            exchange.sdk().positions()
+        assert connections(peer) == [0, 0, 1]
+
+
+def test_a_read_that_got_part_of_an_answer_is_not_repeated(client_of: ClientOf) -> None:
+    def half_a_second_answer(caller: Caller) -> None:
+        caller.request()
+        caller.say(OK)
+        caller.request()
+        caller.say(OK[:-3])
+
+    with Peer(half_a_second_answer) as peer, exchange_of(client_of(peer)) as exchange:
+        exchange.sdk().positions()
+        with pytest.raises(TransportError):
+            exchange.sdk().positions()
+        assert connections(peer) == [0, 0]
+
+
+def test_a_read_that_timed_out_is_not_repeated(client_of: ClientOf) -> None:
+    def mute_second(caller: Caller) -> None:
+        caller.request()
+        caller.say(OK)
+        caller.request()
+        caller.hang()
+
+    with Peer(mute_second) as peer, exchange_of(client_of(peer), 0.2) as exchange:
+        exchange.sdk().positions()
+        with pytest.raises(TransportError) as caught:
+            exchange.sdk().positions()
+        assert caught.value.timed_out
+        assert connections(peer) == [0, 0]
+
+
+def test_an_order_on_a_connection_that_dies_under_it_is_never_repeated(client_of: ClientOf) -> None:
+    with Peer(close_before_second) as peer, exchange_of(client_of(peer)) as exchange:
+        exchange.sdk().positions()
+        with pytest.raises(TransportError) as caught:
+            exchange.sdk().place_order({"qty": 1})
+        assert caught.value.sent
+        assert connections(peer) == [0, 0]
+
+
+@pytest.mark.parametrize("script", [answer_and_close, answer_and_say_close])
+def test_an_order_takes_a_new_connection_when_the_one_just_used_is_closed(
+    client_of: ClientOf, script: Callable[[Caller], None]
+) -> None:
+    with Peer(script) as peer, exchange_of(client_of(peer)) as exchange:
+        exchange.sdk().positions()
+        peer._threads[0].join(1)  # the peer has closed by now
+        assert exchange.sdk().place_order({"qty": 1}).status == 200
+        assert connections(peer) == [0, 1]
+
+
+def test_sixteen_threads_never_share_a_connection_or_an_answer(client_of: ClientOf) -> None:
+    def echo(caller: Caller) -> None:
+        while request := caller.request():
+            body = request.partition(b"\r\n\r\n")[2] or b"0"
+            caller.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    with Peer(echo) as peer, ThreadPoolExecutor(16) as pool:
+        client = client_of(peer)
+        together = threading.Barrier(16)
+
+        def flow(number: int) -> bool:
+            together.wait(5)
+            for turn in range(6):
+                with exchange_of(client) as exchange:
+                    exchange.sdk().positions()
+                    reply = exchange.sdk().place_order({"n": number, "turn": turn})
+                    if reply.json_or_none() != {"n": number, "turn": turn}:
+                        return False
+            return True
+
+        assert all(pool.map(flow, range(16)))
+        posts = [body for body in peer.bodies if body]
+        assert len(posts) == len(set(posts)) == 96
+        assert peer.connections <= 16
+
+
+def test_a_forked_process_starts_with_connections_of_its_own(
+    client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Peer() as peer:
+        client = client_of(peer)
+        with exchange_of(client) as exchange:
+            exchange.sdk().positions()
+        inherited = client._connections
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with exchange_of(client) as exchange:
+            exchange.sdk().positions()
+        assert connections(peer) == [0, 1]
+        client.close()
+        inherited.close()
+
+
+# --- the last check
+
+
+class Changed(Exception):
+    """What a last check may raise."""
+
+
+@pytest.mark.parametrize("error", [Changed(), OSError("disk"), ValueError("x"), KeyboardInterrupt()])
+def test_what_the_last_check_raises_comes_through_and_nothing_is_written(
+    client_of: ClientOf, error: BaseException
+) -> None:
+    with Peer() as peer:
+
+        def refuse() -> None:
+            for _ in range(100):  # the connection stands before the check: TCP was accepted
+                if peer.connections:
+                    break
+                sleep(0.01)
+            assert peer.connections == 1
+            raise error
+
+        with exchange_of(client_of(peer)) as exchange, pytest.raises(type(error)) as caught:
+            exchange.sdk(refuse).place_order({"qty": 1})
+        assert caught.value is error
+        assert not peer.requests
+
+
+def test_the_last_check_comes_once_after_tls_and_before_the_first_byte(
+    client_of: ClientOf, loopback_tls: tuple[ssl.SSLContext, str]
+) -> None:
+    context, ca_file = loopback_tls
+    shaken = threading.Event()
+    seen: list[tuple[bool, int]] = []
+
+    def answer(caller: Caller) -> None:
+        shaken.set()  # runs once the handshake is done
+        answer_ok(caller)
+
+    with Peer(answer, context) as peer, exchange_of(client_of(peer, ca_file)) as exchange:
+        exchange.sdk(lambda: seen.append((shaken.wait(1), len(peer.requests)))).place_order({"qty": 1})
+    assert seen == [(True, 0)]
+
+
+def test_a_check_that_takes_all_the_time_ends_in_nothing_sent(client_of: ClientOf) -> None:
+    with Peer() as peer, exchange_of(client_of(peer), 0.1) as exchange:
+        with pytest.raises(TransportError) as caught:
+            exchange.sdk(lambda: sleep(0.12)).place_order({"qty": 1})
+        assert (caught.value.phase, caught.value.bytes_written) == (Phase.BEFORE_SEND, 0)
+        assert caught.value.timed_out
+        assert not peer.requests
+
+
+def test_a_connection_that_closes_during_the_check_ends_in_nothing_sent(client_of: ClientOf) -> None:
+    checking = threading.Event()
+
+    def close_when_told(caller: Caller) -> None:
+        caller.request()
+        caller.say(OK)
+        checking.wait(2)
+
+    with Peer(close_when_told) as peer, exchange_of(client_of(peer)) as exchange:
+
+        def slow_check() -> None:
+            checking.set()
+            peer._threads[0].join(2)
+
+        exchange.sdk().positions()
+        with pytest.raises(TransportError, match="before the send") as caught:
+            exchange.sdk(slow_check).place_order({"qty": 1})
+        assert (caught.value.phase, caught.value.sent) == (Phase.BEFORE_SEND, False)
+        assert connections(peer) == [0]
