@@ -202,7 +202,7 @@ class Notifier(Protocol):
 
 
 class Clock(Protocol):
-    """This machine's time. What other instances must agree on goes by the database's clock instead."""
+    """The time of this machine. What other instances must agree on goes by the database's clock instead."""
 
     def now(self) -> datetime:
         """Aware UTC."""

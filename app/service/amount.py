@@ -1,0 +1,57 @@
+"""How much an exit sends: never more than is held, and every cut is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.domain.alert import Action
+from app.domain.order import Order
+from app.domain.risk import Denial
+from app.service.holding import Held
+from app.service.intent import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    quantity: int
+    warnings: tuple[str, ...]
+
+
+def asked_of(job: Job, lot: int) -> int:
+    return job.alert.qty or (job.alert.lots or 0) * lot
+
+
+def how_much(job: Job, lot: int, freeze: int | None, held: int) -> Amount | Denial:
+    """Contracts to send: what was asked, cut to what is held, to the freeze quantity, to whole lots."""
+    if held == 0:
+        return Denial("nothing_to_exit", "nothing of this client's orders is held, and nothing is under way")
+    asked, warnings = asked_of(job, lot), []
+    if job.alert.action is not Action.EXIT and asked > held:
+        return Denial(
+            "exceeds_position",
+            f"quantity {asked} is more than the {held} held: a reversal needs an exit and an entry; "
+            f"allowed would be {held}",
+        )
+    quantity = min(asked, held) if asked else held
+    if asked > held:
+        warnings.append(f"quantity {asked} is more than the {held} held: cut to {held}")
+    if freeze is not None and job.alert.product.takes_tag and quantity > freeze:
+        most = max(freeze // lot * lot, min(freeze, lot))
+        warnings.append(f"quantity {quantity} is above the freeze quantity {freeze}: {most} sent, exit again")
+        quantity = most
+    if quantity % lot:
+        below = quantity // lot * lot
+        warnings.append(f"quantity {quantity} is not whole lots of {lot}: {below or quantity} sent")
+        quantity = below or quantity
+    return Amount(quantity, tuple(warnings))
+
+
+def bracket_denial(order: Order, amount: Amount, held: Held) -> Denial | None:
+    whole = held.own == held.net == held.quantity and amount.quantity == abs(held.net)
+    if order.product.takes_tag or whole:
+        return None
+    return Denial(
+        "exit_unsupported",
+        f"{order.product} can be closed only as a whole position: own {held.own}, the broker's net {held.net}, "
+        f"asked {amount.quantity}",
+    )

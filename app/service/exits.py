@@ -1,0 +1,260 @@
+"""Close what this service's own orders hold: reduce-only, never more than is held, never stopped by a limit.
+
+Under a lease per (account, contract, product): the order book first, then the positions, then one transaction that
+computes what is held and commits the intent. A failed read sends nothing; it never means flat.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from app.domain.audit import Event
+from app.domain.contract import Contract
+from app.domain.order import Order, Protection, Purpose, Side
+from app.domain.risk import Denial
+from app.domain.status import UNSETTLED, WORKING, Status
+from app.errors import OutOfTime, StoreUnavailable
+from app.service.amount import asked_of, bracket_denial, how_much
+from app.service.follow import record_book
+from app.service.holding import Held, held_by, legs_shown, net_of, open_part
+from app.service.intent import Job, claim, deny, draft, put, put_denied, put_sending
+from app.service.legs import Legs, send_without_legs
+from app.service.ports import Exchanger, Transaction
+from app.service.records import BookOrder, Holding, Position
+from app.service.send import Answer, Desk, armed, event_of, stops
+from app.service.which import Target, choose
+
+log = logging.getLogger(__name__)
+
+LOCK_TTL = timedelta(seconds=10)
+"""Five times a request's deadline: a lease outlives its request only when the process died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One contract and product as the broker's two reads and our rows show it."""
+
+    book: tuple[BookOrder, ...]
+    position: Position | None
+    orders: tuple[Order, ...]
+    held: Held
+
+
+def exit_held(desk: Desk, job: Job) -> Answer:
+    """`action: EXIT`: our own rows say which contract; no master and no price is needed."""
+    target = choose(desk, job)
+    if target.denial is not None:
+        order = draft(desk, job, target.contract, Side.SELL, job.alert.qty or 0, Purpose.EXIT)
+        return deny(desk, job, order, target.denial)
+    answer = close(desk, job, target.contract, target.freeze, None, target.explanation)
+    if answer is None:
+        raise AssertionError("expected an answer for an EXIT")
+    return answer
+
+
+def is_against_own(desk: Desk, job: Job, contract: Contract, side: Side) -> bool:
+    """Whether a BUY or SELL may be the exit of what the client holds here, or has under way."""
+    client, product = job.alert.client, job.alert.product
+    with desk.store.read(job.budget.send) as tx:
+        holdings = tx.holdings(desk.scope, client)
+        orders = tx.open_orders(desk.scope, client)
+    here = [h for h in holdings if h.ticker == contract.ticker and h.product is product]
+    if any(h.net_quantity * side.sign < 0 for h in here):
+        return True
+    return any(
+        o.ticker == contract.ticker
+        and o.product is product
+        and o.purpose is Purpose.ENTRY
+        and o.side is side.opposite
+        for o in orders
+    )
+
+
+def close(
+    desk: Desk,
+    job: Job,
+    contract: Contract | Order,
+    freeze: int | None,
+    side: Side | None,
+    explanation: str = "",
+) -> Answer | None:
+    """Exit one contract. With a `side` (a BUY or SELL), None means: nothing to close, so it is an entry."""
+    if stops(job.state, Purpose.EXIT, admin=job.all_clients):
+        order = draft(desk, job, contract, side or Side.SELL, job.alert.qty or 0, Purpose.EXIT)
+        reason = "trading is halted: no alert sends anything until a person resumes"
+        return deny(desk, job, order, Denial("trading_state", reason))
+    product = job.alert.product
+    name = f"exit:{desk.scope.mode.value}:{desk.scope.account}:{contract.ticker}:{product.value}"
+    with _lease(desk, job, name) as owner:
+        target = Target(contract, freeze, explanation, None)
+        with desk.broker.exchange(job.budget.send) as exchanger:
+            book = _without_entries(desk, job, contract, side, exchanger)
+            position = net_of(exchanger.positions(), contract.ticker, product)
+            step = _commit(desk, job, target, side, book, position, (name, owner))
+            if not isinstance(step, Legs):
+                return step
+            removed = step.remove(desk, exchanger, job.budget, admin=job.all_clients)
+        return send_without_legs(desk, step, removed, job.budget, admin=job.all_clients)
+
+
+@contextmanager
+def _lease(desk: Desk, job: Job, name: str) -> Iterator[str]:
+    owner = desk.random_bytes(8).hex()
+    if not desk.store.take_lock(name, owner, LOCK_TTL, job.budget.send):
+        raise OutOfTime("another exit in this contract is under way", retry_after_s=1)
+    try:
+        yield owner
+    finally:
+        try:
+            with desk.store.write() as tx:
+                tx.free_lock(name, owner)
+        except StoreUnavailable:
+            log.warning("lease %s could not be freed; it ends by itself", name)
+
+
+def _mine(job: Job, order: Order, side: Side | None) -> bool:
+    """An entry whose holding this exit would close."""
+    whose = job.all_clients or order.client == job.alert.client
+    return whose and order.purpose is Purpose.ENTRY and (side is None or order.side is side.opposite)
+
+
+def _without_entries(
+    desk: Desk, job: Job, contract: Contract | Order, side: Side | None, exchanger: Exchanger
+) -> tuple[BookOrder, ...]:
+    """The book, read after the client's working entries in the contract were cancelled."""
+    with desk.store.read(job.budget.send) as tx:
+        orders = tx.orders_in(desk.scope, contract.ticker, job.alert.product)
+    book = exchanger.order_book()
+    working = [
+        o
+        for o in orders
+        if _mine(job, o, side) and o.status in WORKING and open_part(o, book, job.today) and o.broker_order_id
+    ]
+    if not working:
+        return book
+    for order in working:
+        outcome = exchanger.cancel(order.broker_order_id or "")
+        with desk.store.write(job.budget.send) as tx:
+            said = type(outcome).__name__
+            tx.record(order, event_of(Event.ENTRY_CANCEL, tx.now(), order.status, outcome=said))
+    return exchanger.order_book()
+
+
+def _here(tx: Transaction, desk: Desk, contract: Contract | Order, job: Job) -> list[Holding]:
+    product = job.alert.product
+    return [h for h in tx.holdings(desk.scope, None) if h.ticker == contract.ticker and h.product is product]
+
+
+def _look(
+    tx: Transaction,
+    desk: Desk,
+    job: Job,
+    contract: Contract | Order,
+    book: tuple[BookOrder, ...],
+    position: Position | None,
+) -> Seen:
+    """Record the book, lower what was closed outside our orders, and say what is held."""
+    product = job.alert.product
+    record_book(tx, tx.orders_in(desk.scope, contract.ticker, product), book)
+    orders = tx.orders_in(desk.scope, contract.ticker, product)
+    who = None if job.all_clients else job.alert.client
+    first = held_by(who, _here(tx, desk, contract, job), orders, book, position, job.today)
+    clients = [client for client, _ in first.owners] if who is None else [who]
+    for client in clients:
+        one = held_by(client, _here(tx, desk, contract, job), orders, book, position, job.today)
+        if one.lower_by:
+            reason = f"the broker's net is {one.net}, our orders of this client hold {one.own}"
+            tx.adjust_holding(desk.scope, client, contract.ticker, product, one.lower_by, reason)
+    held = held_by(who, _here(tx, desk, contract, job), orders, book, position, job.today)
+    return Seen(book, position, orders, held)
+
+
+def _commit(
+    desk: Desk,
+    job: Job,
+    target: Target,
+    side: Side | None,
+    book: tuple[BookOrder, ...],
+    position: Position | None,
+    lease: tuple[str, str],
+) -> Answer | Legs | None:
+    """The one transaction of an exit: still our lease, what is held, and the row that follows from it."""
+    contract = target.contract
+    with desk.store.write(job.budget.send) as tx:
+        if not tx.owns_lock(*lease):
+            raise OutOfTime("the exit's lease was lost", retry_after_s=1)
+        seen = _look(tx, desk, job, contract, book, position)
+        held = seen.held
+        waiting = [
+            o
+            for o in seen.orders
+            if _mine(job, o, side)
+            and o.ist_date == job.today
+            and (o.status in UNSETTLED or (o.status in WORKING and open_part(o, book, job.today)))
+        ]
+        if side is not None and not waiting and held.own * side.sign >= 0:
+            return None
+        out = side or _way_out(held, waiting)
+        order = draft(desk, job, contract, out, 0, Purpose.EXIT)
+        order = replace(order, explanation=target.explanation)
+        repeat = claim(desk, tx, job, order.id)
+        if repeat is not None:
+            return repeat
+        amount = how_much(job, contract.lot, target.freeze, abs(held.quantity))
+        if waiting or held.waits_for_exit:
+            most = max(abs(held.own), *(o.quantity for o in waiting), 1)
+            return _pending(tx, job, replace(order, quantity=asked_of(job, contract.lot) or most))
+        denial = amount if isinstance(amount, Denial) else bracket_denial(order, amount, held)
+        if isinstance(amount, Denial) or denial is not None:
+            order = replace(order, quantity=asked_of(job, contract.lot))
+            no = denial or Denial("nothing_to_exit", "nothing is held")
+            return Answer(put_denied(tx, job, order, no), replayed=False)
+        order = replace(order, quantity=amount.quantity, warnings=order.warnings + amount.warnings)
+        order = armed(desk, tx, _owned(tx, desk, job, order, held), job.budget)
+        put_sending(tx, job, order)
+    return _legs(order, seen)
+
+
+def _way_out(held: Held, waiting: list[Order]) -> Side:
+    if held.own:
+        return Side.SELL if held.own > 0 else Side.BUY
+    return waiting[0].side.opposite if waiting else Side.SELL
+
+
+def _pending(tx: Transaction, job: Job, order: Order) -> Answer:
+    reason = "an entry or an exit in this contract is not settled yet; the exit follows once it is"
+    row = replace(order, status=Status.EXIT_PENDING, code="exit_pending", reason=reason)
+    put(tx, job, row, event_of(Event.EXIT_PENDING, tx.now(), row.status, reason=reason))
+    return Answer(row, replayed=False)
+
+
+def _owned(tx: Transaction, desk: Desk, job: Job, order: Order, held: Held) -> Order:
+    """An admin's exit of all clients: the order is the one holder's, or takes the holdings over first."""
+    if not job.all_clients:
+        return order
+    if len(held.owners) == 1:
+        return replace(order, client=held.owners[0][0])
+    for client, own in held.owners:
+        if client != order.client:
+            reason = f"taken over by the exit {order.id} of all clients"
+            tx.adjust_holding(desk.scope, client, order.ticker, order.product, -own, reason)
+            tx.adjust_holding(desk.scope, order.client, order.ticker, order.product, own, reason)
+    return order
+
+
+def _legs(order: Order, seen: Seen) -> Legs:
+    entries = [o for o in seen.orders if o.purpose is Purpose.ENTRY]
+    asked = [
+        o for o in entries if o.filled_quantity and o.protection in (Protection.REQUESTED, Protection.SEEN)
+    ]
+    return Legs(
+        order=order,
+        position=seen.position,
+        shown=legs_shown(seen.position, entries, seen.book),
+        asked=asked[-1] if asked else None,
+        own=abs(seen.held.own),
+    )

@@ -1,0 +1,140 @@
+"""What is held, computed from the order book, the positions and our own rows. Pure: no port is called here.
+
+Quantities are signed where named `net`, `own` or `held`: long above zero, short below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from app.domain.alert import Product
+from app.domain.order import Order, Purpose
+from app.domain.status import UNSETTLED, WORKING, Status
+from app.service.records import BookOrder, Holding, Position
+
+MAYBE_LIVE = UNSETTLED | WORKING | {Status.NEEDS_REVIEW}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One client's share (or all clients') of one contract and product."""
+
+    quantity: int
+    """Signed: what an exit may close now."""
+    own: int
+    """Signed: what our filled orders hold, before anything is subtracted."""
+    net: int
+    """Signed: the broker's net, whoever opened it."""
+    pending_exits: int
+    """Quantity of the client's exits that may still fill."""
+    others_pending: int
+    """The same of all clients, this one included."""
+    lower_by: int
+    """Signed delta for the client's own holding: zero, or towards zero."""
+    owners: tuple[tuple[str, int], ...]
+    """Signed own holding per client."""
+
+    @property
+    def waits_for_exit(self) -> bool:
+        """Zero only because exits under way are subtracted."""
+        both = nearer(self.own, self.net)
+        return self.quantity == 0 and both != 0 and self.others_pending > 0
+
+
+def book_row(order: Order, book: Iterable[BookOrder]) -> BookOrder | None:
+    """The order's row in today's book, by the broker's id, else by our tag (compared without case)."""
+    found = None
+    for row in book:
+        if order.broker_order_id is not None and row.broker_order_id == order.broker_order_id:
+            return row
+        tag = row.tag.upper() if row.tag else None
+        if order.product.takes_tag and tag == order.tag.upper() and row.parent_id is None:
+            found = row
+    return found
+
+
+def nearer(first: int, second: int) -> int:
+    """The smaller of two signed holdings; zero when they are on opposite sides."""
+    if first * second <= 0:
+        return 0
+    return min(first, second, key=abs)
+
+
+def reduced(holding: int, by: int) -> int:
+    """A signed holding less `by` contracts, never past zero."""
+    sign = 1 if holding > 0 else -1
+    return sign * max(0, abs(holding) - by)
+
+
+def filled(order: Order, row: BookOrder | None) -> int:
+    """The most that either our row or the book knows of."""
+    return max(order.filled_quantity, row.filled_quantity if row else 0)
+
+
+def open_part(order: Order, book: Sequence[BookOrder], today: date) -> int:
+    """What of an order may still fill. A DAY order of an earlier date is over."""
+    if order.status not in MAYBE_LIVE or order.ist_date != today:
+        return 0
+    row = book_row(order, book)
+    if row is not None and not row.is_working:
+        return 0
+    return max(0, order.quantity - filled(order, row))
+
+
+def net_of(positions: Iterable[Position], ticker: str, product: Product) -> Position | None:
+    return next((p for p in positions if p.ticker == ticker and p.product == product.value), None)
+
+
+def own_by_client(
+    holdings: Iterable[Holding], orders: Iterable[Order], book: Sequence[BookOrder]
+) -> dict[str, int]:
+    """Our rows' holdings, plus what the book knows to be filled and our rows do not yet."""
+    own: dict[str, int] = {}
+    for holding in holdings:
+        own[holding.client] = own.get(holding.client, 0) + holding.net_quantity
+    for order in orders:
+        more = filled(order, book_row(order, book)) - order.filled_quantity
+        own[order.client] = own.get(order.client, 0) + order.side.sign * more
+    return {client: quantity for client, quantity in own.items() if quantity}
+
+
+def held_by(
+    client: str | None,
+    holdings: Iterable[Holding],
+    orders: Sequence[Order],
+    book: Sequence[BookOrder],
+    position: Position | None,
+    today: date,
+) -> Held:
+    """What `client` (None: all) holds. `holdings` and `orders` are all clients', of one contract and product."""
+    by_client = own_by_client(holdings, orders, book)
+    everyone = sum(by_client.values())
+    own = everyone if client is None else by_client.get(client, 0)
+    net = position.net_quantity if position else 0
+    exits = [o for o in orders if o.purpose is Purpose.EXIT]
+    all_pending = sum(open_part(o, book, today) for o in exits)
+    pending = sum(open_part(o, book, today) for o in exits if client is None or o.client == client)
+    busy = any(open_part(o, book, today) for o in orders)
+    # Lowered only while nothing of ours can move: a fill between the two reads looks like a hand otherwise.
+    missing = abs(own) - abs(nearer(own, net))
+    gone = (everyone - net) * (1 if own > 0 else -1)
+    lower = 0 if busy else max(0, min(missing, gone))
+    return Held(
+        quantity=nearer(reduced(own, pending), reduced(net, all_pending)),
+        own=own,
+        net=net,
+        pending_exits=pending,
+        others_pending=all_pending,
+        lower_by=-lower if own > 0 else lower,
+        owners=tuple(sorted(by_client.items())),
+    )
+
+
+def legs_shown(position: Position | None, orders: Iterable[Order], book: Iterable[BookOrder]) -> bool:
+    """Whether the broker shows protective legs: on the position, or as working children of our entries."""
+    if position is not None and (position.has_stop or position.has_target):
+        return True
+    ours = {o.broker_order_id for o in orders if o.broker_order_id}
+    return any(row.is_working and row.parent_id in ours for row in book)

@@ -1,0 +1,150 @@
+"""From an alert to an order row: who it is (its key), what it would be (a draft), and putting it into the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
+from app.domain.alert import Alert, Exchange, KeyKind
+from app.domain.audit import Event
+from app.domain.contract import Contract
+from app.domain.order import Order, Purpose, Side, order_id, tag_of
+from app.domain.risk import Denial, TradingState
+from app.domain.status import Status
+from app.errors import KeyClash, KeyInUse
+from app.service.ports import Transaction
+from app.service.records import AuditEvent, Known
+from app.service.send import Answer, Budget, Desk, event_of
+
+EXPLICIT_KEY_TTL = timedelta(days=1)
+"""The digest holds the IST date, so that a longer life would change nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One alert on its way."""
+
+    alert: Alert
+    request_id: str
+    budget: Budget
+    now: datetime
+    today: date
+    state: TradingState
+    all_clients: bool
+    retake: Order | None
+    """The NOT_SENT row that this delivery tries again."""
+
+
+def known_answer(desk: Desk, known: Known, alert: Alert, now: datetime) -> Answer | None:
+    """What a repeat is answered; None when its row was not sent and may be tried again."""
+    order = known.order
+    if known.body_hash != alert.key.body_hash:
+        desk.notifier.notify("key_clash", f"key of order {order.id} came with another body")
+        raise KeyClash(f"this idempotency key belongs to order {order.id}, which came with another body")
+    if order.status is Status.NOT_SENT:
+        return None
+    if order.status is Status.SENDING and order.answer_by is not None and now < order.answer_by:
+        raise KeyInUse("the same alert is being worked on right now", retry_after_s=1)
+    return Answer(order, replayed=True)
+
+
+def unknown_contract(alert: Alert, today: date) -> Contract:
+    """What a denied row shows when the alert means no contract: the alert's own words and an empty ticker."""
+    return Contract(
+        exchange=alert.exchange or Exchange.NSE,
+        underlying=alert.symbol,
+        expiry=alert.expiry if isinstance(alert.expiry, date) else today,
+        session_end=alert.received_at,
+        strike=alert.strike,
+        option_type=alert.option_type,
+        ticker="",
+        lot=1,
+        tick=Decimal("0.05"),
+        freeze=None,
+        underlying_ticker=None,
+        is_stock=False,
+        master_date=today,
+    )
+
+
+def draft(
+    desk: Desk, job: Job, contract: Contract | Order, side: Side, quantity: int, purpose: Purpose
+) -> Order:
+    """The row that this alert would be. A retake keeps id, tag and the time of birth."""
+    alert, old = job.alert, job.retake
+    ident = old.id if old else order_id(desk.scope, alert.key, desk.random_bytes)
+    return Order(
+        id=ident,
+        scope=desk.scope,
+        client=alert.client,
+        strategy=alert.strategy,
+        key=alert.key,
+        purpose=purpose,
+        action=alert.action,
+        exchange=contract.exchange,
+        underlying=contract.underlying,
+        expiry=contract.expiry,
+        session_end=contract.session_end,
+        strike=contract.strike,
+        option_type=contract.option_type,
+        ticker=contract.ticker,
+        lot=contract.lot,
+        side=side,
+        quantity=quantity,
+        product=alert.product,
+        status=Status.SENDING,
+        ist_date=job.today,
+        tag=old.tag if old else tag_of(desk.policy.tag_prefix, ident),
+        attempt=old.attempt + 1 if old else 1,
+        warnings=alert.warnings,
+        request_id=job.request_id,
+        created_at=old.created_at if old and old.created_at else job.now,
+        updated_at=job.now,
+    )
+
+
+def claim(desk: Desk, tx: Transaction, job: Job, ident: str) -> Answer | None:
+    """Take the alert's key for `ident`. An Answer: another delivery of it was first, and this is its repeat."""
+    alert, old = job.alert, job.retake
+    known = tx.find_key(desk.scope, alert.client, alert.key)
+    if known is not None:
+        answer = known_answer(desk, known, alert, tx.now())
+        if answer is not None:
+            return answer
+        if old is None or known.order.id != old.id or known.order.attempt != old.attempt:
+            raise KeyInUse("another delivery of this alert has just been tried", retry_after_s=1)
+        return None
+    ttl = EXPLICIT_KEY_TTL if alert.key.kind is KeyKind.EXPLICIT else desk.policy.dedupe_window
+    if not tx.claim_key(desk.scope, alert.client, alert.key, ident, ttl):
+        raise KeyInUse("the same alert is being worked on right now", retry_after_s=1)
+    return None
+
+
+def put(tx: Transaction, job: Job, order: Order, event: AuditEvent) -> None:
+    """Insert the row, or overwrite the NOT_SENT one with its next attempt."""
+    if job.retake is None:
+        tx.insert_order(order, event)
+    elif not tx.restart_order(order, event, Status.NOT_SENT):
+        raise KeyInUse("another delivery of this alert has just been tried", retry_after_s=1)
+
+
+def put_denied(tx: Transaction, job: Job, order: Order, denial: Denial) -> Order:
+    row = replace(order, status=Status.DENIED, code=denial.code, reason=denial.reason)
+    event = event_of(Event.ORDER_DENIED, tx.now(), row.status, code=denial.code, reason=denial.reason)
+    put(tx, job, row, event)
+    return row
+
+
+def put_sending(tx: Transaction, job: Job, order: Order) -> None:
+    detail = {"attempt": str(order.attempt), "ticker": order.ticker, "quantity": str(order.quantity)}
+    if order.stop_loss is not None:
+        detail |= {"stop_loss": str(order.stop_loss), "take_profit": str(order.take_profit or "")}
+    put(tx, job, order, event_of(Event.ORDER_SENDING, tx.now(), order.status, side=order.side, **detail))
+
+
+def deny(desk: Desk, job: Job, order: Order, denial: Denial) -> Answer:
+    """A "no" of ours, durable under the alert's key."""
+    with desk.store.write(job.budget.send) as tx:
+        repeat = claim(desk, tx, job, order.id)
+        return repeat or Answer(put_denied(tx, job, order, denial), replayed=False)

@@ -1,0 +1,129 @@
+"""An exit and the protective legs around it: off before it, back on when it did not happen, or a page."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from app.domain.audit import Event
+from app.domain.order import Order
+from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
+from app.domain.status import Status
+from app.service.ports import Exchanger
+from app.service.records import Moved, Position
+from app.service.send import Answer, Budget, Desk, LastCheck, event_of, last_check, record, send
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Legs:
+    """A committed exit and what protects the position it closes."""
+
+    order: Order
+    position: Position | None
+    shown: bool
+    asked: Order | None
+    """The latest own entry that asked for protection: its distances are what a restore sets."""
+    own: int
+
+    def remove(self, desk: Desk, exchanger: Exchanger, budget: Budget, *, admin: bool) -> Outcome | None:
+        """Take the overlay legs off. None: there are none to take off; the exit may go."""
+        if self.position is None or not self.order.product.takes_tag or not (self.shown or self.asked):
+            return None
+        stopped = last_check(desk, self.order, budget, admin=admin)()
+        if stopped is not None:
+            return stopped
+        try:
+            outcome = exchanger.set_protection(self.position.id, Decimal(0), Decimal(0))
+        except Exception as error:  # the exit is committed, and the legs may be off: a doubt, and no error
+            log.exception("taking the legs off failed")
+            return Unknown(f"unexpected {type(error).__name__} while the legs were taken off")
+        if isinstance(outcome, Refused) and not self.shown:
+            return None  # asked for, and nowhere to be seen: the broker has none
+        return outcome
+
+
+def send_without_legs(
+    desk: Desk, legs: Legs, removed: Outcome | None, budget: Budget, *, admin: bool
+) -> Answer:
+    """Send the committed exit when its legs are provably off, or when there were none."""
+    order, position = legs.order, legs.position
+    if isinstance(removed, NotSent):
+        return record(desk, order, removed, budget)
+    if isinstance(removed, Unknown | Refused):
+        return _wait_for_legs(desk, order, removed, budget)
+    notes = [] if removed is None else [Event.LEG_CANCELLED]
+
+    def call(exchanger: Exchanger, check: LastCheck) -> Outcome:
+        if order.product.takes_tag:
+            outcome = exchanger.place(order.ticket(), check)
+        elif position is not None:
+            outcome = exchanger.close_position(position.id, check)
+        else:
+            outcome = NotSent("exit_unsupported", "the broker shows no position to close")
+        if removed is not None:
+            event = _after(desk, legs, exchanger, outcome)
+            notes.extend([event] if event else [])
+        return outcome
+
+    answer = send(desk, order, budget, call, admin=admin)
+    return _noted(desk, answer, notes)
+
+
+def _after(desk: Desk, legs: Legs, exchanger: Exchanger, outcome: Outcome) -> Event | None:
+    """What the position needs once its legs are off and the exit's outcome is there."""
+    net = abs(legs.position.net_quantity) if legs.position else 0
+    rest = (net if legs.shown else legs.own) - legs.order.quantity
+    if isinstance(outcome, Accepted) and rest <= 0:
+        return None
+    if not isinstance(outcome, Unknown) and legs.position is not None and legs.asked is not None:
+        stop, target = legs.asked.stop_distance, legs.asked.target_distance
+        quantity = rest if isinstance(outcome, Accepted) else None
+        try:
+            back = exchanger.set_protection(
+                legs.position.id, stop or Decimal(0), target or Decimal(0), quantity
+            )
+        except Exception:  # the exit's own outcome must be kept, whatever happens to its legs
+            log.exception("restoring the legs failed")
+        else:
+            if isinstance(back, Accepted):
+                return Event.LEG_RESTORED
+    text = f"{legs.order.ticker}: the legs are off and could not be restored (exit {legs.order.id})"
+    desk.notifier.notify("unprotected", text, page=True)
+    return Event.LEG_UNPROTECTED
+
+
+def _wait_for_legs(desk: Desk, order: Order, removed: Unknown | Refused, budget: Budget) -> Answer:
+    """The legs may still be on, and an exit beside them could fill twice: no exit, and a person is told."""
+    reason = f"the protective legs could not be taken off for certain: {removed.message}"
+    text = f"exit {order.id} of {order.ticker} waits: {reason}"
+    desk.notifier.notify("exit_waits_for_legs", text, page=True)
+    answer = record(desk, order, NotSent("leg_cancel_in_doubt", reason), budget)
+    if answer.order.status is not Status.NOT_SENT:
+        return answer
+    change = Moved(code="exit_pending", reason=reason)
+    try:
+        with desk.store.write() as tx:
+            event = event_of(Event.EXIT_PENDING, tx.now(), Status.EXIT_PENDING, reason=reason)
+            row = tx.move(answer.order, Status.EXIT_PENDING, event, change)
+    except Exception:  # the legs may be off: not an answer that reads as "nothing happened"
+        log.exception("exit %s could not be recorded as pending", order.id)
+        row = None
+    pending = replace(answer.order, status=Status.EXIT_PENDING, code="exit_pending", reason=reason)
+    return Answer(row or pending, replayed=False)
+
+
+def _noted(desk: Desk, answer: Answer, notes: list[Event]) -> Answer:
+    if not notes:
+        return answer
+    try:
+        with desk.store.write() as tx:
+            row = tx.get_order(answer.order.scope, answer.order.id, lock=True)
+            for event in notes if row else ():
+                assert row is not None
+                row = tx.record(row, event_of(event, tx.now(), row.status))
+    except Exception:  # notes beside an outcome that is already recorded
+        log.exception("the legs' events of %s could not be recorded", answer.order.id)
+    return answer

@@ -1,0 +1,202 @@
+"""Alert -> contract -> levels -> risk -> committed intent -> one broker call -> recorded outcome."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+
+from app.domain.alert import Action, Alert
+from app.domain.contract import Contract, ist_date
+from app.domain.deadline import Deadline
+from app.domain.levels import levels_for
+from app.domain.order import Order, Protection, Purpose, Scope, Side
+from app.domain.risk import Denial, Proposal, first_denial
+from app.domain.session import previous_trading_day
+from app.domain.status import UNSETTLED
+from app.errors import BrokerReadFailed, PriceUnavailable
+from app.service.exits import close, exit_held, is_against_own
+from app.service.intent import (
+    Job,
+    claim,
+    deny,
+    draft,
+    known_answer,
+    put_denied,
+    put_sending,
+    unknown_contract,
+)
+from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Transaction
+from app.service.records import Cap, Quote, Resolved
+from app.service.send import Answer, Budget, Desk, Policy, armed, send
+
+__all__ = ["Answer", "PlaceOrder", "Policy"]
+
+
+class PlaceOrder:
+    """One alert to one order, or to a clear "no".
+
+    Returns the row to answer from. Raises AlertRefused for what the sender must change and Unavailable when
+    nothing was sent; whatever may have been sent is a state of the row and never an error.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        broker: Broker,
+        contracts: Contracts,
+        clock: Clock,
+        scope: Scope,
+        policy: Policy,
+        notifier: Notifier,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.desk = Desk(store, broker, contracts, clock, scope, policy, notifier, random_bytes)
+
+    def __call__(self, alert: Alert, *, request_id: str, started: float, all_clients: bool = False) -> Answer:
+        """`started`: the monotonic reading at the request's first byte. `all_clients`: an admin's EXIT."""
+        desk = self.desk
+        job = self._begin(alert, request_id, started, all_clients=all_clients)
+        if isinstance(job, Answer):
+            return job
+        if alert.action is Action.EXIT:
+            return exit_held(desk, job)
+        resolved = resolve(desk, job)
+        side = Side(alert.action.value)
+        if isinstance(resolved, Denial):
+            contract = unknown_contract(alert, job.today)
+            order = draft(desk, job, contract, side, quantity_of(alert, 1), Purpose.ENTRY)
+            return deny(desk, job, order, resolved)
+        if is_against_own(desk, job, resolved.contract, side):
+            answer = close(desk, job, resolved.contract, resolved.contract.freeze, side)
+            if answer is not None:
+                return answer
+        return self._enter(job, resolved, side)
+
+    def _begin(self, alert: Alert, request_id: str, started: float, *, all_clients: bool) -> Job | Answer:
+        desk = self.desk
+        budget = Budget.of(started, desk.policy.request_deadline_s)
+        retake: Order | None = None
+        with desk.store.read(budget.send) as tx:
+            now, state = tx.now(), tx.trading_state(desk.scope)
+            known = tx.find_key(desk.scope, alert.client, alert.key)
+        if known is not None:
+            answer = known_answer(desk, known, alert, now)
+            if answer is not None:
+                return answer
+            retake = known.order
+        return Job(alert, request_id, budget, now, ist_date(now), state, all_clients, retake)
+
+    def _enter(self, job: Job, resolved: Resolved, side: Side) -> Answer:
+        desk, alert, contract, policy = self.desk, job.alert, resolved.contract, self.desk.policy
+        order = draft(desk, job, contract, side, quantity_of(alert, contract.lot), Purpose.ENTRY)
+        order = replace(order, explanation=resolved.explanation)
+        proposal = proposal_of(job, contract, order.quantity)
+        denial = first_denial(proposal, policy.limits)
+        if denial is not None:
+            return deny(desk, job, order, denial)
+        if (missing := desk.broker.ready()) is not None:
+            raise BrokerReadFailed(missing, code="broker_not_ready")
+        ltp = last_price(quote_of(desk, job.budget.send, contract.ticker), policy.max_ltp_gap_percent)
+        levels = levels_for(ltp, side, alert.product, contract.tick, policy.sl_percent, policy.tp_percent)
+        if isinstance(levels, Denial):
+            return deny(desk, job, replace(order, ltp=ltp), levels)
+        order = replace(
+            order,
+            ltp=ltp,
+            stop_distance=levels.stop_distance,
+            target_distance=levels.target_distance,
+            stop_loss=levels.stop_loss,
+            take_profit=levels.take_profit,
+            protection=Protection.REQUESTED,
+        )
+        return self._commit_and_send(job, order, proposal)
+
+    def _commit_and_send(self, job: Job, order: Order, proposal: Proposal) -> Answer:
+        desk = self.desk
+        with desk.store.write(job.budget.send) as tx:
+            repeat = claim(desk, tx, job, order.id)
+            if repeat is not None:
+                return repeat
+            fresh = replace(proposal, state=tx.trading_state(desk.scope))
+            denial = first_denial(fresh, desk.policy.limits) or unsettled_bracket(tx, order)
+            if denial is None:
+                denial = tx.reserve(desk.scope, order.id, caps_of(desk.policy, job))
+            if denial is not None:
+                return Answer(put_denied(tx, job, order, denial), replayed=False)
+            order = armed(desk, tx, order, job.budget)
+            put_sending(tx, job, order)
+        return send(desk, order, job.budget, lambda x, check: x.place(order.ticket(), check))
+
+
+def resolve(desk: Desk, job: Job) -> Resolved | Denial:
+    alert = job.alert
+    return desk.contracts.resolve(
+        alert.symbol, alert.strike, alert.option_type, alert.expiry, alert.exchange, job.now
+    )
+
+
+def quantity_of(alert: Alert, lot: int) -> int:
+    """Contracts that the alert asks for; zero when it names none."""
+    return alert.qty if alert.qty is not None else (alert.lots or 0) * lot
+
+
+def proposal_of(job: Job, contract: Contract, quantity: int) -> Proposal:
+    return Proposal(
+        contract=contract,
+        quantity=quantity,
+        product=job.alert.product,
+        is_exit=False,
+        state=job.state,
+        master_not_before=previous_trading_day(job.today),
+    )
+
+
+def quote_of(desk: Desk, deadline: Deadline, ticker: str) -> Quote | None:
+    """The broker's quote. Raises BrokerReadFailed; None: answered, without a good row."""
+    with desk.broker.exchange(deadline) as exchanger:
+        return exchanger.quotes([ticker]).get(ticker)
+
+
+def last_price(quote: Quote | None, max_gap_percent: Decimal) -> Decimal:
+    """The last price when levels may stand on it, else PriceUnavailable.
+
+    Quotes carry no trade time: a last price far outside the spread is an old one, and would set a wrong stop.
+    """
+    if quote is None:
+        raise PriceUnavailable("the broker's quote has no row for this contract")
+    for name, value in (("last price", quote.ltp), ("bid", quote.bid), ("ask", quote.ask)):
+        if value is None or not value.is_finite() or value <= 0:
+            raise PriceUnavailable(f"{quote.ticker} has no usable {name}, so no stop could be set rightly")
+    if quote.ltp is None or quote.bid is None or quote.ask is None:  # narrows the types; refused above
+        raise PriceUnavailable(f"{quote.ticker} has no usable price")
+    gap = max_gap_percent / 100
+    if quote.ltp < quote.bid * (1 - gap) or quote.ltp > quote.ask * (1 + gap):
+        raise PriceUnavailable(
+            f"{quote.ticker}: the last price {quote.ltp} lies more than {max_gap_percent} % outside "
+            f"{quote.bid} to {quote.ask}: it is an old trade's"
+        )
+    return quote.ltp
+
+
+def caps_of(policy: Policy, job: Job) -> tuple[Cap, ...]:
+    """What an entry counts against. A row counts once, whatever its attempts."""
+    if policy.max_orders_per_day is None or (job.retake and job.retake.purpose is Purpose.ENTRY):
+        return ()
+    day = job.today.isoformat()
+    return (Cap("orders", day, policy.max_orders_per_day, 1, returnable=False),)
+
+
+def unsettled_bracket(tx: Transaction, order: Order) -> Denial | None:
+    """BO and CO carry no tag: two doubts of the same shape could not be told apart in the book."""
+    if order.product.takes_tag:
+        return None
+    for other in tx.orders_in(order.scope, order.ticker, order.product):
+        if other.status in UNSETTLED and other.side is order.side and other.id != order.id:
+            return Denial(
+                "unsettled_bracket",
+                f"order {other.id} in {order.ticker} {order.product} is not settled yet; "
+                "one at a time, because these products carry no tag",
+            )
+    return None

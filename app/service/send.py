@@ -1,0 +1,208 @@
+"""Commit the intent, look once more, call the broker once, record what came of it. Entries and exits share this."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from app.domain.audit import Event
+from app.domain.deadline import Deadline
+from app.domain.order import Order, Purpose, Scope
+from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
+from app.domain.risk import Limits, TradingState
+from app.domain.status import Status
+from app.errors import StoreUnavailable
+from app.service.ports import Broker, Clock, Contracts, Exchanger, Notifier, Store, Transaction
+from app.service.records import AuditEvent, Moved
+
+log = logging.getLogger(__name__)
+
+SEND_SHARE = 0.75
+"""Of the request's deadline: after it no write to the broker starts, so that a 503 still counts as one (1.5 s)."""
+RECORD_S = 0.15
+"""Kept from the broker call for recording the outcome and rendering the answer."""
+
+LastCheck = Callable[[], NotSent | None]
+BrokerCall = Callable[[Exchanger, LastCheck], Outcome]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The operator's settings that the verbs go by. Percents as `Decimal`, times in their named units."""
+
+    sl_percent: Decimal
+    tp_percent: Decimal
+    max_ltp_gap_percent: Decimal
+    limits: Limits
+    dedupe_window: timedelta
+    request_deadline_s: float
+    tag_prefix: str
+    max_orders_per_day: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an alert came to: the row, and whether it is a repeat's."""
+
+    order: Order
+    replayed: bool
+    retry_after_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Everything a verb works with."""
+
+    store: Store
+    broker: Broker
+    contracts: Contracts
+    clock: Clock
+    scope: Scope
+    policy: Policy
+    notifier: Notifier
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One request's time, counted from its first byte."""
+
+    send: Deadline
+    call: Deadline
+    answer: Deadline
+
+    @classmethod
+    def of(cls, started: float, request_deadline_s: float) -> Budget:
+        return cls(
+            send=Deadline(started + SEND_SHARE * request_deadline_s),
+            call=Deadline(started + request_deadline_s - RECORD_S),
+            answer=Deadline(started + request_deadline_s),
+        )
+
+
+def event_of(event: Event, at: datetime, status: Status | None, **detail: str) -> AuditEvent:
+    return AuditEvent(event, at, status, detail)
+
+
+def armed(desk: Desk, tx: Transaction, order: Order, budget: Budget) -> Order:
+    """The order as the attempt that may send it: a fence and its two times on the database's clock."""
+    now, mono = tx.now(), desk.clock.monotonic()
+    return replace(
+        order,
+        status=Status.SENDING,
+        code=None,
+        reason=None,
+        fence=desk.random_bytes(8).hex(),
+        send_by=now + timedelta(seconds=budget.send.left(mono)),
+        answer_by=now + timedelta(seconds=budget.answer.left(mono)),
+        sent_at=None,
+    )
+
+
+def stops(state: TradingState, purpose: Purpose, *, admin: bool) -> bool:
+    """Whether a trading state keeps an order back. A person who halted may still get out (admin)."""
+    if state is TradingState.ACTIVE:
+        return False
+    return purpose is Purpose.ENTRY or (state is TradingState.HALTED and not admin)
+
+
+def last_check(desk: Desk, order: Order, budget: Budget, *, admin: bool = False) -> LastCheck:
+    """The fresh look right before the first byte: still ours, still allowed, still in time."""
+
+    def check() -> NotSent | None:
+        try:
+            with desk.store.read(budget.send) as tx:
+                row, state, now = (
+                    tx.get_order(desk.scope, order.id),
+                    tx.trading_state(desk.scope),
+                    tx.now(),
+                )
+        except StoreUnavailable as error:
+            return NotSent(error.code, error.detail)
+        if row is None or row.status is not Status.SENDING or row.fence != order.fence:
+            return NotSent("lost_fence", "this attempt was settled by somebody else before it was sent")
+        if stops(state, order.purpose, admin=admin):
+            return NotSent("trading_state", f"trading state became {state} before the order was sent")
+        if order.send_by is None or now >= order.send_by:
+            return NotSent("out_of_time", "the request's budget ended before the order was sent")
+        return None
+
+    return check
+
+
+def call_once(desk: Desk, budget: Budget, call: BrokerCall, check: LastCheck) -> Outcome:
+    """One broker call on a conversation of its own. Whatever goes wrong here is Unknown, never NotSent."""
+    outcome: Outcome | None = None
+    try:
+        with desk.broker.exchange(budget.call) as exchanger:
+            outcome = call(exchanger, check)
+    except Exception as error:  # the intent is committed: nobody can say that nothing was sent
+        log.exception("broker call after the committed intent failed")
+        return outcome or Unknown(f"unexpected {type(error).__name__} around the broker call")
+    return outcome
+
+
+def send(desk: Desk, order: Order, budget: Budget, call: BrokerCall, *, admin: bool = False) -> Answer:
+    """Send a committed SENDING order and record its outcome."""
+    outcome = call_once(desk, budget, call, last_check(desk, order, budget, admin=admin))
+    return record(desk, order, outcome, budget)
+
+
+def record(desk: Desk, order: Order, outcome: Outcome, budget: Budget) -> Answer:
+    """The second transaction. It failing after a send makes the answer in doubt, and never an error."""
+    retry = outcome.retry_after_s if isinstance(outcome, NotSent) else None
+    late = isinstance(outcome, Accepted | Unknown) and outcome.sent_late
+    if late:
+        desk.notifier.notify("sent_late", f"order {order.id} was written after its deadline", page=True)
+    mono = desk.clock.monotonic()
+    try:
+        with desk.store.write(Deadline(max(budget.answer.at, mono + RECORD_S))) as tx:
+            row = _recorded(tx, order, outcome)
+            if late:
+                row = tx.record(row, event_of(Event.ORDER_SENT_LATE, tx.now(), row.status))
+    except Exception:  # the broker was called: an error here must not read as "nothing was sent"
+        log.exception("the outcome of order %s could not be recorded", order.id)
+        if isinstance(outcome, NotSent):
+            row = replace(order, status=Status.NOT_SENT, code=outcome.code, reason=outcome.message)
+        else:
+            reason = "sent; its outcome could not be recorded yet"
+            row = replace(order, status=Status.IN_DOUBT, code="in_doubt", reason=reason)
+    return Answer(row, replayed=False, retry_after_s=retry)
+
+
+def _recorded(tx: Transaction, order: Order, outcome: Outcome) -> Order:
+    after, kind, change = _move_of(outcome, tx.now())
+    if isinstance(outcome, NotSent) and outcome.code == "lost_fence":
+        return tx.get_order(order.scope, order.id) or order
+    event = event_of(kind, tx.now(), after, reason=change.reason or "", attempt=str(order.attempt))
+    row = tx.move(order, after, event, change)
+    if row is None:
+        row = tx.get_order(order.scope, order.id, lock=True)
+        if row is None:
+            raise LookupError(f"expected order {order.id}, was gone")
+        settled = isinstance(outcome, Accepted | Refused) and row.status is Status.IN_DOUBT
+        moved = tx.move(row, after, event, change) if settled and row.attempt == order.attempt else None
+        if moved is None:
+            return row
+        row = moved
+    if after in (Status.NOT_SENT, Status.REJECTED):
+        tx.release(order.scope, order.id)
+    return row
+
+
+def _move_of(outcome: Outcome, now: datetime) -> tuple[Status, Event, Moved]:
+    match outcome:
+        case Accepted(broker_order_id=broker_id, message=message):
+            change = Moved(reason=message or None, broker_order_id=broker_id, sent_at=now)
+            return Status.ACCEPTED, Event.ORDER_ACCEPTED, change
+        case Refused(code=code, message=message):
+            return Status.REJECTED, Event.ORDER_REJECTED, Moved(code=code, reason=message, sent_at=now)
+        case NotSent(code=code, message=message):
+            return Status.NOT_SENT, Event.ORDER_NOT_SENT, Moved(code=code, reason=message)
+        case Unknown(message=message):
+            change = Moved(code="in_doubt", reason=message, sent_at=now)
+            return Status.IN_DOUBT, Event.ORDER_IN_DOUBT, change

@@ -1,0 +1,93 @@
+"""Which contract an EXIT means: what is held by our own rows first, and only then what a rule would pick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from app.domain.contract import Contract
+from app.domain.order import Order
+from app.domain.risk import Denial
+from app.domain.status import Status
+from app.errors import NoMaster
+from app.service.intent import Job, unknown_contract
+from app.service.records import Resolved
+from app.service.send import Desk
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    contract: Contract | Order
+    freeze: int | None
+    explanation: str
+    denial: Denial | None
+
+
+def choose(desk: Desk, job: Job) -> Target:
+    """One held match is it, also after its rule has rolled on. Several: the rule's if held, else a "no"."""
+    alert = job.alert
+    ruled = _ruled(desk, job)
+    names = {alert.symbol.upper()} | ({ruled.contract.underlying.upper()} if ruled else set())
+    found = {
+        order.ticker: order
+        for order in _own_rows(desk, job)
+        if order.underlying.upper() in names
+        and (order.strike, order.option_type) == (alert.strike, alert.option_type)
+        and (alert.exchange is None or order.exchange is alert.exchange)
+        and (not isinstance(alert.expiry, date) or order.expiry == alert.expiry)
+        and order.session_end > job.now
+    }
+    if not found:
+        contract = ruled.contract if ruled else unknown_contract(alert, job.today)
+        reason = "nothing of this client's orders is held, and nothing is under way"
+        return Target(contract, None, "", Denial("nothing_to_exit", reason))
+    if len(found) == 1:
+        (order,) = found.values()
+    elif ruled and ruled.contract.ticker in found:
+        order = found[ruled.contract.ticker]
+    else:
+        listed = ", ".join(sorted(found))
+        reason = f"several contracts fit: {listed}; name the expiry as a date"
+        first = found[min(found)]
+        return Target(first, None, "", Denial("ambiguous_exit", reason))
+    text = f"EXIT closes what is held: {order.ticker}, expiry {order.expiry:%d %b %Y}"
+    return Target(order, _freeze(desk, job, order, ruled), text, None)
+
+
+def _ruled(desk: Desk, job: Job) -> Resolved | None:
+    alert = job.alert
+    try:
+        found = desk.contracts.resolve(
+            alert.symbol, alert.strike, alert.option_type, alert.expiry, alert.exchange, job.now
+        )
+    except NoMaster:
+        return None
+    return found if isinstance(found, Resolved) else None
+
+
+def _freeze(desk: Desk, job: Job, order: Order, ruled: Resolved | None) -> int | None:
+    """The freeze quantity where the master knows it. An exit does not need it."""
+    if ruled is not None and ruled.contract.ticker == order.ticker:
+        return ruled.contract.freeze
+    try:
+        found = desk.contracts.resolve(
+            order.underlying, order.strike, order.option_type, order.expiry, order.exchange, job.now
+        )
+    except NoMaster:
+        return None
+    return found.contract.freeze if isinstance(found, Resolved) else None
+
+
+def _own_rows(desk: Desk, job: Job) -> list[Order]:
+    """One row at least of every contract that the client (or everybody) holds or has under way."""
+    client, product = (None if job.all_clients else job.alert.client), job.alert.product
+    with desk.store.read(job.budget.send) as tx:
+        rows = [
+            o
+            for o in tx.open_orders(desk.scope, client)
+            if o.product is product and o.status is not Status.EXIT_PENDING
+        ]
+        for holding in tx.holdings(desk.scope, client):
+            if holding.product is product:
+                rows += tx.orders_in(desk.scope, holding.ticker, product)[-1:]
+    return rows
