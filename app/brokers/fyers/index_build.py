@@ -1,0 +1,182 @@
+"""The child process that turns symbol-master files into the contract index, a SQLite file.
+
+    python -m app.brokers.fyers.index_build --out FILE --source NSE_FO.csv=PATH ...
+
+A process of its own, because a parse holds the interpreter lock: inside a serving process it starved a request
+for the whole 0.42 s of it. The last line of its output is a JSON report; any failure is a non-zero end, and
+FILE is only meant to be used after a zero one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.brokers.fyers import master_rows
+from app.brokers.fyers.master_rows import Bad, Kind, OptionRow
+
+SCHEMA_VERSION = 1
+MAX_SKIPPED_SHARE = 0.05
+"""More bad rows than this is not a master with bad rows but another file or format."""
+NICENESS = 10
+"""Requests come first where cores are few."""
+
+SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE underlyings (exchange TEXT, underlying TEXT, ticker TEXT,
+  PRIMARY KEY (exchange, underlying)) WITHOUT ROWID;
+CREATE TABLE expiries (exchange TEXT, underlying TEXT, expiry TEXT, session_end INTEGER NOT NULL,
+  PRIMARY KEY (exchange, underlying, expiry)) WITHOUT ROWID;
+CREATE TABLE options (exchange TEXT, underlying TEXT, expiry TEXT, strike INTEGER, option_type TEXT,
+  ticker TEXT NOT NULL, session_end INTEGER NOT NULL, lot INTEGER NOT NULL, tick TEXT NOT NULL, freeze INTEGER,
+  is_stock INTEGER NOT NULL, dated TEXT NOT NULL,
+  PRIMARY KEY (exchange, underlying, expiry, strike, option_type)) WITHOUT ROWID;
+"""
+
+Key = tuple[str, str, str, int, str]
+
+
+class Master:
+    """What the source files say together, before it is written."""
+
+    def __init__(self) -> None:
+        self.options: dict[Key, OptionRow] = {}
+        self.clashes: set[Key] = set()
+        self.quoted: dict[str, str] = {}
+        self.freezes: dict[tuple[str, str], int] = {}
+        self.dates: dict[str, str] = {}
+        self.skipped: Counter[str] = Counter()
+        self.seen = 0
+
+    def read(self, name: str, path: Path) -> None:
+        kind = master_rows.kind_of(name)
+        if kind is Kind.TWIN:
+            try:
+                self.freezes |= master_rows.freezes(path.read_text(encoding="utf-8"))
+            except ValueError:  # without it only the freeze quantities miss
+                self.skipped[f"{name}: not JSON"] += 1
+            return
+        take = self._option if kind is Kind.OPTIONS else self._cash
+        with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+            for row in master_rows.rows(lines):
+                self.seen += 1
+                try:
+                    dated = take(row)
+                except Bad as exc:
+                    self.skipped[f"{name}: {exc}"] += 1
+                    continue
+                if dated and dated > self.dates.get(name, ""):
+                    self.dates[name] = dated
+
+    def finish(self) -> None:
+        """Two different tickers under one key are both left out: neither is surely the right one."""
+        for key in self.clashes:
+            del self.options[key]
+            self.skipped["two tickers for one contract"] += 1
+        if not self.options:
+            raise SystemExit("no option row in the sources")
+        bad = sum(self.skipped.values())
+        if bad > self.seen * MAX_SKIPPED_SHARE:
+            raise SystemExit(f"{bad} of {self.seen} rows are bad: {dict(self.skipped.most_common(3))}")
+
+    def _option(self, row: list[str]) -> str | None:
+        option = master_rows.option(row)
+        if option is None:
+            return None
+        key = (option.exchange, option.underlying, option.expiry, option.strike, option.option_type)
+        other = self.options.setdefault(key, option)
+        if other.ticker != option.ticker:
+            self.clashes.add(key)
+        return option.dated
+
+    def _cash(self, row: list[str]) -> str | None:
+        cash = master_rows.cash(row)
+        self.quoted[cash.fy_token] = cash.ticker
+        return cash.dated
+
+
+def write(master: Master, out: Path) -> None:
+    """Write the index to `out`, and flush it to the disk."""
+    underlyings: dict[tuple[str, str], str | None] = {}
+    ends: dict[tuple[str, str, str], int] = {}
+    for o in master.options.values():
+        underlyings.setdefault((o.exchange, o.underlying), master.quoted.get(o.underlying_token))
+        place = (o.exchange, o.underlying, o.expiry)
+        ends[place] = min(o.session_end, ends.get(place, o.session_end))
+    meta = {
+        "built_at": datetime.now(UTC).isoformat(),
+        "dates": json.dumps(master.dates),
+        "rows": str(len(master.options)),
+        "skipped": str(sum(master.skipped.values())),
+    }
+    db = sqlite3.connect(out, isolation_level=None)
+    try:
+        db.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN; {SCHEMA}")
+        db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        db.executemany("INSERT INTO underlyings VALUES (?, ?, ?)", ((*k, v) for k, v in underlyings.items()))
+        db.executemany("INSERT INTO expiries VALUES (?, ?, ?, ?)", ((*k, v) for k, v in ends.items()))
+        db.executemany(
+            "INSERT INTO options VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (_record(key, master.options[key], master.freezes) for key in sorted(master.options)),
+        )
+        db.execute("COMMIT")
+    finally:
+        db.close()
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def verify(master: Master, out: Path) -> None:
+    """Read the written file back: sound, complete, and every thousandth contract under its key."""
+    db = sqlite3.connect(f"{out.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        if (sound := db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
+            raise SystemExit(f"the written index is damaged: {sound}")
+        if (count := db.execute("SELECT count(*) FROM options").fetchone()[0]) != len(master.options):
+            raise SystemExit(f"expected {len(master.options)} contracts in the written index, was {count}")
+        for key in list(master.options)[::1000]:
+            found = db.execute(
+                "SELECT ticker FROM options WHERE (exchange, underlying, expiry, strike, option_type)"
+                " = (?, ?, ?, ?, ?)",
+                key,
+            ).fetchone()
+            if found is None or found[0] != master.options[key].ticker:
+                raise SystemExit(f"the written index does not find {master.options[key].ticker}")
+    finally:
+        db.close()
+
+
+def _record(key: Key, o: OptionRow, freezes: Mapping[tuple[str, str], int]) -> tuple[str | int | None, ...]:
+    freeze = freezes.get((o.ticker, o.fy_token))
+    return (*key, o.ticker, o.session_end, o.lot, o.tick, freeze, int(o.is_stock), o.dated)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="index_build")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--source", action="append", required=True, metavar="NAME=PATH")
+    args = parser.parse_args(arguments)
+    os.nice(NICENESS)
+    master = Master()
+    for source in args.source:
+        name, _, path = source.partition("=")
+        master.read(name, Path(path))
+    master.finish()
+    write(master, args.out)
+    verify(master, args.out)
+    report = {"rows": len(master.options), "skipped": dict(master.skipped), "dates": master.dates}
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
