@@ -1,0 +1,218 @@
+"""Working stand-ins for the ports: tests look at the state they end in, not at the calls they got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date, datetime
+from decimal import Decimal
+
+from app.domain.alert import IST, Exchange, ExpiryRule, OptionType, Product
+from app.domain.contract import Contract, Expiry, choose_expiry
+from app.domain.deadline import Deadline
+from app.domain.order import Side, Ticket
+from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
+from app.domain.risk import Denial
+from app.errors import BrokerReadFailed, NoMaster
+from app.service.records import (
+    BookOrder,
+    BookStatus,
+    MasterAge,
+    Position,
+    Quote,
+    Resolved,
+)
+from tests.builders import NOW
+from tests.fake_store import FakeClock, FakeStore
+
+__all__ = ["FakeBroker", "FakeClock", "FakeContracts", "FakeNotifier", "FakeStore"]
+
+Step = Outcome | Exception
+
+
+class FakeBroker:
+    """An exchange that fills at once. `next_*` queues what the next calls come to instead.
+
+    `ledger` holds every order that reached it, a queued Unknown's too when `unknown_arrives`.
+    """
+
+    name = "fake"
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.ledger: list[Ticket] = []
+        self.book: list[BookOrder] = []
+        self.net: dict[tuple[str, str], int] = {}
+        self.prices: dict[str, Quote] = {}
+        self.protected: dict[str, tuple[Decimal, Decimal, int | None]] = {}
+        self.next_place: list[Step] = []
+        self.next_protection: list[Step] = []
+        self.unknown_arrives = True
+        self.fills = True
+        self.unready: str | None = None
+        self.fail: set[str] = set()
+        self.on: dict[str, Callable[[], None]] = {}
+        self.calls: list[str] = []
+
+    @contextmanager
+    def exchange(self, deadline: Deadline) -> Iterator[FakeBroker]:
+        yield self
+
+    def ready(self) -> str | None:
+        return self.unready
+
+    def quotes(self, tickers: Sequence[str]) -> dict[str, Quote]:
+        self._read("quotes")
+        price = Decimal(100)
+        usual = {t: Quote(t, price, price - 1, price + 1) for t in tickers}
+        return {t: self.prices.get(t, q) for t, q in usual.items()}
+
+    def order_book(self) -> tuple[BookOrder, ...]:
+        self._read("order_book")
+        return tuple(self.book)
+
+    def positions(self) -> tuple[Position, ...]:
+        self._read("positions")
+        return tuple(self._position(*key, net) for key, net in self.net.items())
+
+    def place(self, ticket: Ticket, before_send: Callable[[], NotSent | None]) -> Outcome:
+        step = self._step("place", self.next_place)
+        if isinstance(step, NotSent):
+            return step
+        if (stopped := before_send()) is not None:
+            return stopped
+        if isinstance(step, Exception):
+            raise step
+        if isinstance(step, Refused) or (isinstance(step, Unknown) and not self.unknown_arrives):
+            return step
+        ident = self.take(ticket)
+        return step or Accepted(ident)
+
+    def cancel(self, broker_order_id: str) -> Outcome:
+        self.calls.append("cancel")
+        for at, row in enumerate(self.book):
+            if row.broker_order_id == broker_order_id and row.is_working:
+                self.book[at] = replace(row, status=BookStatus.CANCELLED)
+                return Accepted(broker_order_id)
+        return Refused("-52", "not a pending order")
+
+    def set_protection(
+        self, position_id: str, stop_distance: Decimal, target_distance: Decimal, quantity: int | None = None
+    ) -> Outcome:
+        step = self._step("set_protection", self.next_protection)
+        if isinstance(step, Exception):
+            raise step
+        if step is not None:
+            return step
+        self.protected.pop(position_id, None)
+        if stop_distance or target_distance:
+            self.protected[position_id] = (stop_distance, target_distance, quantity)
+        return Accepted(position_id)
+
+    def close_position(self, position_id: str, before_send: Callable[[], NotSent | None]) -> Outcome:
+        self.calls.append("close_position")
+        if (stopped := before_send()) is not None:
+            return stopped
+        for (ticker, product), net in self.net.items():
+            if f"{ticker}-{product}" == position_id and net:
+                side = Side.SELL if net > 0 else Side.BUY
+                return Accepted(self.take(Ticket(ticker, side, abs(net), Product(product), None)))
+        return Refused("-352", "nothing to exit")
+
+    def take(self, ticket: Ticket) -> str:
+        """An order that is at the broker now."""
+        self.ledger.append(ticket)
+        ident = f"{len(self.book) + 1:014d}"
+        row = BookOrder(
+            broker_order_id=ident,
+            ticker=ticket.ticker,
+            side=ticket.side,
+            quantity=ticket.quantity,
+            filled_quantity=0,
+            status=BookStatus.PENDING,
+            product=ticket.product.value,
+            tag=ticket.tag,
+            placed_at=self.clock.now(),
+        )
+        self.book.append(row)
+        if self.fills:
+            self.fill(ident)
+        if ticket.stop_distance:
+            legs = (ticket.stop_distance, ticket.target_distance or Decimal(0), None)
+            self.protected[f"{ticket.ticker}-{ticket.product}"] = legs
+        return ident
+
+    def fill(self, ident: str, price: Decimal = Decimal(101)) -> None:
+        for at, row in enumerate(self.book):
+            if row.broker_order_id == ident:
+                done = replace(
+                    row, filled_quantity=row.quantity, status=BookStatus.FILLED, traded_price=price
+                )
+                self.book[at] = done
+                self.by_hand(row.ticker, row.side.sign * row.quantity, row.product)
+
+    def by_hand(self, ticker: str, quantity: int, product: str = "INTRADAY") -> None:
+        """The net changes by something that is no order of ours."""
+        self.net[ticker, product] = self.net.get((ticker, product), 0) + quantity
+
+    def _position(self, ticker: str, product: str, net: int) -> Position:
+        ident = f"{ticker}-{product}"
+        legs = self.protected.get(ident) if net else None
+        has_stop, has_target = bool(legs and legs[0]), bool(legs and legs[1])
+        return Position(ident, ticker, product, net, None, has_stop, has_target)
+
+    def _read(self, what: str) -> None:
+        self.calls.append(what)
+        if what in self.on:
+            self.on[what]()
+        if what in self.fail:
+            raise BrokerReadFailed(f"{what} timed out")
+
+    def _step(self, what: str, queue: list[Step]) -> Step | None:
+        self.calls.append(what)
+        if what in self.on:
+            self.on[what]()
+        return queue.pop(0) if queue else None
+
+
+class FakeContracts:
+    """An index over a list of contracts. `missing` is what a start without a master looks like."""
+
+    def __init__(self, contracts: Sequence[Contract]) -> None:
+        self.contracts = list(contracts)
+        self.missing = False
+
+    def resolve(
+        self,
+        symbol: str,
+        strike: Decimal,
+        option_type: OptionType,
+        expiry: ExpiryRule | date,
+        exchange: Exchange | None,
+        now: datetime,
+    ) -> Resolved | Denial:
+        if self.missing:
+            raise NoMaster("no contract index yet")
+        rows = [c for c in self.contracts if c.underlying == symbol and exchange in (None, c.exchange)]
+        if not rows:
+            return Denial("unknown_symbol", f"no options on {symbol}")
+        choice = choose_expiry(expiry, list({Expiry(c.expiry, c.session_end) for c in rows}), now)
+        if isinstance(choice, str):
+            return Denial("unknown_expiry", choice)
+        for row in rows:
+            if (row.expiry, row.strike, row.option_type) == (choice.expiry.on, strike, option_type):
+                return Resolved(row, choice.reason)
+        return Denial("unknown_strike", f"no strike {strike}")
+
+    def age(self) -> MasterAge:
+        return MasterAge(NOW, {"NSE_FO": NOW.astimezone(IST).date()}, len(self.contracts), 0)
+
+
+class FakeNotifier:
+    def __init__(self) -> None:
+        self.pages: list[str] = []
+        self.notes: list[str] = []
+
+    def notify(self, code: str, message: str, *, page: bool = False) -> None:
+        (self.pages if page else self.notes).append(code)
