@@ -1,0 +1,198 @@
+"""Transactions on SQLite and Postgres, none of which waits past its deadline; driver errors become StoreUnavailable."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.domain.deadline import Deadline
+from app.errors import StoreUnavailable
+from app.service.ports import Clock
+
+DEFAULT_BOUND_S = 5.0
+"""What a transaction without a deadline may take: never for ever."""
+POSTGRES_CONNECTIONS = 10
+"""Per process. A transaction holds one for milliseconds and never during a broker call."""
+SQLITE_CONNECTIONS = 32
+CONNECT_BOUND_S = 2
+
+_START = text(
+    "SELECT set_config('statement_timeout', :ms, true), set_config('lock_timeout', :ms, true), clock_timestamp()"
+)
+
+
+class WriterQueue:
+    """One writer at a time, first come first served. Waiting by polling (SQLite's busy handler) starves some
+    writers for seconds; a queue does not.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._busy = False
+
+    @property
+    def waiting(self) -> int:
+        with self._lock:
+            return len(self._waiting)
+
+    def acquire(self, timeout_s: float) -> bool:
+        with self._lock:
+            if not self._busy:
+                self._busy = True
+                return True
+            turn = threading.Event()
+            self._waiting.append(turn)
+        if turn.wait(timeout_s):
+            return True
+        with self._lock:
+            if turn.is_set():  # handed over between the time-out and the lock
+                return True
+            self._waiting.remove(turn)
+            return False
+
+    def release(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._busy = False
+
+
+class Database:
+    """Where transactions come from. With a clock, `now` is that clock's; without one it is the database's own
+    (on SQLite this machine's, which is the only one there).
+    """
+
+    def __init__(self, url: str, clock: Clock | None) -> None:
+        self._clock = clock
+        self._monotonic = time.monotonic if clock is None else clock.monotonic
+        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        size = SQLITE_CONNECTIONS if self.is_sqlite else POSTGRES_CONNECTIONS
+        self._seats = threading.BoundedSemaphore(size)
+        self._writers = WriterQueue()
+        self.engine = _sqlite(url, size) if self.is_sqlite else _postgres(url, size)
+        self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+
+    @property
+    def writers(self) -> WriterQueue:
+        return self._writers
+
+    @contextmanager
+    def write(self, deadline: Deadline | None = None) -> Iterator[Connection]:
+        """A transaction that may change things; committed at the block's end, rolled back when it raises."""
+        ends = self._ends(deadline)
+        if not self.is_sqlite:
+            with self._transaction(ends, write=True) as connection:
+                yield connection
+            return
+        if not self._writers.acquire(self._left(ends)):
+            raise StoreUnavailable("the database's writers did not get done before the deadline")
+        try:
+            with self._transaction(ends, write=True) as connection:
+                yield connection
+        finally:
+            self._writers.release()
+
+    @contextmanager
+    def read(self, deadline: Deadline | None = None) -> Iterator[Connection]:
+        """A transaction for reading: no write lock, and on Postgres no right to change anything."""
+        with self._transaction(self._ends(deadline), write=False) as connection:
+            yield connection
+
+    def now(self, connection: Connection) -> datetime:
+        """The time of the transaction, aware UTC; the same from its first statement to its last."""
+        now: datetime = connection.info["now"]
+        return now
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _ends(self, deadline: Deadline | None) -> Deadline:
+        return deadline or Deadline(self._monotonic() + DEFAULT_BOUND_S)
+
+    def _left(self, ends: Deadline) -> float:
+        left = ends.left(self._monotonic())
+        if left <= 0:
+            raise StoreUnavailable("no time left for the database")
+        return left
+
+    @contextmanager
+    def _transaction(self, ends: Deadline, *, write: bool) -> Iterator[Connection]:
+        if not self._seats.acquire(timeout=self._left(ends)):
+            raise StoreUnavailable("no database connection became free before the deadline")
+        try:
+            with self.engine.connect() as connection:
+                self._begin(connection, ends, write=write)
+                yield connection
+                connection.commit()
+        except (DBAPIError, PoolTimeout, self._driver_error) as error:
+            cause = getattr(error, "orig", None) or error
+            raise StoreUnavailable(f"the database failed: {type(cause).__name__}: {cause}") from error
+        finally:
+            self._seats.release()
+
+    def _begin(self, connection: Connection, ends: Deadline, *, write: bool) -> None:
+        milliseconds = max(1, int(self._left(ends) * 1000))
+        if self.is_sqlite:
+            connection.execution_options(write=write, busy_ms=milliseconds)
+            connection.begin()
+            now = datetime.now(UTC)
+        else:
+            connection.execution_options(postgresql_readonly=not write)
+            now = connection.execute(_START, {"ms": str(milliseconds)}).one()[2].astimezone(UTC)
+        connection.info["now"] = now if self._clock is None else self._clock.now().astimezone(UTC)
+
+
+def _sqlite(url: str, size: int) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=size,
+        max_overflow=0,
+        connect_args={"check_same_thread": False, "timeout": DEFAULT_BOUND_S},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(raw: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection
+        raw.isolation_level = None  # the driver must not begin transactions of its own
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            raw.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={options.get('busy_ms', 5000)}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("write") else "BEGIN")
+
+    return engine
+
+
+def _postgres(url: str, size: int) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": CONNECT_BOUND_S, "tcp_user_timeout": CONNECT_BOUND_S * 1000},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(raw: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection
+        setting = raw.execute("SHOW synchronous_commit").fetchone()[0]
+        raw.rollback()
+        if setting == "off":
+            raise StoreUnavailable(
+                "expected synchronous_commit on, was off: a committed order could be forgotten by a crash"
+            )
+
+    return engine

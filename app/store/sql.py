@@ -1,0 +1,179 @@
+"""ports.Store on SQLite and Postgres."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, insert, or_, select
+
+from app.domain.deadline import Deadline
+from app.domain.order import TAG_PREFIX_LENGTH, Scope
+from app.domain.risk import TradingState
+from app.errors import FieldError, InvalidAlert, StoreUnavailable
+from app.service.ports import Clock
+from app.service.records import AuditEvent, OrderFilter, OrderPage, Refusal
+from app.store import sql_orders
+from app.store.engine import Database
+from app.store.migrate import HEAD, at_head
+from app.store.sql_orders import of_scope
+from app.store.sql_rows import order_from, refusal_from
+from app.store.sql_transaction import SqlTransaction, upsert
+from app.store.tables import deployment, locks, orders, refusals, trading_state
+
+MAX_PAGE = 200
+MAX_REFUSALS = 1000
+"""Per (mode, account): a flood of refused requests must not fill the disk."""
+LOCK_POLL_S = 0.02
+"""Two steps of a hundred a second are nothing to the database and little to an exit."""
+
+
+class SqlStore:
+    def __init__(
+        self, database: Database, clock: Clock, pause: Callable[[float], object] = time.sleep
+    ) -> None:
+        self.database = database
+        self._clock = clock
+        self._pause = pause
+
+    @contextmanager
+    def write(self, deadline: Deadline | None = None) -> Iterator[SqlTransaction]:
+        with self.database.write(deadline) as connection:
+            yield SqlTransaction(connection, self.database.now(connection), writing=True)
+
+    @contextmanager
+    def read(self, deadline: Deadline | None = None) -> Iterator[SqlTransaction]:
+        with self.database.read(deadline) as connection:
+            yield SqlTransaction(connection, self.database.now(connection), writing=False)
+
+    def take_lock(self, name: str, owner: str, ttl: timedelta, deadline: Deadline) -> bool:
+        while True:
+            with self.database.write(deadline) as connection:
+                now = self.database.now(connection)
+                lease = upsert(connection)(locks).values(name=name, owner=owner, expires_at=now + ttl)
+                lease = lease.on_conflict_do_update(
+                    index_elements=[locks.c.name],
+                    set_={"owner": lease.excluded.owner, "expires_at": lease.excluded.expires_at},
+                    where=or_(locks.c.expires_at <= now, locks.c.owner == owner),
+                )
+                taken = connection.execute(lease).rowcount == 1
+            if taken:
+                return True
+            left = deadline.left(self._clock.monotonic())
+            if left <= LOCK_POLL_S:
+                return False
+            self._pause(LOCK_POLL_S)
+
+    def ensure_scope(self, scope: Scope) -> None:
+        with self.database.write() as connection:
+            born = upsert(connection)(trading_state).values(
+                mode=scope.mode.value,
+                account=scope.account,
+                state=TradingState.ACTIVE.value,
+                reason="first start",
+                changed_at=self.database.now(connection),
+            )
+            connection.execute(born.on_conflict_do_nothing())
+
+    def tag_prefix(self, configured: str | None) -> str:
+        """Raises ValueError when the configured prefix is malformed or not the one this database has."""
+        wanted = configured or base64.b32encode(secrets.token_bytes(5)).decode()[:TAG_PREFIX_LENGTH]
+        if len(wanted) != TAG_PREFIX_LENGTH or not wanted.isalnum() or wanted != wanted.upper():
+            raise ValueError(f"expected {TAG_PREFIX_LENGTH} upper-case letters or digits, was {wanted!r}")
+        with self.database.write() as connection:
+            made = upsert(connection)(deployment).values(id=1, tag_prefix=wanted).on_conflict_do_nothing()
+            connection.execute(made)
+            kept = connection.execute(select(deployment.c.tag_prefix)).scalar_one()
+        if configured and kept != configured:
+            raise ValueError(
+                f"expected ORDER_TAG_PREFIX {kept}, which this database was made with, was {configured}"
+            )
+        return str(kept)
+
+    def list_orders(self, scope: Scope, wanted: OrderFilter) -> OrderPage:
+        c = orders.c
+        query = select(orders).where(of_scope(orders, scope))
+        for column, value in (
+            (c.client, wanted.client),
+            (c.status, wanted.status and wanted.status.value),
+            (c.strategy, wanted.strategy),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        if wanted.symbol is not None:
+            query = query.where(or_(c.underlying == wanted.symbol, c.ticker == wanted.symbol))
+        if wanted.date_from is not None:
+            query = query.where(c.ist_date >= wanted.date_from)
+        if wanted.date_to is not None:
+            query = query.where(c.ist_date <= wanted.date_to)
+        if wanted.cursor is not None:
+            at, order_id = _place_of(wanted.cursor)
+            query = query.where(or_(c.created_at < at, (c.created_at == at) & (c.id < order_id)))
+        limit = max(1, min(wanted.limit, MAX_PAGE))
+        with self.database.read() as connection:
+            rows = connection.execute(query.order_by(c.created_at.desc(), c.id.desc()).limit(limit + 1)).all()
+        items = tuple(order_from(row) for row in rows[:limit])
+        more = len(rows) > limit
+        return OrderPage(items, _cursor_at(rows[limit - 1].created_at, rows[limit - 1].id) if more else None)
+
+    def events(self, scope: Scope, order_id: str) -> tuple[AuditEvent, ...]:
+        with self.database.read() as connection:
+            return sql_orders.events(connection, scope, order_id)
+
+    def record_refusal(self, scope: Scope, refusal: Refusal) -> None:
+        values = {name: getattr(refusal, name) for name in Refusal.__slots__}
+        r = refusals.c
+        beyond = (
+            select(r.id)
+            .where(of_scope(refusals, scope))
+            .order_by(r.id.desc())
+            .offset(MAX_REFUSALS)
+            .limit(1)
+            .scalar_subquery()
+        )
+        with self.database.write() as connection:
+            row = values | {"mode": scope.mode.value, "account": scope.account}
+            connection.execute(insert(refusals), row)
+            connection.execute(delete(refusals).where(of_scope(refusals, scope), r.id <= beyond))
+
+    def list_refusals(self, scope: Scope, limit: int) -> tuple[Refusal, ...]:
+        wanted = select(refusals).where(of_scope(refusals, scope)).order_by(refusals.c.id.desc())
+        with self.database.read() as connection:
+            rows = connection.execute(wanted.limit(max(1, min(limit, MAX_REFUSALS))))
+            return tuple(refusal_from(row) for row in rows)
+
+    def check(self) -> str | None:
+        try:
+            with self.database.read() as connection:
+                current = at_head(connection)
+        except StoreUnavailable as error:
+            return error.detail
+        return (
+            None if current else f"the schema is not at revision {HEAD}: run `flask --app app.wsgi migrate`"
+        )
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def connect(url: str, clock: Clock) -> SqlStore:
+    """A store whose waiting and time both go by `clock`."""
+    return SqlStore(Database(url, clock), clock)
+
+
+def _cursor_at(at: datetime, order_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{at.isoformat()} {order_id}".encode()).decode().rstrip("=")
+
+
+def _place_of(cursor: str) -> tuple[datetime, str]:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        at, order_id = text.split(" ")
+        return datetime.fromisoformat(at).astimezone(UTC), order_id
+    except (ValueError, binascii.Error):
+        raise InvalidAlert((FieldError("cursor", "expected a cursor of an earlier answer"),)) from None

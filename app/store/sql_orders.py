@@ -1,0 +1,126 @@
+"""Order rows, their events, and what is held by them. Every change locks the row and appends to its chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, select, union_all, update
+from sqlalchemy.sql import ColumnElement
+
+from app.domain.alert import Product
+from app.domain.order import Order, Scope, Side
+from app.domain.status import UNSETTLED, WORKING, Status
+from app.service.records import AuditEvent, Holding
+from app.store.sql_rows import FIRST_HASH, chained, event_from, order_from, order_values
+from app.store.tables import holding_adjustments, order_events, orders
+
+OPEN = frozenset({Status.EXIT_PENDING, Status.NEEDS_REVIEW}) | UNSETTLED | WORKING
+"""What may still change. The partial index ix_orders_open names the same states."""
+NEVER_AT_BROKER = (Status.DENIED, Status.EXIT_PENDING, Status.NOT_SENT)
+
+_c = orders.c
+
+
+def of_scope(table: Any, scope: Scope) -> ColumnElement[bool]:  # noqa: ANN401 - any table with the two columns
+    return and_(table.c.mode == scope.mode.value, table.c.account == scope.account)
+
+
+_SET_HEAD = update(orders).where(_c.id == bindparam("order")).values(head_hash=bindparam("head"))
+_ADD_EVENT = insert(order_events)
+
+
+def insert_order(connection: Connection, order: Order, event: AuditEvent) -> None:
+    first = chained(order.id, 1, event, FIRST_HASH)
+    values = order_values(order) | {"event_count": 1, "head_hash": first["hash"]}
+    values["created_at"] = order.created_at or event.at
+    values["updated_at"] = order.updated_at or event.at
+    connection.execute(insert(orders), values)
+    connection.execute(_ADD_EVENT, first)
+
+
+def change_order(
+    connection: Connection, where: ColumnElement[bool], values: Mapping[str, Any], event: AuditEvent
+) -> Order | None:
+    """One conditional UPDATE of one row and its event. None: no row fits the condition any more."""
+    changed = update(orders).where(where).values(**values, event_count=_c.event_count + 1).returning(orders)
+    row = connection.execute(changed).one_or_none()
+    if row is None:
+        return None
+    added = chained(row.id, row.event_count, event, row.head_hash)
+    connection.execute(_ADD_EVENT, added)
+    connection.execute(_SET_HEAD, {"order": row.id, "head": added["hash"]})
+    return order_from(row)
+
+
+def find(connection: Connection, scope: Scope, order_id: str, *, lock: bool) -> Order | None:
+    wanted = select(orders).where(_c.id == order_id, of_scope(orders, scope))
+    row = connection.execute(wanted.with_for_update() if lock else wanted).one_or_none()
+    return None if row is None else order_from(row)
+
+
+def open_orders(connection: Connection, scope: Scope, client: str | None) -> tuple[Order, ...]:
+    where = [of_scope(orders, scope), _c.status.in_(sorted(OPEN))]
+    if client is not None:
+        where.append(_c.client == client)
+    return _oldest_first(connection, *where)
+
+
+def orders_in(connection: Connection, scope: Scope, ticker: str, product: Product) -> tuple[Order, ...]:
+    """EXPIRED without a broker's id is a NOT_SENT row that nobody asked for again."""
+    return _oldest_first(
+        connection,
+        of_scope(orders, scope),
+        _c.ticker == ticker,
+        _c.product == product.value,
+        _c.status.not_in(NEVER_AT_BROKER),
+        or_(_c.status != Status.EXPIRED.value, _c.broker_order_id.is_not(None)),
+    )
+
+
+def _oldest_first(connection: Connection, *where: ColumnElement[bool]) -> tuple[Order, ...]:
+    rows = connection.execute(select(orders).where(*where).order_by(_c.created_at, _c.id))
+    return tuple(order_from(row) for row in rows)
+
+
+def holdings(connection: Connection, scope: Scope, client: str | None) -> tuple[Holding, ...]:
+    """Fills by side, whatever the order's state (a cancelled one may have filled in part), and adjustments."""
+    a = holding_adjustments.c
+    signed = case((_c.side == Side.BUY.value, _c.filled_quantity), else_=-_c.filled_quantity)
+    filled = select(_c.client, _c.ticker, _c.product, signed.label("net")).where(
+        of_scope(orders, scope), _c.filled_quantity > 0
+    )
+    adjusted = select(a.client, a.ticker, a.product, a.delta.label("net")).where(
+        of_scope(holding_adjustments, scope)
+    )
+    if client is not None:
+        filled, adjusted = filled.where(_c.client == client), adjusted.where(a.client == client)
+    both = union_all(filled, adjusted).subquery()
+    net = func.sum(both.c.net)
+    names = (both.c.client, both.c.ticker, both.c.product)
+    rows = connection.execute(select(*names, net).group_by(*names).having(net != 0).order_by(*names))
+    return tuple(Holding(r[0], r[1], Product(r[2]), int(r[3])) for r in rows)
+
+
+def events(connection: Connection, scope: Scope, order_id: str) -> tuple[AuditEvent, ...]:
+    wanted = (
+        select(order_events)
+        .join(orders, _c.id == order_events.c.order_id)
+        .where(of_scope(orders, scope), _c.id == order_id)
+        .order_by(order_events.c.sequence)
+    )
+    return tuple(event_from(row) for row in connection.execute(wanted))
+
+
+def verify_chain(connection: Connection, order_id: str) -> bool:
+    """Whether the order's events are all there and as they were written."""
+    head = connection.execute(select(_c.event_count, _c.head_hash).where(_c.id == order_id)).one_or_none()
+    wanted = select(order_events).where(order_events.c.order_id == order_id).order_by(order_events.c.sequence)
+    previous, count = FIRST_HASH, 0
+    for count, row in enumerate(connection.execute(wanted), start=1):
+        if row.sequence != count or row.prev_hash != previous:
+            return False
+        if chained(order_id, count, event_from(row), previous)["hash"] != row.hash:
+            return False
+        previous = row.hash
+    return head is not None and (head.event_count, head.head_hash) == (count, previous)

@@ -1,0 +1,252 @@
+"""The schema. The migrations build it; a test says that both are the same.
+
+Whatever counts money carries (mode, account): paper never counts in live mode, nor one account in another.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from app.store.column_types import Exact, UtcTime
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+BIG_ID = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only for a column of exactly this type."""
+
+
+def _scope(*, key: bool = False) -> tuple[Column[str], Column[str]]:
+    return (
+        Column("mode", String, nullable=False, primary_key=key),
+        Column("account", String, nullable=False, primary_key=key),
+    )
+
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", String, primary_key=True),
+    *_scope(),
+    Column("client", String, nullable=False),
+    Column("strategy", String, nullable=False),
+    Column("key_kind", String, nullable=False),
+    Column("key_digest", String, nullable=False),
+    Column("key_body_hash", String, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("exchange", String, nullable=False),
+    Column("underlying", String, nullable=False),
+    Column("expiry", Date, nullable=False),
+    Column("session_end", UtcTime, nullable=False),
+    Column("strike", Exact, nullable=False),
+    Column("option_type", String, nullable=False),
+    Column("ticker", String, nullable=False),
+    Column("lot", Integer, nullable=False),
+    Column("side", String, nullable=False),
+    Column("quantity", Integer, nullable=False),
+    Column("product", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("ist_date", Date, nullable=False),
+    Column("tag", String, nullable=False, unique=True),
+    Column("attempt", Integer, nullable=False),
+    Column("code", String),
+    Column("reason", Text),
+    Column("broker_order_id", String),
+    Column("ltp", Exact),
+    Column("stop_distance", Exact),
+    Column("target_distance", Exact),
+    Column("stop_loss", Exact),
+    Column("take_profit", Exact),
+    Column("protection", String, nullable=False),
+    Column("filled_quantity", Integer, nullable=False),
+    Column("fill_price", Exact),
+    Column("explanation", Text, nullable=False),
+    Column("warnings", JSON, nullable=False),
+    Column("fence", String),
+    Column("send_by", UtcTime),
+    Column("answer_by", UtcTime),
+    Column("sent_at", UtcTime),
+    Column("request_id", String, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("event_count", Integer, nullable=False),
+    Column("head_hash", String, nullable=False),
+    Index("ix_orders_newest", "mode", "account", "created_at", "id"),
+    Index("ix_orders_contract", "mode", "account", "ticker", "product"),
+)
+Index(
+    "ix_orders_open",
+    orders.c.mode,
+    orders.c.account,
+    postgresql_where=text(
+        "status IN ('EXIT_PENDING','SENDING','IN_DOUBT','NEEDS_REVIEW','ACCEPTED','PARTIALLY_FILLED')"
+    ),
+    sqlite_where=text(
+        "status IN ('EXIT_PENDING','SENDING','IN_DOUBT','NEEDS_REVIEW','ACCEPTED','PARTIALLY_FILLED')"
+    ),
+)
+Index(
+    "ix_orders_filled",
+    orders.c.mode,
+    orders.c.account,
+    orders.c.client,
+    postgresql_where=text("filled_quantity > 0"),
+    sqlite_where=text("filled_quantity > 0"),
+)
+
+order_events = Table(
+    "order_events",
+    metadata,
+    Column("order_id", String, ForeignKey("orders.id"), primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("event", String, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("status", String),
+    Column("detail", JSON, nullable=False),
+    Column("prev_hash", String, nullable=False),
+    Column("hash", String, nullable=False),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    *_scope(key=True),
+    Column("client", String, primary_key=True),
+    Column("digest", String, primary_key=True),
+    Column("body_hash", String, nullable=False),
+    Column("order_id", String, nullable=False),
+    Column("claimed_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+)
+
+caps = Table(
+    "caps",
+    metadata,
+    *_scope(key=True),
+    Column("name", String, primary_key=True),
+    Column("window", String, primary_key=True),
+    Column("used", BigInteger, nullable=False),
+    CheckConstraint("used >= 0", name="used"),
+)
+
+cap_reservations = Table(
+    "cap_reservations",
+    metadata,
+    *_scope(key=True),
+    Column("order_id", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("window", String, primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("returnable", Boolean, nullable=False),
+    Column("released_at", UtcTime),
+)
+
+holding_adjustments = Table(
+    "holding_adjustments",
+    metadata,
+    Column("id", BIG_ID, primary_key=True),
+    *_scope(),
+    Column("client", String, nullable=False),
+    Column("ticker", String, nullable=False),
+    Column("product", String, nullable=False),
+    Column("delta", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Index("ix_holding_adjustments_client", "mode", "account", "client"),
+)
+
+locks = Table(
+    "locks",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+)
+
+trading_state = Table(
+    "trading_state",
+    metadata,
+    *_scope(key=True),
+    Column("state", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("changed_at", UtcTime, nullable=False),
+)
+
+deployment = Table(
+    "deployment",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("tag_prefix", String, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("id", BIG_ID, primary_key=True),
+    *_scope(),
+    Column("at", UtcTime, nullable=False),
+    Column("address", String, nullable=False),
+    Column("client", String),
+    Column("status", Integer, nullable=False),
+    Column("code", String, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("body_hash", String, nullable=False),
+    Column("safe_fields", JSON, nullable=False),
+    Column("request_id", String, nullable=False),
+    Index("ix_refusals_newest", "mode", "account", "id"),
+)
+
+# The paper exchange's own documents; what is in a body is its business.
+paper_orders = Table(
+    "paper_orders",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("seq", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+)
+paper_positions = Table(
+    "paper_positions",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+paper_trades = Table(
+    "paper_trades",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+paper_meta = Table(
+    "paper_meta",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("body", Text, nullable=False),
+)
