@@ -11,7 +11,8 @@ from datetime import date, datetime
 from pathlib import Path
 
 from app.brokers.fyers.index_build import SCHEMA_VERSION
-from app.domain.contract import Expiry
+from app.domain.alert import ExpiryRule
+from app.domain.contract import Expiry, ExpiryChoice
 from app.service.records import MasterAge
 
 PATTERN = f"contracts-v{SCHEMA_VERSION}-*.sqlite"
@@ -21,13 +22,25 @@ UNREADABLE = (sqlite3.Error, ValueError, KeyError)
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a rule picks at any moment from `since` to just before `until`: no session ends between them."""
+
+    since: datetime
+    until: datetime
+    choice: ExpiryChoice
+
+
+@dataclass(frozen=True, slots=True)
 class OpenIndex:
-    """One opened index file. `listed` fills as underlyings are asked for: a few hundred at most."""
+    """One opened index file. The dicts fill as underlyings are asked for: a few hundred at most."""
 
     path: Path
     db: sqlite3.Connection
     age: MasterAge
+    underlyings: dict[tuple[str, str], str | None]
+    """(exchange, underlying) -> the underlying's own quote ticker, where known."""
     listed: dict[tuple[str, str], tuple[Expiry, ...]]
+    chosen: dict[tuple[str, str, ExpiryRule], Chosen]
     process: int
 
 
@@ -55,7 +68,13 @@ def open_index(path: Path) -> OpenIndex:
             rows=int(meta["rows"]),
             skipped=int(meta["skipped"]),
         )
+        underlyings = {
+            (exchange, underlying): ticker
+            for exchange, underlying, ticker in db.execute(
+                "SELECT exchange, underlying, ticker FROM underlyings"
+            )
+        }
     except BaseException:
         db.close()
         raise
-    return OpenIndex(path, db, age, {}, os.getpid())
+    return OpenIndex(path, db, age, underlyings, {}, {}, os.getpid())

@@ -13,11 +13,11 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from app.brokers.fyers.index_file import UNREADABLE, OpenIndex, newest_index, open_index
+from app.brokers.fyers.index_file import UNREADABLE, Chosen, OpenIndex, newest_index, open_index
 from app.brokers.fyers.master_refresh import BuildReport, MasterFetcher, build_from_bytes, refresh
 from app.brokers.fyers.master_rows import strike_of, strike_units
 from app.domain.alert import Exchange, ExpiryRule, OptionType
-from app.domain.contract import Contract, Expiry, choose_expiry
+from app.domain.contract import Contract, Expiry, ExpiryChoice, choose_expiry
 from app.domain.risk import Denial
 from app.errors import NoMaster
 from app.service.ports import Clock, Contracts
@@ -59,7 +59,7 @@ class IndexedContracts(Contracts):
             if isinstance(place, Denial):
                 return place
             at, why = place
-            choice = choose_expiry(expiry, _listed(index, at, symbol), now)
+            choice = _choose_expiry(index, at, symbol, expiry, now)
             if isinstance(choice, str):
                 return Denial("unknown_expiry", f"{symbol} on {at}: {choice}")
             found = _find(index, at, symbol, choice.expiry.on, strike, option_type)
@@ -126,7 +126,7 @@ def strike_text(strike: Decimal) -> str:
 
 
 def _choose_exchange(index: OpenIndex, symbol: str, wanted: Exchange | None) -> tuple[Exchange, str] | Denial:
-    lists = [e for e in Exchange if _listed(index, e, symbol)]
+    lists = [e for e in Exchange if (e, symbol) in index.underlyings]
     if not lists:
         return Denial(
             "unknown_symbol", f"no exchange lists options on {symbol!r}: expected a name like NIFTY"
@@ -140,6 +140,23 @@ def _choose_exchange(index: OpenIndex, symbol: str, wanted: Exchange | None) -> 
     return wanted, f"{wanted} as asked"
 
 
+def _choose_expiry(
+    index: OpenIndex, exchange: Exchange, symbol: str, wanted: ExpiryRule | date, now: datetime
+) -> ExpiryChoice | str:
+    """`choose_expiry`, its answer for a rule kept until the next session end: half of a look-up's time."""
+    listed = _listed(index, exchange, symbol)
+    if not isinstance(wanted, ExpiryRule):
+        return choose_expiry(wanted, listed, now)
+    kept = index.chosen.get((exchange, symbol, wanted))
+    if kept is not None and kept.since <= now < kept.until:
+        return kept.choice
+    choice = choose_expiry(wanted, listed, now)
+    if not isinstance(choice, str):
+        until = min(e.session_end for e in listed if e.session_end > now)
+        index.chosen[exchange, symbol, wanted] = Chosen(now, until, choice)
+    return choice
+
+
 def _listed(index: OpenIndex, exchange: Exchange, symbol: str) -> tuple[Expiry, ...]:
     found = index.listed.get((exchange, symbol))
     if found is None:
@@ -150,8 +167,7 @@ def _listed(index: OpenIndex, exchange: Exchange, symbol: str) -> tuple[Expiry, 
                 (exchange.value, symbol),
             )
         )
-        if found:  # what is not listed is not kept: anybody may send any name
-            index.listed[exchange, symbol] = found
+        index.listed[exchange, symbol] = found
     return found
 
 
@@ -160,14 +176,14 @@ def _find(
 ) -> Contract | Denial:
     key = (exchange.value, symbol, expiry.isoformat(), strike_units(strike), option_type.value)
     row = index.db.execute(
-        "SELECT o.strike, o.ticker, o.session_end, o.lot, o.tick, o.freeze, u.ticker, o.is_stock, o.dated"
-        " FROM options o JOIN underlyings u USING (exchange, underlying)"
-        " WHERE o.exchange = ? AND o.underlying = ? AND o.expiry = ? AND o.strike = ? AND o.option_type = ?",
+        "SELECT strike, ticker, session_end, lot, tick, freeze, is_stock, dated"
+        " FROM options"
+        " WHERE exchange = ? AND underlying = ? AND expiry = ? AND strike = ? AND option_type = ?",
         key,
     ).fetchone()
     if row is None:
         return _no_strike(index, exchange, symbol, expiry, strike, option_type)
-    units, ticker, end, lot, tick, freeze, underlying_ticker, is_stock, dated = row
+    units, ticker, end, lot, tick, freeze, is_stock, dated = row
     return Contract(
         exchange=exchange,
         underlying=symbol,
@@ -179,7 +195,7 @@ def _find(
         lot=lot,
         tick=Decimal(tick),
         freeze=freeze,
-        underlying_ticker=underlying_ticker,
+        underlying_ticker=index.underlyings[exchange, symbol],
         is_stock=bool(is_stock),
         master_date=date.fromisoformat(dated),
     )
