@@ -61,13 +61,12 @@ class SqlStore:
                     set_={"owner": lease.excluded.owner, "expires_at": lease.excluded.expires_at},
                     where=or_(locks.c.expires_at <= now, locks.c.owner == owner),
                 )
-                taken = connection.execute(lease).rowcount == 1
+                taken = connection.execute(lease.returning(locks.c.name)).one_or_none() is not None
             if taken:
                 return True
-            left = deadline.left(self._clock.monotonic())
-            if left <= LOCK_POLL_S:
+            self._pause(min(LOCK_POLL_S, deadline.left(self._clock.monotonic())))
+            if deadline.passed(self._clock.monotonic()):
                 return False
-            self._pause(LOCK_POLL_S)
 
     def ensure_scope(self, scope: Scope) -> None:
         with self.database.write() as connection:

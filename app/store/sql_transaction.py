@@ -71,7 +71,8 @@ class SqlTransaction:
             set_=taken,
             where=k.expires_at <= self._now,
         )
-        return self._connection.execute(claim).rowcount == 1
+        # A row comes back only when it was written; SQLAlchemy keeps no row count of an INSERT.
+        return self._connection.execute(claim.returning(k.order_id)).one_or_none() is not None
 
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         return sql_caps.reserve(self._connection, scope, order_id, caps)
