@@ -1,0 +1,159 @@
+"""Transactions, their deadlines, and the schema, on SQLite and on Postgres."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, event, text
+
+from app.domain.deadline import Deadline
+from app.domain.risk import TradingState
+from app.errors import StoreUnavailable
+from app.store import migrate, tables
+from app.store.engine import Database, WriterQueue
+from app.store.sql import SqlStore, connect
+from tests.integration.store_rows import SCOPE, Clock, insert, order, said
+
+
+def test_migrations_build_exactly_the_metadata(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, tables.metadata) == []
+        assert migrate.at_head(connection)
+        script = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
+        assert script.get_heads() == [migrate.HEAD]
+        connection.execute(text("UPDATE alembic_version SET version_num = 'older'"))
+        assert not migrate.at_head(connection)
+    engine.dispose()
+
+
+def test_upgrade_twice_changes_nothing_and_check_names_an_empty_database(
+    database_url: str, store: SqlStore, clock: Clock, tmp_path: Path
+) -> None:
+    store.ensure_scope(SCOPE)
+    migrate.upgrade(database_url)
+    assert store.check() is None
+    with store.read() as tx:
+        assert tx.trading_state(SCOPE) is TradingState.ACTIVE
+    empty = connect(f"sqlite:///{tmp_path / 'empty.db'}", clock)
+    assert "migrate" in (empty.check() or "")
+    empty.close()
+
+
+def test_a_raising_block_leaves_nothing(store: SqlStore) -> None:
+    def fail() -> None:
+        with store.write() as tx:
+            tx.insert_order(order(), said())
+            raise KeyError("boom")
+
+    with pytest.raises(KeyError):
+        fail()
+    with store.read() as tx:
+        assert tx.get_order(SCOPE, "A") is None
+
+
+def test_no_time_left_is_said_before_the_database_is_asked(store: SqlStore, clock: Clock) -> None:
+    for block in (store.write, store.read):
+        with pytest.raises(StoreUnavailable), block(Deadline(clock.monotonic())):
+            pytest.fail("expected no transaction")
+
+
+def test_a_driver_error_is_store_unavailable(store: SqlStore) -> None:
+    insert(store, order())
+    with pytest.raises(StoreUnavailable):
+        insert(store, order())
+
+
+def _in_turn(queue: WriterQueue, names: str, work: Callable[[str], None]) -> list[threading.Thread]:
+    """Threads that queue one after the other, each known to wait before the next starts."""
+    threads = []
+    for n, name in enumerate(names, start=1):
+        thread = threading.Thread(target=work, args=(name,))
+        thread.start()
+        while queue.waiting < n:
+            thread.join(0.001)
+        threads.append(thread)
+    return threads
+
+
+def test_sqlite_writers_go_first_in_first_out(sqlite_url: str, clock: Clock) -> None:
+    store = connect(sqlite_url, clock)
+    went: list[str] = []
+
+    def write(name: str) -> None:
+        with store.write(Deadline(clock.monotonic() + 30)):
+            went.append(name)
+
+    with store.write():
+        threads = _in_turn(store.database.writers, "abcde", write)
+        with store.read() as tx:  # readers do not queue
+            assert tx.open_orders(SCOPE) == ()
+    for thread in threads:
+        thread.join(5)
+    assert went == list("abcde")
+    store.close()
+
+
+def test_a_queued_sqlite_writer_gives_up_at_its_deadline_and_the_queue_goes_on(
+    sqlite_url: str, clock: Clock
+) -> None:
+    store = connect(sqlite_url, clock)
+    with store.write():
+        with pytest.raises(StoreUnavailable), store.write(Deadline(clock.monotonic() + 0.01)):
+            pytest.fail("expected no transaction")
+        assert store.database.writers.waiting == 0
+    with store.write():
+        pass
+    store.close()
+
+
+def test_a_foreign_process_holding_sqlite_is_waited_for_no_longer_than_the_deadline(
+    sqlite_url: str, clock: Clock
+) -> None:
+    store, other = connect(sqlite_url, clock), connect(sqlite_url, clock)
+    with other.write(), pytest.raises(StoreUnavailable), store.write(Deadline(clock.monotonic() + 0.02)):
+        pytest.fail("expected no transaction")
+    with store.database.read() as connection:
+        pragmas = [
+            connection.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "synchronous")
+        ]
+        assert pragmas == ["wal", 2]
+    store.close()
+    other.close()
+
+
+def test_postgres_ends_a_wait_for_a_row_at_the_deadline(postgres_url: str, clock: Clock) -> None:
+    store = connect(postgres_url, clock)
+    insert(store, order())
+    with store.write() as tx:
+        tx.get_order(SCOPE, "A", lock=True)
+        with pytest.raises(StoreUnavailable), store.write(Deadline(clock.monotonic() + 0.02)) as late:
+            late.get_order(SCOPE, "A", lock=True)
+    with pytest.raises(StoreUnavailable), store.read() as tx:
+        tx.free_lock("a read transaction changes nothing", "x")
+    store.close()
+
+
+def test_postgres_goes_by_its_own_clock_and_wants_synchronous_commit(postgres_url: str, clock: Clock) -> None:
+    store = SqlStore(Database(postgres_url, None), clock)
+    with store.read() as tx:
+        assert abs(tx.now() - datetime.now(UTC)) < timedelta(minutes=1)
+        assert tx.now() == tx.now()
+    store.close()
+    unsafe = Database(postgres_url, None)
+
+    @event.listens_for(unsafe.engine, "do_connect")
+    def weaken(_d: object, _r: object, _a: object, options: dict[str, object]) -> None:
+        options["options"] = "-c synchronous_commit=off"
+
+    with pytest.raises(StoreUnavailable, match="synchronous_commit"), unsafe.read():
+        pytest.fail("expected no transaction")
+    unsafe.close()

@@ -1,0 +1,169 @@
+"""Orders, their events and what is held by them, on SQLite and on Postgres alike."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import update
+
+from app.domain.alert import Product
+from app.domain.audit import Event
+from app.domain.order import Purpose, Side
+from app.domain.status import IllegalMoveError, Status
+from app.errors import InvalidAlert
+from app.service.records import Holding, Moved, OrderFilter
+from app.store import tables
+from app.store.sql import SqlStore
+from app.store.sql_orders import verify_chain
+from tests.integration.store_rows import LIVE, NOON, SCOPE, TICKER, insert, order, said
+
+
+def test_an_order_comes_back_exactly_as_it_went_in(store: SqlStore) -> None:
+    insert(store, order())
+    with store.read() as tx:
+        found = tx.get_order(SCOPE, "A")
+        assert tx.get_order(LIVE, "A") is None
+    assert found == order()
+    assert found is not None
+    assert str(found.ltp) == "142.3500"  # the trailing zeros too: exact, not a float
+
+
+def test_a_move_happens_once_and_only_if_the_table_has_it(store: SqlStore) -> None:
+    insert(store, order())
+    change = Moved(broker_order_id="8112", sent_at=NOON)
+    with store.write() as tx:
+        moved = tx.move(order(), Status.ACCEPTED, said(Event.ORDER_ACCEPTED, Status.ACCEPTED), change)
+    assert moved is not None
+    assert (moved.status, moved.broker_order_id, moved.reason) == (Status.ACCEPTED, "8112", None)
+    with store.write() as tx:
+        assert tx.move(order(), Status.REJECTED, said(Event.ORDER_REJECTED)) is None
+        assert tx.move(replace(moved, attempt=2), Status.FILLED, said(Event.ORDER_FILLED)) is None
+        with pytest.raises(IllegalMoveError):
+            tx.move(moved, Status.NOT_SENT, said())
+        assert tx.get_order(SCOPE, "A", lock=True) == moved
+    assert [(e.event, e.sequence) for e in store.events(SCOPE, "A")] == [
+        (Event.ORDER_SENDING, 1),
+        (Event.ORDER_ACCEPTED, 2),
+    ]
+    assert store.events(LIVE, "A") == ()
+
+
+def test_of_two_threads_moving_an_order_one_does(store: SqlStore) -> None:
+    insert(store, order())
+
+    def move(after: Status) -> bool:
+        with store.write() as tx:
+            return tx.move(order(), after, said(status=after)) is not None
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(move, (Status.ACCEPTED, Status.IN_DOUBT))) == [False, True]
+    assert len(store.events(SCOPE, "A")) == 2
+
+
+def test_a_restart_overwrites_a_not_sent_row_and_nothing_else(store: SqlStore) -> None:
+    insert(store, order())
+    again = order(attempt=2, fence="f2", ltp=Decimal("150.05"), created_at=NOON + timedelta(hours=1))
+    with store.write() as tx:
+        assert not tx.restart_order(again, said(), Status.NOT_SENT)
+        assert tx.move(order(), Status.NOT_SENT, said(Event.ORDER_NOT_SENT), Moved(code="no_token"))
+        assert tx.restart_order(again, said(), Status.NOT_SENT)
+        assert not tx.restart_order(again, said(), Status.NOT_SENT)
+    with store.read() as tx:
+        assert tx.get_order(SCOPE, "A") == replace(again, created_at=NOON)
+    assert [e.sequence for e in store.events(SCOPE, "A")] == [1, 2, 3]
+
+
+def test_record_keeps_the_state_and_a_missing_row_is_an_error(store: SqlStore) -> None:
+    insert(store, order())
+    with store.write() as tx:
+        row = tx.record(order(), said(Event.ORDER_SENT_LATE), Moved(filled_quantity=25))
+        assert (row.status, row.filled_quantity) == (Status.SENDING, 25)
+    with pytest.raises(LookupError), store.write() as tx:
+        tx.record(order("Z"), said())
+
+
+def test_a_changed_or_cut_event_shows_in_the_chain(store: SqlStore) -> None:
+    insert(store, order(), order("B"))
+    with store.write() as tx:
+        tx.record(order(), said(Event.ORDER_SENT_LATE))
+        tx.record(order("B"), said(Event.ORDER_SENT_LATE))
+    e = tables.order_events
+    with store.database.write() as connection:
+        assert verify_chain(connection, "A")
+        assert verify_chain(connection, "B")
+        connection.execute(
+            update(e).where(e.c.order_id == "A", e.c.sequence == 1).values(detail={"why": "x"})
+        )
+        connection.execute(e.delete().where(e.c.order_id == "B", e.c.sequence == 2))
+        assert not verify_chain(connection, "A")
+        assert not verify_chain(connection, "B")
+
+
+def test_holdings_are_fills_by_side_and_adjustments(store: SqlStore) -> None:
+    partly = order("B", status=Status.CANCELLED, filled_quantity=25)
+    insert(
+        store,
+        order("A", status=Status.FILLED, filled_quantity=75),
+        partly,
+        order("C", status=Status.PARTIALLY_FILLED, side=Side.SELL, purpose=Purpose.EXIT, filled_quantity=50),
+        order("D", status=Status.ACCEPTED),
+        order("E", client="other", status=Status.FILLED, filled_quantity=75),
+        order("F", scope=LIVE, status=Status.FILLED, filled_quantity=75),
+        order("G", product=Product.MARGIN, status=Status.FILLED, filled_quantity=75),
+    )
+    with store.write() as tx:
+        tx.adjust_holding(SCOPE, "trader", TICKER, Product.INTRADAY, -20, "the broker's net was lower")
+        tx.adjust_holding(SCOPE, "trader", TICKER, Product.MARGIN, -75, "squared off")
+    mine = Holding("trader", TICKER, Product.INTRADAY, 30)
+    with store.read() as tx:
+        assert tx.holdings(SCOPE, "trader") == (mine,)
+        assert set(tx.holdings(SCOPE, None)) == {mine, Holding("other", TICKER, Product.INTRADAY, 75)}
+        assert tx.holdings(LIVE, "nobody") == ()
+
+
+def test_open_orders_and_orders_of_a_contract(store: SqlStore) -> None:
+    states = list(Status)
+    insert(
+        store,
+        *(order(s.value, status=s, created_at=NOON + timedelta(seconds=n)) for n, s in enumerate(states)),
+    )
+    insert(store, order("LATE", status=Status.EXPIRED, broker_order_id="9", client="other"))
+    with store.read() as tx:
+        opened = [o.id for o in tx.open_orders(SCOPE)]
+        assert opened == [
+            "EXIT_PENDING",
+            "SENDING",
+            "IN_DOUBT",
+            "ACCEPTED",
+            "NEEDS_REVIEW",
+            "PARTIALLY_FILLED",
+        ]
+        assert tx.open_orders(SCOPE, "other") == ()
+        reached = {o.id for o in tx.orders_in(SCOPE, TICKER, Product.INTRADAY)}
+        assert {s.value for s in states} - reached == {"DENIED", "EXIT_PENDING", "NOT_SENT", "EXPIRED"}
+        assert "LATE" in reached
+        assert tx.orders_in(SCOPE, TICKER, Product.BO) == ()
+
+
+def test_pages_follow_each_other_newest_first_without_gap_or_repeat(store: SqlStore) -> None:
+    insert(store, *(order(f"O{n}", created_at=NOON + timedelta(seconds=n // 2)) for n in range(7)))
+    insert(store, order("OTHER", client="other", ist_date=date(2026, 11, 20), status=Status.FILLED))
+    seen: list[str] = []
+    cursor: str | None = None
+    for _ in range(9):
+        page = store.list_orders(SCOPE, OrderFilter(client="trader", limit=3, cursor=cursor))
+        seen += [o.id for o in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert seen == [f"O{n}" for n in (6, 5, 4, 3, 2, 1, 0)]
+    assert len(store.list_orders(SCOPE, OrderFilter(date_from=date(2026, 11, 21))).items) == 7
+    assert [o.id for o in store.list_orders(SCOPE, OrderFilter(status=Status.FILLED)).items] == ["OTHER"]
+    assert len(store.list_orders(SCOPE, OrderFilter(symbol="NIFTY", strategy="orb")).items) == 8
+    assert store.list_orders(LIVE, OrderFilter()).items == ()
+    with pytest.raises(InvalidAlert):
+        store.list_orders(SCOPE, OrderFilter(cursor="broken"))
