@@ -96,6 +96,8 @@ class FakeTransaction:
 
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         self._must_write()
+        had = {(c.name, c.window) for c in self._data.reserved.get(order_id, [])}
+        caps = [c for c in caps if (c.name, c.window) not in had]
         for cap in caps:
             used = self._data.caps.get((scope, cap.name, cap.window), 0)
             if used + cap.amount > cap.limit:
@@ -108,9 +110,10 @@ class FakeTransaction:
 
     def release(self, scope: Scope, order_id: str) -> None:
         self._must_write()
-        for cap in self._data.reserved.pop(order_id, []):
-            if cap.returnable:
-                self._data.caps[scope, cap.name, cap.window] -= cap.amount
+        reserved = self._data.reserved.get(order_id, [])
+        for cap in [c for c in reserved if c.returnable]:
+            self._data.caps[scope, cap.name, cap.window] -= cap.amount
+            reserved.remove(cap)
 
     def insert_order(self, order: Order, event: AuditEvent) -> None:
         self._must_write()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from app.domain.alert import Action, Alert
-from app.domain.contract import ist_date
+from app.domain.contract import Contract, ist_date
 from app.domain.levels import Levels, levels_for
 from app.domain.order import Scope, Side
 from app.domain.risk import Denial, Verdict, judge
@@ -18,6 +18,7 @@ from app.service.place_order import last_price, proposal_of, quantity_of, quote_
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store
 from app.service.records import Quote, Resolved
 from app.service.send import Budget, Desk, Policy
+from app.service.which import choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,14 @@ class CheckAlert:
             now, state = tx.now(), tx.trading_state(desk.scope)
         today: date = ist_date(now)
         job = Job(alert, request_id, budget, now, today, state, all_clients=False, retake=None)
+        if alert.action is Action.EXIT:
+            return self._exit(job)
         resolved = resolve(desk, job)
         if isinstance(resolved, Denial):
             return CheckReport(alert, None, resolved, None, None, None, None, ())
         contract = resolved.contract
         quantity = quantity_of(alert, contract.lot)
         lots = quantity // contract.lot if quantity % contract.lot == 0 else None
-        if alert.action is Action.EXIT:
-            return CheckReport(alert, resolved, None, quantity or None, lots or None, None, None, ())
         verdicts = judge(proposal_of(job, contract, quantity), desk.policy.limits)
         denial = next((v.denial for v in verdicts if v.denial is not None), None)
         quote = quote_of(desk, budget.send, contract.ticker)
@@ -72,6 +73,20 @@ class CheckAlert:
         if isinstance(levels, Denial):
             return CheckReport(alert, resolved, denial or levels, quantity, lots, quote, None, verdicts)
         return CheckReport(alert, resolved, denial, quantity, lots, quote, levels, verdicts)
+
+    def _exit(self, job: Job) -> CheckReport:
+        """Which held contract it would close, by our own rows. How much is known only under the exit's lock."""
+        alert, target = job.alert, choose(self.desk, job)
+        if isinstance(target.contract, Contract):
+            return CheckReport(alert, None, target.denial, None, None, None, None, ())
+        order = target.contract
+        found = self.desk.contracts.resolve(
+            order.underlying, order.strike, order.option_type, order.expiry, order.exchange, job.now
+        )
+        resolved = Resolved(found.contract, target.explanation) if isinstance(found, Resolved) else None
+        quantity = quantity_of(alert, order.lot) or None
+        lots = quantity // order.lot if quantity and quantity % order.lot == 0 else None
+        return CheckReport(alert, resolved, target.denial, quantity, lots, None, None, ())
 
     def _levels(self, alert: Alert, resolved: Resolved, quote: Quote | None) -> Levels | Denial:
         policy = self.desk.policy

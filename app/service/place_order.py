@@ -181,8 +181,8 @@ def last_price(quote: Quote | None, max_gap_percent: Decimal) -> Decimal:
 
 
 def caps_of(policy: Policy, job: Job) -> tuple[Cap, ...]:
-    """What an entry counts against. A row counts once, whatever its attempts."""
-    if policy.max_orders_per_day is None or (job.retake and job.retake.purpose is Purpose.ENTRY):
+    """What an entry counts against. The store counts a row once, whatever its attempts."""
+    if policy.max_orders_per_day is None:
         return ()
     day = job.today.isoformat()
     return (Cap("orders", day, policy.max_orders_per_day, 1, returnable=False),)

@@ -25,6 +25,8 @@ SEND_SHARE = 0.75
 """Of the request's deadline: after it no write to the broker starts, so that a 503 still counts as one (1.5 s)."""
 RECORD_S = 0.15
 """Kept from the broker call for recording the outcome and rendering the answer."""
+TAKE_BACK_S = 0.5
+"""For cancelling what was written too late: its answer is late already, and a hang must not make it endless."""
 
 LastCheck = Callable[[], NotSent | None]
 BrokerCall = Callable[[Exchanger, LastCheck], Outcome]
@@ -149,7 +151,22 @@ def call_once(desk: Desk, budget: Budget, call: BrokerCall, check: LastCheck) ->
 def send(desk: Desk, order: Order, budget: Budget, call: BrokerCall, *, admin: bool = False) -> Answer:
     """Send a committed SENDING order and record its outcome."""
     outcome = call_once(desk, budget, call, last_check(desk, order, budget, admin=admin))
-    return record(desk, order, outcome, budget)
+    answer = record(desk, order, outcome, budget)
+    if isinstance(outcome, Accepted) and outcome.sent_late and order.purpose is Purpose.ENTRY:
+        _take_back(desk, answer.order, outcome.broker_order_id)
+    return answer
+
+
+def _take_back(desk: Desk, order: Order, broker_order_id: str) -> None:
+    """Cancel an entry that a paused process wrote after its deadline, if it still works. One attempt."""
+    deadline = Deadline(desk.clock.monotonic() + TAKE_BACK_S)
+    try:
+        with desk.broker.exchange(deadline) as exchanger:
+            said = type(exchanger.cancel(broker_order_id)).__name__
+        with desk.store.write() as tx:
+            tx.record(order, event_of(Event.ENTRY_CANCEL, tx.now(), order.status, outcome=said, why="late"))
+    except Exception:  # the order stands as recorded, and a person has been paged
+        log.exception("late order %s could not be taken back", order.id)
 
 
 def record(desk: Desk, order: Order, outcome: Outcome, budget: Budget) -> Answer:

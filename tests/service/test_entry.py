@@ -18,7 +18,7 @@ from app.domain.status import Status
 from app.errors import BrokerReadFailed, KeyClash, KeyInUse, PriceUnavailable, StoreUnavailable
 from app.service.check import CheckAlert
 from app.service.follow import Follow
-from app.service.records import Quote
+from app.service.records import BookStatus, Quote
 from tests.builders import LOT, SCOPE, TODAY, a_policy, an_alert
 from tests.service.desk import TradingDesk
 
@@ -217,7 +217,14 @@ def test_a_write_after_the_deadline_is_alarmed(desk: TradingDesk) -> None:
     desk.broker.next_place = [Accepted("1", sent_late=True)]
     order = desk.alert().order
     assert (order.status, desk.notifier.pages) == (Status.ACCEPTED, ["sent_late"])
-    assert desk.events(order)[-1] is Event.ORDER_SENT_LATE
+    assert desk.events(order)[-2:] == [Event.ORDER_SENT_LATE, Event.ENTRY_CANCEL]
+
+
+def test_an_entry_written_too_late_is_taken_back_while_it_works(desk: TradingDesk) -> None:
+    desk.broker.fills = False
+    desk.broker.next_place = [Accepted("00000000000001", sent_late=True)]
+    desk.alert()
+    assert desk.broker.book[0].status == BookStatus.CANCELLED
 
 
 def test_the_fill_moves_the_levels(desk: TradingDesk) -> None:
@@ -237,3 +244,17 @@ def test_a_check_reports_and_sends_nothing(desk: TradingDesk) -> None:
     assert (report.denial.code, report.quantity, report.lots) == ("max_lots", 130, 2)
     assert report.levels.stop_loss == Decimal(85)
     assert (desk.store.orders, desk.sent()) == ([], [])
+
+
+def test_a_check_of_an_exit_says_what_would_be_closed(desk: TradingDesk) -> None:
+    d = desk.service.desk
+    check = CheckAlert(d.store, d.broker, d.contracts, d.clock, d.scope, d.policy, d.notifier)
+    nothing = check(an_alert("EXIT"), "r", desk.clock.monotonic())
+    assert nothing.denial is not None
+    assert nothing.denial.code == "nothing_to_exit"
+    desk.held()
+    found = check(an_alert("EXIT"), "r", desk.clock.monotonic())
+    assert (found.denial, found.resolved is not None) == (None, True)
+    assert found.resolved is not None
+    assert found.resolved.contract.ticker == desk.contract.ticker
+    assert len(desk.sent()) == 1

@@ -71,7 +71,8 @@ def test_a_row_settled_by_somebody_else_is_not_sent(desk: TradingDesk) -> None:
 
 def test_a_state_that_changed_during_the_quote_denies(desk: TradingDesk) -> None:
     desk.broker.on["quotes"] = lambda: desk.store.data.states.update({SCOPE: TradingState.REDUCING})
-    assert desk.alert().order.code == "trading_state"
+    order = desk.alert().order
+    assert (order.status, order.code) == (Status.DENIED, "trading_state")
 
 
 def test_two_retakes_of_one_row_do_not_meet(desk: TradingDesk) -> None:
