@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         masters = paper_master(ist_date(SystemClock().now()))
-        with FyersSim(ledger_path=directory / "ledger.jsonl", masters=masters, rate_limits=False) as sim:
+        with FyersSim(ledger=directory / "ledger.jsonl", masters=masters, rate_limits=False) as sim:
             env = {
                 "TRADING_MODE": "live",
                 "FYERS_APP_ID": "X-200",

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def sim(tmp_path: Path) -> Iterator[FyersSim]:
     masters = paper_master(ist_date(SystemClock().now()))
-    with FyersSim(ledger_path=tmp_path / "ledger.jsonl", masters=masters) as running:
+    with FyersSim(ledger=tmp_path / "ledger.jsonl", masters=masters) as running:
         yield running
 
 
