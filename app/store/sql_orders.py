@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, select, union_all, update
+from sqlalchemy import (
+    Connection,
+    TextClause,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.sql import ColumnElement
 
 from app.domain.alert import Product
 from app.domain.order import Order, Scope, Side
-from app.domain.status import UNSETTLED, WORKING, Status
+from app.domain.status import Status
 from app.service.records import AuditEvent, Holding
 from app.store.sql_rows import FIRST_HASH, chained, event_from, order_from, order_values
-from app.store.tables import holding_adjustments, order_events, orders
+from app.store.tables import IS_FILLED, IS_OPEN, holding_adjustments, order_events, orders
 
-OPEN = frozenset({Status.EXIT_PENDING, Status.NEEDS_REVIEW}) | UNSETTLED | WORKING
-"""What may still change. The partial index ix_orders_open names the same states."""
 NEVER_AT_BROKER = (Status.DENIED, Status.EXIT_PENDING, Status.NOT_SENT)
 
 _c = orders.c
@@ -60,7 +70,7 @@ def find(connection: Connection, scope: Scope, order_id: str, *, lock: bool) -> 
 
 
 def open_orders(connection: Connection, scope: Scope, client: str | None) -> tuple[Order, ...]:
-    where = [of_scope(orders, scope), _c.status.in_(sorted(OPEN))]
+    where: list[ColumnElement[bool] | TextClause] = [of_scope(orders, scope), IS_OPEN]
     if client is not None:
         where.append(_c.client == client)
     return _oldest_first(connection, *where)
@@ -78,7 +88,7 @@ def orders_in(connection: Connection, scope: Scope, ticker: str, product: Produc
     )
 
 
-def _oldest_first(connection: Connection, *where: ColumnElement[bool]) -> tuple[Order, ...]:
+def _oldest_first(connection: Connection, *where: ColumnElement[bool] | TextClause) -> tuple[Order, ...]:
     rows = connection.execute(select(orders).where(*where).order_by(_c.created_at, _c.id))
     return tuple(order_from(row) for row in rows)
 
@@ -88,7 +98,7 @@ def holdings(connection: Connection, scope: Scope, client: str | None) -> tuple[
     a = holding_adjustments.c
     signed = case((_c.side == Side.BUY.value, _c.filled_quantity), else_=-_c.filled_quantity)
     filled = select(_c.client, _c.ticker, _c.product, signed.label("net")).where(
-        of_scope(orders, scope), _c.filled_quantity > 0
+        of_scope(orders, scope), IS_FILLED
     )
     adjusted = select(a.client, a.ticker, a.product, a.delta.label("net")).where(
         of_scope(holding_adjustments, scope)

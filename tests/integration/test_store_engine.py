@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -157,3 +159,31 @@ def test_postgres_goes_by_its_own_clock_and_wants_synchronous_commit(postgres_ur
     with pytest.raises(StoreUnavailable, match="synchronous_commit"), unsafe.read():
         pytest.fail("expected no transaction")
     unsafe.close()
+
+
+def test_the_frequent_reads_use_their_partial_indexes(sqlite_url: str, clock: Clock) -> None:
+    store = connect(sqlite_url, clock)
+    asked: list[tuple[str, object]] = []
+
+    @event.listens_for(store.database.engine, "before_cursor_execute")
+    def note(_c: object, _k: object, statement: str, parameters: object, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    with store.read() as tx:
+        tx.open_orders(SCOPE)
+        tx.holdings(SCOPE, "trader")
+    event.remove(store.database.engine, "before_cursor_execute", note)
+    reads = [one for one in asked if one[0].startswith("SELECT")]
+    with store.database.read() as connection:
+        plans = [
+            str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all())  # type: ignore[arg-type]
+            for sql, values in reads
+        ]
+    assert "ix_orders_open" in plans[0]
+    assert "ix_orders_filled" in plans[1]
+    store.close()
+
+
+def test_a_serving_process_does_not_load_alembic() -> None:
+    code = "import sys, app.store.sql; sys.exit('alembic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -128,7 +128,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_orders_contract', ['mode', 'account', 'ticker', 'product'], unique=False)
         batch_op.create_index('ix_orders_filled', ['mode', 'account', 'client'], unique=False, postgresql_where=sa.text('filled_quantity > 0'), sqlite_where=sa.text('filled_quantity > 0'))
         batch_op.create_index('ix_orders_newest', ['mode', 'account', 'created_at', 'id'], unique=False)
-        batch_op.create_index('ix_orders_open', ['mode', 'account'], unique=False, postgresql_where=sa.text("status IN ('EXIT_PENDING','SENDING','IN_DOUBT','NEEDS_REVIEW','ACCEPTED','PARTIALLY_FILLED')"), sqlite_where=sa.text("status IN ('EXIT_PENDING','SENDING','IN_DOUBT','NEEDS_REVIEW','ACCEPTED','PARTIALLY_FILLED')"))
+        batch_op.create_index('ix_orders_open', ['mode', 'account', 'created_at', 'id'], unique=False, postgresql_where=sa.text("status IN ('EXIT_PENDING','SENDING','IN_DOUBT','NEEDS_REVIEW','ACCEPTED','PARTIALLY_FILLED')"), sqlite_where=sa.text("status IN ('EXIT_PENDING','SENDING','IN_DOUBT','NEEDS_REVIEW','ACCEPTED','PARTIALLY_FILLED')"))
 
     op.create_table('paper_meta',
     sa.Column('account', sa.String(), nullable=False),
