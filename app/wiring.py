@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from app.domain.order import Mode, Scope
 from app.domain.risk import Limits
 from app.service.place_order import Policy
-from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
+from app.service.ports import Broker, Clock, Tokens
 from app.settings import Settings
 from app.telemetry.logging import LogNotifier
+from app.web.ports import Ports
 
 
 class SystemClock:
@@ -31,21 +31,6 @@ class NoTokens:
 
     def current(self, now: datetime) -> str | None:  # noqa: ARG002 - the port's signature
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Everything outside, ready to use."""
-
-    settings: Settings
-    clock: Clock
-    store: Store
-    broker: Broker
-    contracts: Contracts
-    scope: Scope
-    tokens: Tokens
-    notifier: Notifier
-    policy: Policy
 
 
 def scope_of(settings: Settings) -> Scope:

@@ -1,0 +1,73 @@
+"""Builds the Flask app from Settings and Ports: blueprints, request bookkeeping, error handlers."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+import structlog
+from flask import Flask, Response, g, request
+
+from app.service.check import CheckAlert
+from app.service.place_order import PlaceOrder
+from app.settings import Settings, load
+from app.telemetry.logging import configure
+from app.web import errors, openapi, ops, orders, webhook
+from app.web.ports import Ports
+from app.wiring import build
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}", re.ASCII)
+
+
+def create_app(settings: Settings | None = None, ports: Ports | None = None) -> Flask:
+    """The service. Without arguments from the environment; tests hand in their own ports."""
+    ports = ports or build(settings or load())
+    configure(ports.settings.log_level)
+    app = Flask(__name__, static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    needs = (
+        ports.store,
+        ports.broker,
+        ports.contracts,
+        ports.clock,
+        ports.scope,
+        ports.policy,
+        ports.notifier,
+    )
+    place_order, check_alert = PlaceOrder(*needs), CheckAlert(*needs)
+    door = webhook.Door(ports)
+    app.register_blueprint(webhook.blueprint(door, place_order))
+    app.register_blueprint(orders.blueprint(door, place_order, check_alert))
+    app.register_blueprint(ops.blueprint(ports))
+    app.register_blueprint(openapi.blueprint())
+    errors.register(app)
+    _bookkeeping(app, ports)
+    return app
+
+
+def _bookkeeping(app: Flask, ports: Ports) -> None:
+    """A request id and a starting time for every request; one canonical line at its end."""
+
+    @app.before_request
+    def begin() -> None:
+        g.started = ports.clock.monotonic()
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.get("request_id", "")
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        if request.path not in ("/healthz", "/readyz"):
+            structlog.get_logger("request").info(
+                "request",
+                method=request.method,
+                path=request.path,
+                status=response.status_code,
+                request_id=g.get("request_id"),
+                order_id=g.get("order_id"),
+                outcome=g.get("outcome"),
+                took_ms=round((ports.clock.monotonic() - g.started) * 1000, 1) if "started" in g else None,
+            )
+        return response

@@ -1,0 +1,63 @@
+"""What probes and monitors ask: /healthz, /readyz, /readyz/orders."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify
+
+from app.domain.contract import ist_date
+from app.domain.risk import TradingState
+from app.domain.session import previous_trading_day
+from app.errors import NoMaster, StoreUnavailable
+from app.web.ports import Ports
+
+
+def checks_of(ports: Ports) -> tuple[bool, bool, dict[str, str]]:
+    """Three answers: (this instance should get traffic, an entry could be placed now, every check's word)."""
+    words: dict[str, str] = {}
+    store = ports.store.check()
+    words["database"] = store or "ok"
+    try:
+        age = ports.contracts.age()
+        words["index"] = "ok"
+        # Only option files: a cash file may be older without harm to a lot or an expiry.
+        options = [day for name, day in age.dates.items() if name.startswith(("NSE_FO", "BSE_FO"))]
+        wanted = previous_trading_day(ist_date(ports.clock.now()))
+        fresh = bool(options) and max(options) >= wanted
+        words["master"] = "ok" if fresh else f"older than {wanted}"
+    except NoMaster as error:
+        words["index"], words["master"] = error.detail, "none"
+    words["broker"] = ports.broker.ready() or "ok"
+    try:
+        with ports.store.read() as tx:
+            state = tx.trading_state(ports.scope)
+        words["trading_state"] = "ok" if state is TradingState.ACTIVE else state.value
+    except StoreUnavailable:
+        words["trading_state"] = "unreadable, so halted"
+    traffic = words["database"] == words["index"] == "ok"
+    return traffic, all(word == "ok" for word in words.values()), words
+
+
+def blueprint(ports: Ports) -> Blueprint:
+    routes = Blueprint("ops", __name__)
+
+    @routes.get("/healthz")
+    def healthz() -> Response:
+        return jsonify({"status": "ok"})
+
+    def ready(*, for_orders: bool) -> Response:
+        traffic, orders, words = checks_of(ports)
+        response = jsonify(
+            {"ready": traffic, "can_place_orders": orders, "mode": ports.scope.mode.value, "checks": words}
+        )
+        response.status_code = 200 if (orders if for_orders else traffic) else 503
+        return response
+
+    @routes.get("/readyz")
+    def readyz() -> Response:
+        return ready(for_orders=False)
+
+    @routes.get("/readyz/orders")
+    def readyz_orders() -> Response:
+        return ready(for_orders=True)
+
+    return routes

@@ -1,0 +1,285 @@
+"""Wire bodies to domain alerts: the only home of wire field names."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from app.domain.alert import Action, Alert, Exchange, ExpiryRule, OptionType, Product, canonical_hash, key_of
+from app.errors import FieldError, InvalidAlert
+
+MAX_TEXT = 64
+MAX_KEY = 200
+MAX_QUANTITY = 1_000_000
+MAX_STRIKE = Decimal(10_000_000)
+TOKEN = "token"  # noqa: S105 - a field's name
+_NUMBER = re.compile(r"\+?[0-9]{1,12}(\.[0-9]{1,8})?", re.ASCII)
+_WHOLE = re.compile(r"\+?[0-9]{1,9}(\.0{1,8})?", re.ASCII)
+_PLACEHOLDER = re.compile(r"\{\{[^{}]*\}\}")
+_SYMBOL = re.compile(r"[A-Z0-9&_-]{1,32}", re.ASCII)
+_DELAYED = re.compile(r"_DLY?$")
+
+
+def shown(value: object) -> str:
+    """A value as an error may show it: short, and on one line."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+
+def number(value: object) -> Decimal | None:
+    """A finite number from a JSON number or a plain ASCII numeric text, else None. A bool is no number."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | Decimal):
+        return Decimal(value)
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip(" ")):
+        try:
+            return Decimal(value.strip(" "))
+        except InvalidOperation:
+            return None
+    return None
+
+
+class AlertBody(BaseModel):
+    """One alert as TradingView sends it. Names and enum values are matched without regard to case."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, title="Alert")
+
+    token: str | None = Field(None, description="the client's token; not needed with a bearer header")
+    symbol: str = Field(description="the underlying, e.g. NIFTY", examples=["NIFTY"])
+    strikeprice: Decimal = Field(description="the strike in rupees", gt=0, le=MAX_STRIKE, examples=[24500])
+    optionType: OptionType  # noqa: N815 - the wire's name
+    expiry: ExpiryRule | date = Field(description="WEEKLY, NEXT_WEEKLY, MONTHLY, NEXT_MONTHLY or an ISO date")
+    action: Action
+    qty: int | None = Field(None, description="contracts", gt=0, le=MAX_QUANTITY)
+    lots: int | None = Field(None, description="lots; exactly one of qty and lots", gt=0, le=MAX_QUANTITY)
+    productType: Product | None = None  # noqa: N815 - the wire's name
+    exchange: Exchange | None = None
+    sl: Decimal | None = Field(None, description="accepted and overridden")
+    tp: Decimal | None = Field(None, description="accepted and overridden")
+    strategy: str = Field("", max_length=MAX_TEXT)
+    fired_at: datetime | None = None
+    idempotency_key: str | None = Field(None, min_length=1, max_length=MAX_KEY)
+    ticker: str | None = Field(
+        None, description="TradingView's ticker, to notice a delayed feed", max_length=MAX_TEXT
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_placeholder(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and (found := _PLACEHOLDER.search(value)):
+            raise ValueError(
+                f"the placeholder {found.group()[:MAX_TEXT]} was not filled in: strategy placeholders work in "
+                "strategy alerts only"
+            )
+        if value == "" and info.field_name not in ("symbol", "token"):
+            return None
+        return value
+
+    @field_validator("symbol", mode="before")
+    @classmethod
+    def _symbol(cls, value: object) -> object:
+        name = value.strip().upper() if isinstance(value, str) else ""
+        if not _SYMBOL.fullmatch(name):
+            raise ValueError(f"expected an underlying like NIFTY, was {shown(value)}")
+        return name
+
+    @field_validator("optionType", "action", "productType", "exchange", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.strip().upper() if isinstance(value, str) else value
+
+    @field_validator("expiry", mode="before")
+    @classmethod
+    def _expiry(cls, value: object) -> object:
+        text = value.strip().upper() if isinstance(value, str) else ""
+        if text in ExpiryRule.__members__:
+            return ExpiryRule(text)
+        try:
+            if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text, re.ASCII):
+                return date.fromisoformat(text)
+        except ValueError:
+            pass
+        rules = ", ".join(ExpiryRule)
+        raise ValueError(f"expected {rules} or a date like 2026-12-29, was {shown(value)}")
+
+    @field_validator("strikeprice", mode="before")
+    @classmethod
+    def _strike(cls, value: object) -> object:
+        found = number(value)
+        if found is None or not 0 < found <= MAX_STRIKE:
+            raise ValueError(f"expected a positive number up to {MAX_STRIKE}, was {shown(value)}")
+        return found
+
+    @field_validator("qty", "lots", mode="before")
+    @classmethod
+    def _whole(cls, value: object) -> object:
+        if value is None:
+            return None
+        if isinstance(value, str) and not _WHOLE.fullmatch(value.strip(" ")):
+            raise ValueError(f"expected a positive whole number, was {shown(value)}")
+        found = number(value)
+        if found is None or found != found.to_integral_value() or not 0 < found <= MAX_QUANTITY:
+            raise ValueError(f"expected a positive whole number up to {MAX_QUANTITY}, was {shown(value)}")
+        return int(found)
+
+    @field_validator("sl", "tp", mode="before")
+    @classmethod
+    def _never_raises(cls, value: object) -> object:
+        return number(value)
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        if value is None:
+            return ""
+        return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
+
+    @field_validator("idempotency_key", mode="before")
+    @classmethod
+    def _key(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("fired_at", mode="after")
+    @classmethod
+    def _aware(cls, value: datetime | None) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("expected a time with its zone, as {{timenow}} writes it")
+        return value
+
+    @model_validator(mode="after")
+    def _quantity(self) -> AlertBody:
+        if self.qty is not None and self.lots is not None:
+            raise ValueError("qty: expected exactly one of qty and lots, was both")
+        if self.qty is None and self.lots is None and self.action is not Action.EXIT:
+            raise ValueError("qty: expected exactly one of qty and lots, was neither")
+        return self
+
+
+_NAMES = {name.lower(): name for name in AlertBody.model_fields}
+
+
+def _renamed(body: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The body under our spelling of the names, and the fields that we do not know."""
+    known: dict[str, Any] = {}
+    unknown = []
+    for key, value in body.items():
+        name = _NAMES.get(key.lower())
+        if name is None:
+            unknown.append(key)
+        elif name in known:
+            raise InvalidAlert((FieldError(name, "the field stands twice, in two spellings"),))
+        else:
+            known[name] = value
+    return known, unknown
+
+
+def _feed_delayed(fields: dict[str, Any]) -> bool:
+    """Take the delayed feed's suffix off the exchange; TradingView marks both exchange and ticker."""
+    found = False
+    for name in ("exchange", "ticker"):
+        text = fields.get(name)
+        if isinstance(text, str) and _DELAYED.search(head := text.upper().split(":")[0]):
+            found = True
+            if name == "exchange":
+                fields[name] = _DELAYED.sub("", head)
+    return found
+
+
+def to_alert(
+    body: dict[str, Any], client: str, received_at: datetime, header_key: str | None, default_product: Product
+) -> Alert:
+    """The alert that a body means. Raises InvalidAlert with every wrong field; the token plays no part."""
+    secret_free = {k: v for k, v in body.items() if k.lower() != TOKEN}
+    fields, unknown = _renamed(secret_free)
+    delayed = _feed_delayed(fields)
+    try:
+        parsed = AlertBody.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidAlert(tuple(_field_error(e) for e in error.errors())) from None
+    if header_key is not None and not 0 < len(header_key) <= MAX_KEY:
+        raise InvalidAlert((FieldError("Idempotency-Key", f"expected 1 to {MAX_KEY} characters"),))
+    warnings = [f"unknown field {shown(name)} was ignored" for name in sorted(unknown)[:20]]
+    if parsed.sl is not None or parsed.tp is not None:
+        warnings.append("sl and tp were overridden by levels from the last price")
+    if delayed:
+        warnings.append("the alert comes from a delayed feed")
+    key = header_key or parsed.idempotency_key
+    return Alert(
+        client=client,
+        symbol=parsed.symbol,
+        strike=parsed.strikeprice,
+        option_type=parsed.optionType,
+        expiry=parsed.expiry,
+        action=parsed.action,
+        product=parsed.productType or default_product,
+        key=key_of(client, key, canonical_hash(secret_free), received_at),
+        received_at=received_at,
+        qty=parsed.qty,
+        lots=parsed.lots,
+        exchange=parsed.exchange,
+        strategy=parsed.strategy,
+        fired_at=parsed.fired_at,
+        delayed_feed=delayed,
+        warnings=tuple(warnings),
+    )
+
+
+def _field_error(error: Any) -> FieldError:  # noqa: ANN401 - pydantic's own shape
+    field = str(error["loc"][0]) if error["loc"] else ""
+    message = error["msg"].removeprefix("Value error, ")
+    if not field and ": " in message:
+        field, message = message.split(": ", 1)
+    if error["type"] == "missing":
+        return FieldError(field, "expected a value, the field is missing")
+    if error["type"] == "enum":
+        return FieldError(field, f"expected {error['ctx']['expected']}, was {shown(error['input'])}")
+    if error["type"] != "value_error":
+        message = f"{message}, was {shown(error['input'])}"
+    return FieldError(field, message)
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    outcome: str
+    request_id: str
+    errors: list[dict[str, str]] = []
+
+
+class OrderAnswer(BaseModel):
+    """The answer to an alert that became an order."""
+
+    status: Literal["accepted", "in_doubt", "exit_pending"]
+    state: str
+    mode: str
+    order_id: str
+    broker_order_id: str | None
+    symbol: str
+    side: str
+    quantity: int
+    product: str
+    ltp: str | None
+    stop_loss: str | None
+    take_profit: str | None
+    protection: str
+    explanation: str
+    warnings: list[str]
+    request_id: str
