@@ -1,0 +1,84 @@
+"""The brokers that the contract tests run over, each with a hand on its market."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from time import monotonic
+
+from app.brokers.fyers.broker import FyersBroker
+from app.brokers.fyers.client import FyersClient
+from app.brokers.fyers.login import StaticTokens
+from app.brokers.paper import PaperBroker
+from app.domain.deadline import Deadline
+from app.service.ports import Broker, Exchanger
+from tests.fyers_sim import FyersSim, SimClock, nifty_ticker
+from tests.unit import paper_desk
+
+OPEN = datetime(2026, 9, 9, 4, 30, tzinfo=UTC)  # 10:00 IST on a Wednesday
+APP_ID = "SIMAPP-200"
+
+
+class RealTime:
+    """Wall clock of the simulator's day, real seconds for deadlines."""
+
+    def now(self) -> datetime:
+        return OPEN
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+
+@dataclass
+class World:
+    """A broker, a contract that trades at 100, and what happens when nobody calls."""
+
+    broker: Broker
+    ticker: str
+    settle: Callable[[], None]
+    """Let time pass until a market order has filled."""
+
+    @contextmanager
+    def talk(self) -> Iterator[Exchanger]:
+        with self.broker.exchange(Deadline(monotonic() + 5)) as exchanger:
+            yield exchanger
+
+
+def client_of(sim: FyersSim) -> FyersClient:
+    return FyersClient(sim.base_url, sim.data_url, connect_timeout_s=2, read_timeout_s=2)
+
+
+def fyers_on(sim: FyersSim, token: str = "t") -> FyersBroker:
+    clock = RealTime()
+    return FyersBroker(client_of(sim), APP_ID, StaticTokens(token, clock.now()), clock)
+
+
+@contextmanager
+def fyers(_: Path) -> Iterator[World]:
+    with FyersSim(clock=SimClock(OPEN, running=False), rate_limits=False) as sim:
+        broker = fyers_on(sim)
+        try:
+            yield World(broker, nifty_ticker(date(2026, 9, 9)), lambda: None)
+        finally:
+            broker.close()
+
+
+@contextmanager
+def paper(directory: Path) -> Iterator[World]:
+    clock = paper_desk.Clock()
+
+    def price(ticker: str, _: datetime) -> Decimal | None:
+        return Decimal(100) if ticker == paper_desk.CALL else None
+
+    def wait() -> None:
+        clock.at += timedelta(seconds=2)
+
+    database = paper_desk.SqliteFile(directory / "paper.db")
+    yield World(PaperBroker(database, clock, "paper", price_override=price), paper_desk.CALL, wait)
+
+
+BROKERS = {"fyers": fyers, "paper": paper}
