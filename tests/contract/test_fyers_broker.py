@@ -11,8 +11,8 @@ from time import monotonic
 import pytest
 from pydantic import SecretStr
 
-from app.brokers.fyers.broker import FyersBroker, fyers_broker
-from app.brokers.fyers.client import FyersClient
+from app.brokers.fyers.broker import FyersBroker, FyersExchanger, fyers_broker
+from app.brokers.fyers.client import FyersClient, Phase, Reply, TransportError
 from app.brokers.fyers.login import StaticTokens
 from app.domain.alert import Product
 from app.domain.deadline import Deadline
@@ -221,3 +221,30 @@ def test_from_settings(sim: FyersSim) -> None:
         assert list(exchanger.quotes([TICKER])) == [TICKER]
     assert isinstance(broker, FyersBroker)
     broker.close()
+
+
+class PausedExchange:
+    """A transport whose process slept between the last check and the write."""
+
+    def __init__(self, written_at: float) -> None:
+        self._written_at = written_at
+
+    def sdk(self, before_send: Callable[[], None]) -> PausedExchange:
+        before_send()
+        return self
+
+    def place_order(self, _: object) -> Reply:
+        answer = b'{"s":"ok","code":1101,"message":"","id":"26090900000001"}'
+        return Reply(200, {}, answer, self._written_at)
+
+    def cancel_order(self, _: object) -> Reply:
+        raise TransportError("reset", phase=Phase.RECEIVE, bytes_written=9, written_at=self._written_at)
+
+
+@pytest.mark.parametrize(("written_at", "late"), [(9.9, False), (10.1, True)])
+def test_a_write_after_the_deadline_is_said(written_at: float, late: bool) -> None:
+    exchanger = FyersExchanger(PausedExchange(written_at), Deadline(10))  # type: ignore[arg-type]
+    placed, cancelled = exchanger.place(ORDER, lambda: None), exchanger.cancel("1")
+    assert placed == Accepted("26090900000001", "", sent_late=late)
+    assert isinstance(cancelled, Unknown)
+    assert cancelled.sent_late is late
