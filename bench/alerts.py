@@ -88,8 +88,8 @@ def main() -> None:
             command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-k", "gthread"]
             bare = subprocess.Popen(
                 [*command, "--threads", "16", "--log-level", "error", "bench.bare:app"],
-                cwd=ROOT,
-                env={**os.environ, **env},
+                cwd=scratch,  # here lies no gunicorn.conf.py of ours
+                env={**os.environ, **env, "PYTHONPATH": str(ROOT)},
             )
             try:
                 time.sleep(2)

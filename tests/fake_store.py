@@ -12,7 +12,7 @@ from typing import Any
 
 from app.domain.alert import AlertKey, Product
 from app.domain.deadline import Deadline
-from app.domain.order import Order, Scope
+from app.domain.order import Order, Scope, Side
 from app.domain.risk import Denial, TradingState
 from app.domain.status import UNSETTLED, WORKING, Status, check_move
 from app.errors import StoreUnavailable
@@ -159,9 +159,20 @@ class FakeTransaction:
             if net and client in (None, who)
         )
 
-    def open_orders(self, scope: Scope, client: str | None = None) -> tuple[Order, ...]:
+    def open_orders(
+        self,
+        scope: Scope,
+        client: str | None = None,
+        *,
+        ticker: str | None = None,
+        side: Side | None = None,
+    ) -> tuple[Order, ...]:
         rows = (o for o in self._data.orders.values() if o.scope == scope and o.status in OPEN)
-        return tuple(o for o in rows if client in (None, o.client))
+        return tuple(
+            o
+            for o in rows
+            if client in (None, o.client) and ticker in (None, o.ticker) and side in (None, o.side)
+        )
 
     def orders_in(self, scope: Scope, ticker: str, product: Product) -> tuple[Order, ...]:
         return tuple(

@@ -61,17 +61,11 @@ def is_against_own(desk: Desk, job: Job, contract: Contract, side: Side) -> bool
     client, product = job.alert.client, job.alert.product
     with desk.store.read(job.budget.send) as tx:
         holdings = tx.holdings(desk.scope, client)
-        orders = tx.open_orders(desk.scope, client)
+        orders = tx.open_orders(desk.scope, client, ticker=contract.ticker, side=side.opposite)
     here = [h for h in holdings if h.ticker == contract.ticker and h.product is product]
     if any(h.net_quantity * side.sign < 0 for h in here):
         return True
-    return any(
-        o.ticker == contract.ticker
-        and o.product is product
-        and o.purpose is Purpose.ENTRY
-        and o.side is side.opposite
-        for o in orders
-    )
+    return any(o.product is product and o.purpose is Purpose.ENTRY for o in orders)
 
 
 def close(

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from app.domain.alert import AlertKey, Exchange, ExpiryRule, OptionType, Product
 from app.domain.deadline import Deadline
-from app.domain.order import Order, Scope, Ticket
+from app.domain.order import Order, Scope, Side, Ticket
 from app.domain.outcome import NotSent, Outcome
 from app.domain.risk import Denial, TradingState
 from app.domain.status import Status
@@ -138,7 +138,14 @@ class Transaction(Protocol):
     def holdings(self, scope: Scope, client: str | None) -> tuple[Holding, ...]:
         """Own net by our rows, per client, contract and product, zero ones left out. None: all clients."""
 
-    def open_orders(self, scope: Scope, client: str | None = None) -> tuple[Order, ...]:
+    def open_orders(
+        self,
+        scope: Scope,
+        client: str | None = None,
+        *,
+        ticker: str | None = None,
+        side: Side | None = None,
+    ) -> tuple[Order, ...]:
         """Orders that may still change: EXIT_PENDING, SENDING, IN_DOUBT, NEEDS_REVIEW and working ones."""
 
     def orders_in(self, scope: Scope, ticker: str, product: Product) -> tuple[Order, ...]:

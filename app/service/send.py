@@ -214,7 +214,7 @@ def _recorded(tx: Transaction, order: Order, outcome: Outcome) -> Order:
 def _move_of(outcome: Outcome, now: datetime) -> tuple[Status, Event, Moved]:
     match outcome:
         case Accepted(broker_order_id=broker_id, message=message):
-            change = Moved(reason=message or None, broker_order_id=broker_id, sent_at=now)
+            change = Moved(reason=message or None, broker_order_id=broker_id or None, sent_at=now)
             return Status.ACCEPTED, Event.ORDER_ACCEPTED, change
         case Refused(code=code, message=message):
             return Status.REJECTED, Event.ORDER_REJECTED, Moved(code=code, reason=message, sent_at=now)

@@ -138,7 +138,7 @@ class Database:
                 connection.commit()
         except (DBAPIError, PoolTimeout, self._driver_error) as error:
             cause = getattr(error, "orig", None) or error
-            raise StoreUnavailable(f"the database failed: {type(cause).__name__}: {cause}") from error
+            raise StoreUnavailable(f"the database failed: {type(cause).__name__}") from error
         finally:
             self._seats.release()
 

@@ -69,10 +69,16 @@ def find(connection: Connection, scope: Scope, order_id: str, *, lock: bool) -> 
     return None if row is None else order_from(row)
 
 
-def open_orders(connection: Connection, scope: Scope, client: str | None) -> tuple[Order, ...]:
+def open_orders(
+    connection: Connection, scope: Scope, client: str | None, ticker: str | None, side: Side | None
+) -> tuple[Order, ...]:
     where: list[ColumnElement[bool] | TextClause] = [of_scope(orders, scope), IS_OPEN]
     if client is not None:
         where.append(_c.client == client)
+    if ticker is not None:
+        where.append(_c.ticker == ticker)
+    if side is not None:
+        where.append(_c.side == side.value)
     return _oldest_first(connection, *where)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.alert import AlertKey, Product
-from app.domain.order import Order, Scope
+from app.domain.order import Order, Scope, Side
 from app.domain.risk import Denial, TradingState
 from app.domain.status import Status, check_move
 from app.service.records import AuditEvent, Cap, Holding, Known, Moved
@@ -123,8 +123,15 @@ class SqlTransaction:
     def holdings(self, scope: Scope, client: str | None) -> tuple[Holding, ...]:
         return sql_orders.holdings(self._connection, scope, client)
 
-    def open_orders(self, scope: Scope, client: str | None = None) -> tuple[Order, ...]:
-        return sql_orders.open_orders(self._connection, scope, client)
+    def open_orders(
+        self,
+        scope: Scope,
+        client: str | None = None,
+        *,
+        ticker: str | None = None,
+        side: Side | None = None,
+    ) -> tuple[Order, ...]:
+        return sql_orders.open_orders(self._connection, scope, client, ticker, side)
 
     def orders_in(self, scope: Scope, ticker: str, product: Product) -> tuple[Order, ...]:
         return sql_orders.orders_in(self._connection, scope, ticker, product)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from app.brokers.paper.master import paper_master
 
+from app.brokers.paper.master import paper_master
 from app.domain.contract import ist_date
 from app.wiring import SystemClock
 from tests.e2e.service import Service
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def sim(tmp_path: Path) -> Iterator[FyersSim]:
     masters = paper_master(ist_date(SystemClock().now()))
-    with FyersSim(ledger=tmp_path / "ledger.jsonl", masters=masters) as running:
+    with FyersSim(ledger=tmp_path / "ledger.jsonl", masters=masters, rate_limits=False) as running:
         yield running
 
 
@@ -60,7 +60,7 @@ def test_exit_sells_what_is_held_once_and_nothing_of_a_hand(sim: FyersSim, servi
     out = service.alert(strikeprice=24500, action="EXIT")
     assert (out.status, out.body["quantity"]) == (200, 130), out.body
     again = service.alert(strikeprice=24500, action="EXIT", idempotency_key="again")
-    assert (again.status, again.body["code"]) == (422, "nothing_to_exit")
+    assert (again.status, again.body["code"]) == (422, "nothing_to_exit"), again.body["detail"]
     sold = [line["body"] for line in sim.ledger.orders() if line["body"]["side"] == -1]
     assert [(s["symbol"], s["qty"]) for s in sold] == [(ticker, 130)]
     assert "stopLoss" not in sold[0]

@@ -18,9 +18,7 @@ def test_the_printed_command_places_one_order_that_outlives_a_restart(tmp_path: 
     with Service(tmp_path) as service:
         shown = re.search(r"^  (curl .+)$", service.log, re.MULTILINE)
         assert shown, service.log
-        answer = subprocess.run(
-            shown.group(1), shell=True, check=True, capture_output=True, cwd=ROOT
-        )
+        answer = subprocess.run(shown.group(1), shell=True, check=True, capture_output=True, cwd=ROOT)
         assert b'"accepted"' in answer.stdout, answer.stdout
         placed = service.get("/api/v1/orders").body
         order = next(iter(placed["orders"]))
