@@ -17,11 +17,10 @@ import time
 from pathlib import Path
 
 from app.brokers.paper.master import paper_master
-from tests.fyers_sim import FyersSim
-
 from app.domain.contract import ist_date
 from app.wiring import SystemClock
 from tests.e2e.service import ROOT, Service, free_port
+from tests.fyers_sim import FyersSim
 
 ONE_CLIENT = 150
 CLIENTS = 32
