@@ -1,0 +1,103 @@
+"""Parsed bodies to alerts: spellings, numbers, and refusals that name the field."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from app.domain.alert import Action, Alert, Exchange, ExpiryRule, OptionType, Product
+from app.errors import InvalidAlert
+from app.web.schemas import to_alert
+
+NOW = datetime(2026, 11, 24, 5, 0, tzinfo=UTC)
+BODY: dict[str, Any] = {
+    "token": "hidden-value",
+    "symbol": "NIFTY",
+    "strikeprice": 24500,
+    "optionType": "CE",
+    "expiry": "WEEKLY",
+    "action": "BUY",
+    "qty": 65,
+}
+
+
+def alert(header: str | None = None, **changes: object) -> Alert:
+    body = {k: v for k, v in {**BODY, **changes}.items() if v is not ...}
+    return to_alert(body, "default", NOW, header, Product.INTRADAY)
+
+
+def test_plain_alert() -> None:
+    found = alert()
+    assert (found.symbol, found.strike, found.option_type) == ("NIFTY", Decimal(24500), OptionType.CE)
+    assert (found.expiry, found.action, found.qty) == (ExpiryRule.WEEKLY, Action.BUY, 65)
+    assert found.product is Product.INTRADAY
+
+
+def test_names_and_values_in_any_case_and_numbers_as_texts() -> None:
+    body = {"SYMBOL": "nifty", "StrikePrice": "24500.5", "OPTIONTYPE": "pe", "Expiry": "2026-12-29"}
+    body |= {"ACTION": "sell", "Qty": "65", "PRODUCTTYPE": "margin"}
+    found = to_alert(body, "default", NOW, None, Product.INTRADAY)
+    assert (found.symbol, found.strike, found.expiry) == ("NIFTY", Decimal("24500.5"), date(2026, 12, 29))
+    assert (found.qty, found.product) == (65, Product.MARGIN)
+
+
+WRONG = [
+    *[
+        ("qty", v)
+        for v in (0, -1, True, "1_000", "1,000", "٦٥", "６５", Decimal("1.5"), "nan", [], {}, 10**9)
+    ],
+    *[("strikeprice", v) for v in (0, -5, "inf", "NaN", True, None, "2_4500", 10**12)],
+    *[("symbol", v) for v in ("", 5, "NI FTY", "X" * 40, "{{ticker}}")],
+    *[("action", v) for v in ("HOLD", 1, "{{strategy.order.action}}")],
+    *[("expiry", v) for v in ("SOON", "2026-02-30", 20261229)],
+    *[("optionType", v) for v in ("XX", None)],
+    *[("strategy", v) for v in ("s" * 65, ["x"])],
+    ("idempotency_key", "k" * 201),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG, ids=[f"{f}-{i}" for i, (f, _) in enumerate(WRONG)])
+def test_refusal_names_the_field_and_never_the_token(field: str, value: object) -> None:
+    with pytest.raises(InvalidAlert) as caught:
+        alert(**{field: value})
+    assert [e.field for e in caught.value.errors] == [field]
+    assert "hidden-value" not in caught.value.detail
+    assert len(caught.value.detail) < 400
+
+
+def test_exactly_one_of_qty_and_lots_but_none_for_an_exit() -> None:
+    assert alert(qty=..., lots="2").lots == 2
+    assert alert(qty=..., action="EXIT").qty is None
+    for changes in ({"lots": 1}, {"qty": ...}):
+        with pytest.raises(InvalidAlert, match="qty"):
+            alert(**changes)
+
+
+@pytest.mark.parametrize("value", ["na", "NaN", True, [], {}, None, "", "12x"])
+def test_levels_that_are_no_numbers_become_none(value: object) -> None:
+    assert alert(sl=value, tp=value).warnings == ()
+
+
+def test_unknown_fields_are_said() -> None:
+    assert any("colour" in w for w in alert(colour="red").warnings)
+
+
+def test_delayed_feed_is_noticed() -> None:
+    found = alert(exchange="NSE_DLY")
+    assert found.delayed_feed
+    assert found.exchange is Exchange.NSE
+    assert alert(ticker="BSE_DL:SENSEX").delayed_feed
+    assert not alert(exchange="BSE").delayed_feed
+
+
+def test_token_plays_no_part_in_the_key() -> None:
+    assert alert(token="a").key == alert(token="b").key
+    assert alert(qty=130).key != alert().key
+
+
+def test_a_field_in_two_spellings_is_refused() -> None:
+    with pytest.raises(InvalidAlert, match="twice"):
+        alert(QTY=130)
