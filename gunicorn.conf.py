@@ -21,6 +21,8 @@ timeout = 30
 keepalive = 75
 # The heartbeat file must not lie on a slow disk.
 worker_tmp_dir = "/dev/shm"
+# A control socket in the home directory has no use here, and a read-only root has no place for it.
+control_socket_disable = True
 limit_request_line = 4094
 limit_request_fields = 50
 limit_request_field_size = 8190

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import timedelta
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
     webhook_secret_token: SecretStr = SecretStr("")
     admin_token: SecretStr = SecretStr("")
     max_content_length: int = Field(65536, ge=1024, le=1_000_000)
+    ip_allowlist: str = ""
     trusted_proxy_hops: int = Field(0, ge=0, le=5)
     webhook_max_qty: int = Field(1, ge=1)
     dedupe_window_seconds: int = Field(40, ge=20, lt=60)
@@ -59,6 +61,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever was given
         return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("ip_allowlist")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for word in filter(None, (w.strip() for w in value.split(","))):
+            if word.lower() != "tradingview":
+                ip_network(word)
+        return value
 
     @model_validator(mode="after")
     def _complete(self) -> Settings:

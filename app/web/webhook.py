@@ -14,7 +14,7 @@ from app.service.place_order import PlaceOrder
 from app.service.records import Refusal
 from app.web.answers import answer_of
 from app.web.errors import STATUS
-from app.web.middleware.address import client_address
+from app.web.middleware.address import check_address, client_address, networks_of
 from app.web.middleware.authentication import Caller, bearer, body_token
 from app.web.middleware.size import bounded_body
 from app.web.parse import parse_object
@@ -40,6 +40,7 @@ class Door:
 
     def __init__(self, ports: Ports) -> None:
         self.ports = ports
+        self.allowed = networks_of(ports.settings.ip_allowlist)
 
     def alert(self, *, by_header: bool) -> tuple[Alert, Caller]:
         """The alert of the present request. Raises AlertRefused, after keeping a record of it."""
@@ -49,6 +50,8 @@ class Door:
             if by_header:
                 caller = bearer(request, settings)
             raw = bounded_body(request, settings.max_content_length)
+            if not by_header:
+                check_address(client_address(request, settings.trusted_proxy_hops), self.allowed)
             body = parse_object(raw)
             if caller is None:
                 caller = body_token(body, settings)
