@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
-from pydantic import SecretStr
 
 from app.factory import create_app
 from app.settings import Settings
@@ -55,8 +54,8 @@ def desk() -> TradingDesk:
 
 @pytest.fixture
 def client(desk: TradingDesk, tmp_path: Path) -> Iterator[FlaskClient]:
-    settings = Settings(
-        webhook_secret_token=SecretStr(TOKEN), admin_token=SecretStr("corpus-admin"), instance_dir=tmp_path
+    settings = Settings.model_validate(
+        {"webhook_secret_token": TOKEN, "admin_token": "corpus-admin", "instance_dir": tmp_path}
     )
     ports = Ports(
         settings=settings,
