@@ -10,7 +10,7 @@ from pathlib import Path
 from app.domain.order import Mode, Scope
 from app.domain.risk import Limits
 from app.service.place_order import Policy
-from app.service.ports import Broker, Clock, Tokens
+from app.service.ports import Broker, Clock, Store, Tokens
 from app.settings import Settings
 from app.telemetry.logging import LogNotifier
 from app.web.ports import Ports
@@ -45,7 +45,7 @@ def index_dir(settings: Settings) -> Path:
 
 
 def build(settings: Settings) -> Ports:
-    """Connect everything. Touches the database (tag prefix, trading state) and no network beyond it."""
+    """Connect everything. Asks neither the database nor the network anything yet."""
     from app.brokers.fyers.symbols import IndexedContracts
     from app.store.engine import Database
     from app.store.sql import SqlStore
@@ -54,7 +54,6 @@ def build(settings: Settings) -> Ports:
     database = Database(settings.url, None)
     store = SqlStore(database, clock)
     scope = scope_of(settings)
-    store.ensure_scope(scope)
     broker, tokens = BROKERS[settings.trading_mode](settings, database, clock, scope)
     return Ports(
         settings=settings,
@@ -65,8 +64,23 @@ def build(settings: Settings) -> Ports:
         scope=scope,
         tokens=tokens,
         notifier=LogNotifier(),
-        policy=policy_of(settings, store.tag_prefix(settings.order_tag_prefix or None)),
+        policy=FirstUse(settings, store, scope),
     )
+
+
+class FirstUse:
+    """The policy, once the database has given the deployment's tag prefix; its own first start is recorded then."""
+
+    def __init__(self, settings: Settings, store: Store, scope: Scope) -> None:
+        self._settings, self._store, self._scope = settings, store, scope
+        self._policy: Policy | None = None
+
+    def __call__(self) -> Policy:
+        if self._policy is None:
+            self._store.ensure_scope(self._scope)
+            prefix = self._store.tag_prefix(self._settings.order_tag_prefix or None)
+            self._policy = policy_of(self._settings, prefix)
+        return self._policy
 
 
 def policy_of(settings: Settings, tag_prefix: str) -> Policy:

@@ -39,6 +39,9 @@ class Proposal:
     state: TradingState
     master_not_before: date
     """The oldest inside date at which the symbol master is still fresh: the previous trading day."""
+    live: bool = False
+    """Real money: a delayed feed is refused then, and only remarked on paper."""
+    delayed_feed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,12 @@ def _master_fresh(p: Proposal, _: Limits) -> str | None:
             f"the symbol master is of {p.contract.master_date}, expected {p.master_not_before} or later: "
             "an entry on stale contract data could have the wrong lot"
         )
+    return None
+
+
+def _feed_current(p: Proposal, _: Limits) -> str | None:
+    if p.live and p.delayed_feed:
+        return "the alert comes from a delayed feed (_DL, _DLY): its signal is minutes old"
     return None
 
 
@@ -103,6 +112,7 @@ def _freeze(p: Proposal, _: Limits) -> str | None:
 CHECKS: tuple[Check, ...] = (
     Check("trading_state", "HALTED stops everything, REDUCING stops entries", True, _trading_state),
     Check("stale_master", "the symbol master is of the previous trading day or later", False, _master_fresh),
+    Check("delayed_feed", "no entry with real money on a delayed feed", False, _feed_current),
     Check("lot_multiple", "the quantity is whole lots", False, _lot_multiple),
     Check("max_lots", "at most WEBHOOK_MAX_QTY lots in one order", False, _max_lots),
     Check("freeze_quantity", "at most the exchange's freeze quantity, where known", False, _freeze),

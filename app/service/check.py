@@ -66,7 +66,7 @@ class CheckAlert:
         contract = resolved.contract
         quantity = quantity_of(alert, contract.lot)
         lots = quantity // contract.lot if quantity % contract.lot == 0 else None
-        verdicts = judge(proposal_of(job, contract, quantity), desk.policy.limits)
+        verdicts = judge(proposal_of(desk, job, contract, quantity), desk.policy.limits)
         denial = next((v.denial for v in verdicts if v.denial is not None), None)
         quote = quote_of(desk, budget.send, contract.ticker)
         levels = self._levels(alert, resolved, quote)

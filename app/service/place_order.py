@@ -11,7 +11,7 @@ from app.domain.alert import Action, Alert
 from app.domain.contract import Contract, ist_date
 from app.domain.deadline import Deadline
 from app.domain.levels import levels_for
-from app.domain.order import Order, Protection, Purpose, Scope, Side
+from app.domain.order import Mode, Order, Protection, Purpose, Scope, Side
 from app.domain.risk import Denial, Proposal, first_denial
 from app.domain.session import previous_trading_day
 from app.domain.status import UNSETTLED
@@ -92,7 +92,7 @@ class PlaceOrder:
         desk, alert, contract, policy = self.desk, job.alert, resolved.contract, self.desk.policy
         order = draft(desk, job, contract, side, quantity_of(alert, contract.lot), Purpose.ENTRY)
         order = replace(order, explanation=resolved.explanation)
-        proposal = proposal_of(job, contract, order.quantity)
+        proposal = proposal_of(desk, job, contract, order.quantity)
         denial = first_denial(proposal, policy.limits)
         if denial is not None:
             return deny(desk, job, order, denial)
@@ -142,7 +142,7 @@ def quantity_of(alert: Alert, lot: int) -> int:
     return alert.qty if alert.qty is not None else (alert.lots or 0) * lot
 
 
-def proposal_of(job: Job, contract: Contract, quantity: int) -> Proposal:
+def proposal_of(desk: Desk, job: Job, contract: Contract, quantity: int) -> Proposal:
     return Proposal(
         contract=contract,
         quantity=quantity,
@@ -150,6 +150,8 @@ def proposal_of(job: Job, contract: Contract, quantity: int) -> Proposal:
         is_exit=False,
         state=job.state,
         master_not_before=previous_trading_day(job.today),
+        live=desk.scope.mode is Mode.LIVE,
+        delayed_feed=job.alert.delayed_feed,
     )
 
 

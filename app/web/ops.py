@@ -28,6 +28,7 @@ def checks_of(ports: Ports) -> tuple[bool, bool, dict[str, str]]:
         words["index"], words["master"] = error.detail, "none"
     words["broker"] = ports.broker.ready() or "ok"
     try:
+        ports.policy()
         with ports.store.read() as tx:
             state = tx.trading_state(ports.scope)
         words["trading_state"] = "ok" if state is TradingState.ACTIVE else state.value

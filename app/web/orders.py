@@ -13,11 +13,10 @@ from app.domain.alert import Exchange, ExpiryRule, OptionType
 from app.domain.risk import Denial
 from app.domain.status import Status
 from app.errors import FieldError, InvalidAlert, NotFound
-from app.service.check import CheckAlert
-from app.service.place_order import PlaceOrder
 from app.service.records import OrderFilter
 from app.web import answers
 from app.web.middleware.authentication import admin, bearer
+from app.web.ports import Check, Place
 from app.web.schemas import number, shown
 from app.web.webhook import Door, submit
 
@@ -61,7 +60,7 @@ def _required(name: str, value: T | None) -> T:
     return value
 
 
-def blueprint(door: Door, place_order: PlaceOrder, check_alert: CheckAlert) -> Blueprint:
+def blueprint(door: Door, place_order: Place, check_alert: Check) -> Blueprint:
     routes = Blueprint("orders", __name__, url_prefix="/api/v1")
     ports = door.ports
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+from app.domain.alert import Alert
 from app.domain.order import Scope
-from app.service.place_order import Policy
+from app.service.check import CheckReport
+from app.service.place_order import Answer, Policy
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.settings import Settings
+
+
+class Place(Protocol):
+    """service.place_order.PlaceOrder, its policy looked up at the call."""
+
+    def __call__(
+        self, alert: Alert, *, request_id: str, started: float, all_clients: bool = False
+    ) -> Answer: ...
+
+
+Check = Callable[[Alert, str, float], CheckReport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,4 +35,6 @@ class Ports:
     scope: Scope
     tokens: Tokens
     notifier: Notifier
-    policy: Policy
+    policy: Callable[[], Policy]
+    """Asks the database at its first use (the tag prefix is kept there), so that a service whose database is down
+    starts, says so, and recovers by itself. Raises StoreUnavailable."""

@@ -10,7 +10,6 @@ from flask import Blueprint, Response, g, request
 
 from app.domain.alert import Alert
 from app.errors import AlertRefused, NotAuthenticated, StoreUnavailable
-from app.service.place_order import PlaceOrder
 from app.service.records import Refusal
 from app.web.answers import answer_of
 from app.web.errors import STATUS
@@ -18,7 +17,7 @@ from app.web.middleware.address import check_address, client_address, networks_o
 from app.web.middleware.authentication import Caller, bearer, body_token
 from app.web.middleware.size import bounded_body
 from app.web.parse import parse_object
-from app.web.ports import Ports
+from app.web.ports import Place, Ports
 from app.web.schemas import TOKEN, shown, to_alert
 
 SAFE_FIELDS = (
@@ -91,7 +90,7 @@ class Door:
             )
 
 
-def blueprint(door: Door, place_order: PlaceOrder) -> Blueprint:
+def blueprint(door: Door, place_order: Place) -> Blueprint:
     routes = Blueprint("webhook", __name__)
 
     @routes.post("/webhook")
@@ -102,7 +101,7 @@ def blueprint(door: Door, place_order: PlaceOrder) -> Blueprint:
     return routes
 
 
-def submit(door: Door, place_order: PlaceOrder, alert: Alert, caller: Caller) -> Response:
+def submit(door: Door, place_order: Place, alert: Alert, caller: Caller) -> Response:
     """One alert to its answer. What is refused on the way leaves its record too."""
     try:
         answer = place_order(alert, request_id=g.request_id, started=g.started, all_clients=caller.is_admin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from flask import Request
+from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
 from app.errors import NotAllowed
@@ -11,7 +12,7 @@ from app.web.middleware.address import check_address, client_address, networks_o
 
 
 def request_with(forwarded: str | None) -> Request:
-    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    headers = Headers({} if forwarded is None else {"X-Forwarded-For": forwarded})
     return Request(EnvironBuilder(headers=headers, environ_base={"REMOTE_ADDR": "10.0.0.9"}).get_environ())
 
 
