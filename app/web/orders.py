@@ -62,6 +62,12 @@ def _required(name: str, value: T | None) -> T:
 
 def blueprint(door: Door, place_order: Place, check_alert: Check) -> Blueprint:
     routes = Blueprint("orders", __name__, url_prefix="/api/v1")
+    _orders(routes, door, place_order)
+    _look_ups(routes, door, check_alert)
+    return routes
+
+
+def _orders(routes: Blueprint, door: Door, place_order: Place) -> None:
     ports = door.ports
 
     @routes.post("/orders")
@@ -96,6 +102,10 @@ def blueprint(door: Door, place_order: Place, check_alert: Check) -> Blueprint:
             raise NotFound("there is no such order")
         events = [answers.event_body(e) for e in ports.store.events(ports.scope, order.id)]
         return jsonify({**answers.order_body(order), "events": events})
+
+
+def _look_ups(routes: Blueprint, door: Door, check_alert: Check) -> None:
+    ports = door.ports
 
     @routes.get("/contracts")
     def contracts() -> Response:
@@ -140,5 +150,3 @@ def blueprint(door: Door, place_order: Place, check_alert: Check) -> Blueprint:
         limit = argument("limit", _page_size, f"1 to {MAX_PAGE}") or 50
         found = ports.store.list_refusals(ports.scope, limit)
         return jsonify({"refused": [answers.refusal_body(r) for r in found]})
-
-    return routes
