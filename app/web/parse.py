@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from app.errors import MalformedBody
@@ -92,8 +92,11 @@ def _decimal(text: str) -> Decimal:
         raise MalformedBody(
             f"expected numbers of at most {2 * MAX_INT_DIGITS} characters, one has {len(text)}"
         )
-    value = Decimal(text)
-    if value and abs(value.adjusted()) > MAX_EXPONENT:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:  # an exponent beyond what Decimal can hold
+        raise MalformedBody(f"expected a number of ordinary size, was {text}") from None
+    if abs(value.adjusted()) > MAX_EXPONENT:
         raise MalformedBody(f"expected a number of ordinary size, was {text}")
     return value
 

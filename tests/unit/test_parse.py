@@ -15,6 +15,8 @@ REFUSED = [
     (b'{"a":NaN}', "NaN"),
     (b'{"a":-Infinity}', "Infinity"),
     (b'{"a":1e400}', "ordinary size"),
+    (b'{"a":1e99999999999999999999}', "ordinary size"),
+    (b'{"a":0e999999}', "ordinary size"),
     (b'{"a":' + b"9" * 21 + b"}", "digits"),
     (b'{"qty":75,"qty":7500}', "stands twice"),
     (b"[1]", "an array"),
