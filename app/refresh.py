@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 from app.domain.contract import ist_date
-from app.domain.order import Mode
 from app.settings import Settings, load
 from app.wiring import SystemClock, index_dir
 
@@ -19,10 +18,10 @@ def refresh(settings: Settings) -> str:
     directory = index_dir(settings)
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        if settings.trading_mode is Mode.PAPER:
-            sources = _paper_sources(Path(scratch))
-        else:
+        if settings.has_real_market:
             sources = _download(settings, Path(scratch))
+        else:
+            sources = _paper_sources(Path(scratch))
         report = symbols.refresh(directory, sources)
     return f"contract index: {report}"
 

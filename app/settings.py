@@ -104,6 +104,13 @@ class Settings(BaseSettings):
         return self.url.startswith("sqlite")
 
     @property
+    def has_real_market(self) -> bool:
+        """Whether contracts and prices are Fyers' own: in live mode, and in paper mode with credentials."""
+        token = _plain(self.fyers_access_token).strip()
+        given = bool(self.fyers_app_id.strip()) and token not in {"", EXAMPLE_SECRET}
+        return given or self.trading_mode is Mode.LIVE
+
+    @property
     def dedupe_window(self) -> timedelta:
         return timedelta(seconds=self.dedupe_window_seconds)
 

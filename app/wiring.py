@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from app.domain.contract import Contract
+from app.domain.deadline import Deadline
 from app.domain.order import Mode, Scope
 from app.domain.risk import Limits
 from app.service.place_order import Policy
 from app.service.ports import Broker, Clock, Store, Tokens
+from app.service.records import Quote
 from app.settings import Settings
 from app.telemetry.logging import LogNotifier
 from app.web.ports import Ports
+
+if TYPE_CHECKING:
+    from app.store.engine import Database  # loads the database's library, where it is used only
+
+ByTicker = Callable[[str, datetime], Contract | None]
+"""The real contract under a ticker at a moment."""
 
 
 class SystemClock:
@@ -41,7 +51,8 @@ def scope_of(settings: Settings) -> Scope:
 
 
 def index_dir(settings: Settings) -> Path:
-    return settings.instance_dir / "contracts"
+    """The paper exchange's own contracts and Fyers' stand apart: one must never be taken for the other."""
+    return settings.instance_dir / ("contracts-fyers" if settings.has_real_market else "contracts")
 
 
 def build(settings: Settings) -> Ports:
@@ -54,13 +65,14 @@ def build(settings: Settings) -> Ports:
     database = Database(settings.url, None)
     store = SqlStore(database, clock)
     scope = scope_of(settings)
-    broker, tokens = BROKERS[settings.trading_mode](settings, database, clock, scope)
+    contracts = IndexedContracts(index_dir(settings), clock)
+    broker, tokens = BROKERS[settings.trading_mode](settings, database, clock, scope, contracts.by_ticker)
     return Ports(
         settings=settings,
         clock=clock,
         store=store,
         broker=broker,
-        contracts=IndexedContracts(index_dir(settings), clock),
+        contracts=contracts,
         scope=scope,
         tokens=tokens,
         notifier=LogNotifier(),
@@ -96,19 +108,35 @@ def policy_of(settings: Settings, tag_prefix: str) -> Policy:
     )
 
 
-def _paper(settings: Settings, database: object, clock: Clock, scope: Scope) -> tuple[Broker, Tokens]:  # noqa: ARG001
+def _paper(
+    settings: Settings, database: Database, clock: Clock, scope: Scope, by_ticker: ByTicker
+) -> tuple[Broker, Tokens]:
+    """With Fyers credentials its contracts and prices are Fyers' own; only quotes are ever asked of Fyers."""
     from app.brokers.paper import PaperBroker
 
-    return PaperBroker(database, clock, scope.account), NoTokens()  # type: ignore[arg-type]
+    if not settings.has_real_market:
+        return PaperBroker(database, clock, scope.account), NoTokens()
+    from app.brokers.fyers.broker import fyers_broker
+
+    fyers, tokens = fyers_broker(settings, clock)
+
+    def quotes(tickers: Sequence[str], deadline: Deadline) -> dict[str, Quote]:
+        with fyers.exchange(deadline) as exchange:
+            return exchange.quotes(tickers)
+
+    paper = PaperBroker(database, clock, scope.account, quotes=quotes, specs=by_ticker, ready=fyers.ready)
+    return paper, tokens
 
 
-def _live(settings: Settings, database: object, clock: Clock, scope: Scope) -> tuple[Broker, Tokens]:  # noqa: ARG001
+def _live(
+    settings: Settings, _database: Database, clock: Clock, _scope: Scope, _by_ticker: ByTicker
+) -> tuple[Broker, Tokens]:
     from app.brokers.fyers.broker import fyers_broker
 
     return fyers_broker(settings, clock)
 
 
-BROKERS: dict[Mode, Callable[[Settings, object, Clock, Scope], tuple[Broker, Tokens]]] = {
+BROKERS: dict[Mode, Callable[[Settings, Database, Clock, Scope, ByTicker], tuple[Broker, Tokens]]] = {
     Mode.PAPER: _paper,
     Mode.LIVE: _live,
 }

@@ -105,6 +105,17 @@ def test_a_contract_carries_what_its_row_says(contracts: IndexedContracts) -> No
     )
 
 
+def test_a_ticker_finds_the_contract_that_its_parts_find_until_its_session_ends(
+    contracts: IndexedContracts,
+) -> None:
+    bse = ask(contracts, "ITC", "407.5", OptionType.PE, BSE_STOCK)
+    for found in (contract_of(ask(contracts)), contract_of(bse)):
+        assert contracts.by_ticker(found.ticker, MORNING) == found
+        assert contracts.by_ticker(found.ticker, found.session_end - timedelta(seconds=1)) == found
+        assert contracts.by_ticker(found.ticker, found.session_end) is None
+    assert contracts.by_ticker("NSE:NIFTY26NOV99999CE", MORNING) is None
+
+
 def test_a_freeze_that_is_not_known_is_none(contracts: IndexedContracts) -> None:
     assert contract_of(ask(contracts, kind=OptionType.PE)).freeze is None
     assert contract_of(ask(contracts, strike="24500")).freeze is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import pytest
 
 from app.brokers.paper import PaperBroker
 from app.brokers.paper.pricing import model_quote
-from app.domain.alert import Product
-from app.domain.order import Side
+from app.domain.alert import Exchange, OptionType, Product
+from app.domain.contract import Contract
+from app.domain.deadline import Deadline
+from app.domain.order import Side, Ticket
 from app.domain.outcome import Accepted, NotSent, Refused, Unknown
-from app.errors import BrokerReadFailed
+from app.errors import BrokerReadFailed, NoMaster
 from app.service.ports import Broker
 from app.service.records import BookStatus, Quote
 from tests.unit.paper_desk import (
@@ -188,6 +192,96 @@ def test_a_failing_source_of_prices_places_nothing_and_shows_nothing(desk: Desk)
         assert isinstance(exchange.place(ticket(), lambda: None), NotSent)
         with pytest.raises(BrokerReadFailed):
             exchange.order_book()
+
+
+REAL = Contract(
+    exchange=Exchange.NSE,
+    underlying="NOMODEL",
+    expiry=date(2026, 11, 26),
+    session_end=datetime(2026, 11, 26, 10, 10, tzinfo=UTC),
+    strike=Decimal(700),
+    option_type=OptionType.CE,
+    ticker="NSE:NOMODEL26NOV700CE",
+    lot=40,
+    tick=Decimal("0.05"),
+    freeze=None,
+    underlying_ticker=None,
+    is_stock=True,
+    master_date=date(2026, 11, 24),
+)
+
+
+class RealPrices:
+    """A source of quotes that keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.last: Decimal | None = Decimal(10)
+
+    def __call__(self, tickers: Sequence[str], _: Deadline) -> dict[str, Quote]:
+        self.asked += tickers
+        return {t: Quote(t, self.last, self.last, self.last) for t in tickers}
+
+
+def real_paper(desk: Desk, prices: RealPrices) -> PaperBroker:
+    known = {REAL.ticker: REAL}
+    return PaperBroker(
+        desk.database,
+        desk.clock,
+        "real",
+        quotes=prices,
+        specs=lambda ticker, _: known.get(ticker),
+        ready=lambda: "no token",
+    )
+
+
+def real_ticket(**changes: object) -> Ticket:
+    return ticket(**{"ticker": REAL.ticker, "quantity": 40, **changes})  # type: ignore[arg-type]
+
+
+def test_a_real_contract_needs_no_model(desk: Desk) -> None:
+    prices = RealPrices()
+    broker = real_paper(desk, prices)
+    assert broker.ready() == "no token"
+    with broker.exchange(LATE) as exchange:
+        assert isinstance(exchange.place(real_ticket(), lambda: None), Accepted)
+        assert exchange.order_book()[0].traded_price == 10
+        wrong_lot = exchange.place(real_ticket(quantity=65), lambda: None)
+        assert wrong_lot == Refused("-50", "Quantity should be multiple of min lot size.")
+        assert isinstance(exchange.place(ticket(), lambda: None), Refused)
+    assert CALL not in prices.asked
+
+
+def test_without_a_usable_real_price_an_order_rests_until_there_is_one(desk: Desk) -> None:
+    prices = RealPrices()
+    prices.last = None
+    with real_paper(desk, prices).exchange(LATE) as exchange:
+        exchange.place(real_ticket(), lambda: None)
+        assert exchange.order_book()[0].filled_quantity == 0
+        prices.last = Decimal(9)
+        assert exchange.order_book()[0].traded_price == 9
+
+
+def test_an_expired_real_contract_leaves_at_its_cost_and_is_asked_for_no_more(desk: Desk) -> None:
+    prices = RealPrices()
+    with real_paper(desk, prices).exchange(LATE) as exchange:
+        exchange.place(real_ticket(stop_distance=Decimal(2)), lambda: None)
+        desk.clock.at = REAL.session_end
+        prices.asked.clear()
+        assert exchange.cancel("nobody") == Refused("-51", "invalid order id")
+        assert [p.net_quantity for p in exchange.positions()] == [0]
+        assert prices.asked == []
+
+
+def test_without_a_contract_index_nothing_is_placed(desk: Desk) -> None:
+    def missing(*_: object) -> Contract | None:
+        raise NoMaster("no contract index yet")
+
+    broker = PaperBroker(desk.database, desk.clock, "paper", specs=missing)
+    with broker.exchange(LATE) as exchange:
+        outcome = exchange.place(ticket(), lambda: None)
+    assert isinstance(outcome, NotSent)
+    assert "no contract index yet" in outcome.message
 
 
 def test_orders_from_several_threads_are_all_kept_once(desk: Desk) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from app.brokers.fyers import master_rows
 from app.brokers.fyers.master_rows import Bad, Kind, OptionRow
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_SKIPPED_SHARE = 0.05
 """More bad rows than this is not a master with bad rows but another file or format."""
 NICENESS = 10
@@ -39,6 +39,7 @@ CREATE TABLE options (exchange TEXT, underlying TEXT, expiry TEXT, strike INTEGE
   is_stock INTEGER NOT NULL, dated TEXT NOT NULL,
   PRIMARY KEY (exchange, underlying, expiry, strike, option_type)) WITHOUT ROWID;
 """
+TICKER_INDEX = "CREATE INDEX options_by_ticker ON options (ticker)"
 
 Key = tuple[str, str, str, int, str]
 
@@ -126,6 +127,7 @@ def write(master: Master, out: Path) -> None:
             "INSERT INTO options VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (_record(key, master.options[key], master.freezes) for key in sorted(master.options)),
         )
+        db.execute(TICKER_INDEX)
         db.execute("COMMIT")
     finally:
         db.close()

@@ -12,6 +12,7 @@ import threading
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from app.brokers.fyers.index_file import UNREADABLE, Chosen, OpenIndex, newest_index, open_index
 from app.brokers.fyers.master_refresh import BuildReport, MasterFetcher, build_from_bytes, refresh
@@ -30,6 +31,12 @@ log = logging.getLogger(__name__)
 LOOK_AGAIN_S = 1.0
 """A directory's time stamp is as coarse as the kernel's tick, so it is not trusted for longer than this."""
 NEAREST = 6
+SELECT = (
+    "SELECT exchange, underlying, expiry, strike, option_type, ticker, session_end, lot, tick, freeze, is_stock,"
+    " dated FROM options"
+)
+BY_KEY = f"{SELECT} WHERE exchange = ? AND underlying = ? AND expiry = ? AND strike = ? AND option_type = ?"
+BY_TICKER = f"{SELECT} WHERE ticker = ?"
 
 
 class IndexedContracts(Contracts):
@@ -68,6 +75,14 @@ class IndexedContracts(Contracts):
         return Resolved(
             found, f"{why}; {choice.reason}; strike {strike_text(found.strike)} {option_type} as asked."
         )
+
+    def by_ticker(self, ticker: str, now: datetime) -> Contract | None:
+        """The option under Fyers' ticker; None when none is listed or its session has ended. Raises NoMaster."""
+        with self._lock:
+            index = self._newest()
+            row = index.db.execute(BY_TICKER, (ticker,)).fetchone()
+            found = None if row is None else _contract(index, row)
+        return found if found is not None and found.session_end > now else None
 
     def age(self) -> MasterAge:
         with self._lock:
@@ -175,22 +190,21 @@ def _find(
     index: OpenIndex, exchange: Exchange, symbol: str, expiry: date, strike: Decimal, option_type: OptionType
 ) -> Contract | Denial:
     key = (exchange.value, symbol, expiry.isoformat(), strike_units(strike), option_type.value)
-    row = index.db.execute(
-        "SELECT strike, ticker, session_end, lot, tick, freeze, is_stock, dated"
-        " FROM options"
-        " WHERE exchange = ? AND underlying = ? AND expiry = ? AND strike = ? AND option_type = ?",
-        key,
-    ).fetchone()
+    row = index.db.execute(BY_KEY, key).fetchone()
     if row is None:
         return _no_strike(index, exchange, symbol, expiry, strike, option_type)
-    units, ticker, end, lot, tick, freeze, is_stock, dated = row
+    return _contract(index, row)
+
+
+def _contract(index: OpenIndex, row: tuple[Any, ...]) -> Contract:
+    exchange, symbol, expiry, units, option_type, ticker, end, lot, tick, freeze, is_stock, dated = row
     return Contract(
-        exchange=exchange,
+        exchange=Exchange(exchange),
         underlying=symbol,
-        expiry=expiry,
+        expiry=date.fromisoformat(expiry),
         session_end=datetime.fromtimestamp(end, UTC),
         strike=strike_of(units),
-        option_type=option_type,
+        option_type=OptionType(option_type),
         ticker=ticker,
         lot=lot,
         tick=Decimal(tick),

@@ -179,10 +179,14 @@ class Book:
     def working(self) -> list[PaperOrder]:
         return sorted((o for o in self.orders.values() if o.is_working), key=lambda o: o.seq)
 
-    def watched(self) -> set[str]:
-        """Tickers whose price may change something."""
-        legged = {p.ticker for p in self.positions.values() if p.net and (p.stop or p.target)}
-        return legged | {o.ticker for o in self.orders.values() if o.is_working}
+    def watched(self, at: datetime) -> set[str]:
+        """Tickers whose price may change something; a contract that has ended has none any more."""
+        legged = {p.ticker for p in self.held(at) if p.stop or p.target}
+        return legged | {o.ticker for o in self.orders.values() if o.is_working and o.ends > stamp(at)}
+
+    def held(self, at: datetime) -> list[PaperPosition]:
+        """What is open and still trading."""
+        return [p for p in self.positions.values() if p.net and p.ends > stamp(at)]
 
     def next_seq(self) -> int:
         seq = self.meta.next_seq

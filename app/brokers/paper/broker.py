@@ -1,14 +1,14 @@
 """The paper exchange as a Broker: orders, books and positions in the database, prices from the model.
 
 With `quotes` and `specs` given, real prices and the real symbol master take the model's place and only the fills
-are simulated. Resting orders and legs move on whenever somebody looks at the book or the positions.
+are simulated: no price is made up then. Resting orders and legs move on whenever somebody looks at the book or the positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Protocol, TypeVar
 
@@ -17,9 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.brokers.paper import engine, sql
 from app.brokers.paper.book import Book, PaperPosition, PaperTrade, day_of
-from app.brokers.paper.master import Spec, find_spec
+from app.brokers.paper.master import find_spec
 from app.brokers.paper.pricing import around, aware, ist_day, model_quote, settlement
-from app.brokers.paper.rules import refusal
+from app.brokers.paper.rules import Listed, refusal
 from app.domain.deadline import Deadline
 from app.domain.order import Ticket
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
@@ -31,7 +31,8 @@ DEPTH = 5000
 
 BeforeSend = Callable[[], NotSent | None]
 QuoteSource = Callable[[Sequence[str], Deadline], dict[str, Quote]]
-SpecSource = Callable[[str, date], Spec | None]
+SpecSource = Callable[[str, datetime], Listed | None]
+"""The option that is listed under a ticker at a moment. May raise a ServiceError."""
 PriceOverride = Callable[[str, datetime], Decimal | None]
 Found = TypeVar("Found")
 
@@ -48,8 +49,15 @@ class _StoppedError(Exception):
         self.outcome = outcome
 
 
+def _model_spec(ticker: str, now: datetime) -> Listed | None:
+    return find_spec(ticker, ist_day(now))
+
+
 class PaperBroker:
-    """Implements service.ports.Broker. `account` separates paper accounts within one database."""
+    """Implements service.ports.Broker. `account` separates paper accounts within one database.
+
+    `ready` says why the given source of quotes could not be asked right now.
+    """
 
     name = "paper"
 
@@ -61,20 +69,21 @@ class PaperBroker:
         *,
         seed: int = 1,
         quotes: QuoteSource | None = None,
-        specs: SpecSource = find_spec,
+        specs: SpecSource = _model_spec,
+        ready: Callable[[], str | None] = lambda: None,
         price_override: PriceOverride | None = None,
         depth: int = DEPTH,
     ) -> None:
         self.database, self.clock, self.account, self.depth = database, clock, account, depth
         self.seed, self.specs = seed, specs
-        self._source, self._override = quotes, price_override
+        self._source, self._override, self._ready = quotes, price_override, ready
 
     @contextmanager
     def exchange(self, deadline: Deadline) -> Iterator[PaperExchanger]:
         yield PaperExchanger(self, deadline)
 
     def ready(self) -> str | None:
-        return None
+        return self._ready()
 
     def quotes(self, tickers: Iterable[str], now: datetime, deadline: Deadline) -> dict[str, Quote]:
         """One Quote per ticker that has one; an override goes before model and source."""
@@ -93,7 +102,11 @@ class PaperBroker:
         return found
 
     def settle(self, position: PaperPosition) -> Decimal:
-        """The last value of an expired contract; by the model's spot whatever the source of quotes is."""
+        """The last value of an expired contract by the model. A real quote ends with its contract, and no value
+        is made up beside real ones: the position leaves at its average price, without gain or loss.
+        """
+        if self._source is not None:
+            return position.average
         spec = find_spec(position.ticker, ist_day(aware(position.ends)))
         return Decimal(0) if spec is None else settlement(self.seed, spec)
 
@@ -125,7 +138,10 @@ class PaperExchanger:
 
     def place(self, ticket: Ticket, before_send: BeforeSend) -> Outcome:
         now = self._broker.clock.now()
-        spec = self._broker.specs(ticket.ticker, ist_day(now))
+        try:
+            spec = self._broker.specs(ticket.ticker, now)
+        except ServiceError as error:
+            return NotSent("paper_unavailable", f"the paper exchange could not look the contract up: {error}")
         why = refusal(ticket, spec, now)
 
         def take(_: Connection, book: Book, market: engine.Market) -> Outcome:
@@ -134,7 +150,7 @@ class PaperExchanger:
             order = engine.place(book, ticket, spec, market)
             return Accepted(order.id, "Successfully placed order")
 
-        return self._change(take, before_send, [ticket.ticker])
+        return self._change(take, before_send, [ticket.ticker] if why is None else [])
 
     def cancel(self, broker_order_id: str) -> Outcome:
         def stop(connection: Connection, book: Book, market: engine.Market) -> Outcome:
@@ -167,10 +183,11 @@ class PaperExchanger:
 
     def _watched(self) -> dict[str, Quote]:
         """Quotes of everything whose price may change something, and of all that is open."""
+        now = self._broker.clock.now()
         with self._database.read(self._deadline) as connection:
             book = sql.load_book(connection, self._account)
-        wanted = book.watched() | {p.ticker for p in book.positions.values() if p.net}
-        return self._broker.quotes(sorted(wanted), self._broker.clock.now(), self._deadline)
+        wanted = book.watched(now) | {p.ticker for p in book.held(now)}
+        return self._broker.quotes(sorted(wanted), now, self._deadline)
 
     def _look(self, show: Callable[[Connection, Book], Found]) -> Found:
         """Move the book on, then show it; it is only written when something has changed."""
@@ -178,7 +195,8 @@ class PaperExchanger:
             with self._database.read(self._deadline) as connection:
                 book = sql.load_book(connection, self._account)
                 shown = show(connection, book)
-            quotes = self._broker.quotes(sorted(book.watched()), self._broker.clock.now(), self._deadline)
+            now = self._broker.clock.now()
+            quotes = self._broker.quotes(sorted(book.watched(now)), now, self._deadline)
             engine.advance(book, self._market(quotes), self._broker.settle)
             if not book.has_changed:
                 return shown
@@ -187,6 +205,8 @@ class PaperExchanger:
                 engine.advance(book, self._market(quotes), self._broker.settle)
                 sql.save_book(connection, book)
                 return show(connection, book)
+        except BrokerReadFailed:
+            raise
         except (SQLAlchemyError, ServiceError) as error:
             raise BrokerReadFailed(f"the paper exchange's database did not answer: {error}") from error
 
@@ -216,5 +236,6 @@ class PaperExchanger:
         except (SQLAlchemyError, ServiceError) as error:
             if sent:
                 return Unknown(f"the commit was not confirmed: {error}")
-            return NotSent("paper_unavailable", f"the paper exchange's database did not answer: {error}")
+            what = "quotes" if isinstance(error, BrokerReadFailed) else "database"
+            return NotSent("paper_unavailable", f"the paper exchange's {what} did not answer: {error}")
         return outcome

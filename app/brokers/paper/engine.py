@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from app.brokers.paper.book import Book, PaperOrder, PaperPosition, PaperTrade, day_of, stamp
-from app.brokers.paper.master import TICK, Spec
+from app.brokers.paper.master import TICK
 from app.brokers.paper.pricing import to_tick
-from app.brokers.paper.rules import protected_price
+from app.brokers.paper.rules import Listed, protected_price
 from app.domain.alert import Product
 from app.domain.order import OrderKind, Side, Ticket
 from app.domain.outcome import Refused
@@ -36,7 +36,7 @@ class Market:
     depth: int
 
 
-def place(book: Book, ticket: Ticket, spec: Spec, market: Market) -> PaperOrder:
+def place(book: Book, ticket: Ticket, spec: Listed, market: Market) -> PaperOrder:
     """Take a validated order: it is rejected for want of money (status 5), filled, or rests."""
     seq = book.next_seq()
     order = PaperOrder(

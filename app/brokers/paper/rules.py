@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from decimal import Decimal
+from typing import Protocol
 
-from app.brokers.paper.master import TICK, Spec
+from app.brokers.paper.master import TICK
 from app.brokers.paper.pricing import to_tick
 from app.domain.alert import Product
 from app.domain.order import OrderKind, Side, Ticket
@@ -16,7 +17,22 @@ CHEAP_MARGIN, MIDDLE_SHARE, USUAL_SHARE = Decimal("1.5"), Decimal("0.15"), Decim
 TAG = re.compile(r"[A-Za-z0-9]{1,20}")
 
 
-def refusal(ticket: Ticket, spec: Spec | None, now: datetime) -> str | None:
+class Listed(Protocol):
+    """What the exchange must know of a listed option: a model's Spec and a real Contract both say it."""
+
+    @property
+    def strike(self) -> Decimal: ...
+    @property
+    def session_end(self) -> datetime: ...
+    @property
+    def lot(self) -> int: ...
+    @property
+    def freeze(self) -> int | None: ...
+    @property
+    def tick(self) -> Decimal: ...
+
+
+def refusal(ticket: Ticket, spec: Listed | None, now: datetime) -> str | None:
     """Why an order is not even taken (Fyers' code -50), or None."""
     if spec is None or spec.session_end <= now:
         return "The input symbol is invalid."
