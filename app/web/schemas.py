@@ -76,18 +76,6 @@ class AlertBody(BaseModel):
         None, description="TradingView's ticker, to notice a delayed feed", max_length=MAX_TEXT
     )
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_placeholder(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, str) and (found := _PLACEHOLDER.search(value)):
-            raise ValueError(
-                f"the placeholder {found.group()[:MAX_TEXT]} was not filled in: strategy placeholders work in "
-                "strategy alerts only"
-            )
-        if value == "" and info.field_name not in ("symbol", "token"):
-            return None
-        return value
-
     @field_validator("symbol", mode="before")
     @classmethod
     def _symbol(cls, value: object) -> object:
@@ -147,6 +135,11 @@ class AlertBody(BaseModel):
             return ""
         return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
 
+    @field_validator("ticker", mode="before")
+    @classmethod
+    def _ticker(cls, value: object) -> object:
+        return value[:MAX_TEXT] if isinstance(value, str) else None
+
     @field_validator("idempotency_key", mode="before")
     @classmethod
     def _key(cls, value: object) -> object:
@@ -157,6 +150,19 @@ class AlertBody(BaseModel):
     def _aware(cls, value: datetime | None) -> datetime | None:
         if value is not None and value.tzinfo is None:
             raise ValueError("expected a time with its zone, as {{timenow}} writes it")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_placeholder(cls, value: object, info: ValidationInfo) -> object:
+        """Stands last, because the validator that stands last runs first: its message is the one that helps."""
+        if isinstance(value, str) and (found := _PLACEHOLDER.search(value)):
+            raise ValueError(
+                f"the placeholder {found.group()[:MAX_TEXT]} was not filled in: strategy placeholders work in "
+                "strategy alerts only"
+            )
+        if value == "" and info.field_name not in ("symbol", "token"):
+            return None
         return value
 
     @model_validator(mode="after")

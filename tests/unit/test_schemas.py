@@ -115,3 +115,22 @@ def test_token_plays_no_part_in_the_key() -> None:
 def test_a_field_in_two_spellings_is_refused() -> None:
     with pytest.raises(InvalidAlert, match="twice"):
         alert(QTY=130)
+
+
+@pytest.mark.parametrize(
+    "field", ["symbol", "strikeprice", "optionType", "expiry", "action", "qty", "strategy"]
+)
+def test_a_placeholder_is_named_whatever_the_field(field: str) -> None:
+    body = {
+        "symbol": "NIFTY",
+        "strikeprice": 24500,
+        "optionType": "CE",
+        "expiry": "WEEKLY",
+        "action": "BUY",
+        "qty": 65,
+        field: "{{strategy.order.action}}",
+    }
+    with pytest.raises(InvalidAlert) as caught:
+        to_alert(body, "default", datetime(2026, 11, 24, tzinfo=UTC), None, Product.INTRADAY)
+    assert [e.field for e in caught.value.errors] == [field]
+    assert "placeholder" in caught.value.errors[0].message
