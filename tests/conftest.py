@@ -8,8 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from app.store.migrate import upgrade
+
+# Building the tables of all characters takes seconds on a cold or busy machine; no test here is about speed.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
 
 _numbers = itertools.count(1)
 

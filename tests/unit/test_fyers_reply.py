@@ -56,7 +56,7 @@ def test_a_reply_keeps_what_came() -> None:
         client.close()
     assert before < reply.written_at < monotonic()
     assert reply.json_or_none() == {"lp": Decimal("101.05"), "n": "\u20b9"}
-    assert "101" not in repr(reply)
+    assert "lp" not in repr(reply)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b'{"a":NaN}', b"\xff\xfe\xfd", b"[" * 100_000])
