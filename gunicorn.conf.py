@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.settings import load
-from app.start import announce, prepare
+from app.start import announce, follow_in_background, prepare
 
 _settings = load()
 
@@ -34,6 +34,10 @@ def on_starting(server: Any) -> None:
     if _settings.is_sqlite and asked > 1:
         raise SystemExit(f"expected 1 worker on SQLite, was {asked}: use Postgres for more")
     prepare(_settings)
+
+
+def post_worker_init(worker: Any) -> None:
+    follow_in_background(worker.wsgi.extensions["ports"])
 
 
 def when_ready(server: Any) -> None:  # noqa: ARG001 - gunicorn's signature

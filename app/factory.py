@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     app.register_blueprint(ops.blueprint(ports))
     app.register_blueprint(openapi.blueprint())
     errors.register(app)
+    app.extensions["ports"] = ports
     _bookkeeping(app, ports)
     return app
 
