@@ -140,6 +140,8 @@ class Order:
     answer_by: datetime | None = None
     """Aware UTC: after it a SENDING row has lost its sender and belongs to reconciliation."""
     sent_at: datetime | None = None
+    filled_at: datetime | None = None
+    """When we first knew of a fill: the protection watch counts from it."""
     request_id: str = ""
     created_at: datetime | None = None
     updated_at: datetime | None = None

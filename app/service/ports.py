@@ -5,10 +5,11 @@ Units: quantities in contracts, prices in rupees (`Decimal`), times aware UTC, `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Protocol
 
 from app.domain.alert import AlertKey, Exchange, ExpiryRule, OptionType, Product
@@ -21,6 +22,7 @@ from app.service.records import (
     AuditEvent,
     BookOrder,
     Cap,
+    Evidence,
     Holding,
     Known,
     MasterAge,
@@ -31,7 +33,12 @@ from app.service.records import (
     Quote,
     Refusal,
     Resolved,
+    StateChange,
+    Stranger,
+    Trade,
 )
+
+WHOLE = Fraction(1)
 
 
 class Exchanger(Protocol):
@@ -52,6 +59,9 @@ class Exchanger(Protocol):
 
     def positions(self) -> tuple[Position, ...]:
         """All net positions, closed ones (net 0) too."""
+
+    def trades(self) -> tuple[Trade, ...]:
+        """The whole trade book of today, all platforms', in the order of the fills."""
 
     def place(self, ticket: Ticket, before_send: Callable[[], NotSent | None]) -> Outcome: ...
 
@@ -106,6 +116,15 @@ class Transaction(Protocol):
     def trading_state(self, scope: Scope) -> TradingState:
         """HALTED when there is no readable row."""
 
+    def state_change(self, scope: Scope) -> StateChange:
+        """The trading state with who, when and why. HALTED when there is no readable row."""
+
+    def set_trading_state(self, scope: Scope, state: TradingState, by: str, reason: str) -> bool:
+        """Set it and append to its history, in this transaction. False: it was that already (nothing is written)."""
+
+    def state_history(self, scope: Scope, limit: int) -> tuple[StateChange, ...]:
+        """Newest first."""
+
     def find_key(self, scope: Scope, client: str, key: AlertKey) -> Known | None:
         """The unexpired key's order, its row locked for this transaction; None when free or expired."""
 
@@ -115,8 +134,14 @@ class Transaction(Protocol):
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         """Add to every cap or to none (in a savepoint). A Denial names the cap and what would be allowed."""
 
-    def release(self, scope: Scope, order_id: str) -> None:
-        """Give back what `order_id` has reserved and is returnable; once, whoever asks how often."""
+    def release(self, scope: Scope, order_id: str, *, unfilled: Fraction = WHOLE) -> None:
+        """Give back that part of what `order_id` has reserved and is returnable; once, whoever asks how often.
+
+        A part is rounded down: a cap may stay counted too high by less than one, never too low.
+        """
+
+    def reserve_again(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> None:
+        """For an adopted order: count `caps`, and again what it had given back, above the limits if need be."""
 
     def insert_order(self, order: Order, event: AuditEvent) -> None: ...
 
@@ -135,8 +160,47 @@ class Transaction(Protocol):
     def record(self, order: Order, event: AuditEvent, change: Moved | None = None) -> Order:
         """An event and perhaps changed fields without a change of state, under the row's lock."""
 
-    def holdings(self, scope: Scope, client: str | None) -> tuple[Holding, ...]:
-        """Own net by our rows, per client, contract and product, zero ones left out. None: all clients."""
+    def find_tag(self, scope: Scope, tag: str) -> Order | None:
+        """The order with this tag, compared without case."""
+
+    def known_at_broker(self, scope: Scope, broker_order_ids: Collection[str]) -> frozenset[str]:
+        """Which of these ids belong to rows of ours."""
+
+    def orders_on(
+        self, scope: Scope, ist_date: date, statuses: Collection[Status] | None = None
+    ) -> tuple[Order, ...]:
+        """The orders whose latest attempt was on an IST date, oldest first. None: whatever their state."""
+
+    def orders_before(self, scope: Scope, ist_date: date, statuses: Collection[Status]) -> tuple[Order, ...]:
+        """The same for all earlier dates."""
+
+    def note_absence(self, order: Order) -> Evidence:
+        """One more fresh reading without this order (id and attempt), at this transaction's time."""
+
+    def add_stranger(self, scope: Scope, stranger: Stranger) -> bool:
+        """False: it is known already."""
+
+    def strangers(self, scope: Scope, *, acknowledged: bool | None = None) -> tuple[Stranger, ...]: ...
+
+    def acknowledge_strangers(self, scope: Scope, by: str) -> int:
+        """A person has looked. Returns how many were open."""
+
+    def record_pass(self, scope: Scope, began_at: datetime) -> None:
+        """A whole reconcile pass has succeeded that began then (database clock); the latest beginning is kept."""
+
+    def last_pass(self, scope: Scope) -> datetime | None:
+        """When the latest successful reconcile pass of any instance began."""
+
+    def purge_keys(self, scope: Scope, expired_before: datetime, limit: int) -> int:
+        """Delete that many expired keys at most; returns how many."""
+
+    def holdings(
+        self, scope: Scope, client: str | None, *, before: date | None = None
+    ) -> tuple[Holding, ...]:
+        """Own net by our rows, per client, contract and product, zero ones left out. None: all clients.
+
+        `before`: only fills and adjustments of earlier IST dates.
+        """
 
     def open_orders(
         self,

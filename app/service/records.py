@@ -12,7 +12,8 @@ from decimal import Decimal
 from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.contract import Contract
-from app.domain.order import Order, Side
+from app.domain.order import Order, Protection, Side
+from app.domain.risk import TradingState
 from app.domain.status import Status
 
 
@@ -53,6 +54,23 @@ class BookOrder:
     @property
     def is_working(self) -> bool:
         return self.status in (BookStatus.TRANSIT, BookStatus.PENDING)
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One row of the broker's trade book of today: a fill, whoever's order it belongs to."""
+
+    id: str
+    """The broker's number of the fill."""
+    broker_order_id: str
+    ticker: str
+    product: str
+    side: Side
+    quantity: int
+    price: Decimal | None
+    at: datetime
+    """Aware UTC, to the second."""
+    tag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +158,11 @@ class Moved:
     stop_loss: Decimal | None = None
     take_profit: Decimal | None = None
     sent_at: datetime | None = None
+    filled_at: datetime | None = None
+    protection: Protection | None = None
+    fence: str | None = None
+    client: str | None = None
+    """Only for an adopted order, whose sender is known once its alert comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +174,40 @@ class Holding:
     product: Product
     net_quantity: int
     """Signed: filled entries and exits plus adjustments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Fresh readings of the book in which an order in doubt was absent (design section 4, NOT_PLACED)."""
+
+    reads: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A row of today's book that came by the API and fits no order of ours: a person has to look at it."""
+
+    broker_order_id: str
+    ticker: str
+    side: Side
+    quantity: int
+    product: str
+    tag: str | None
+    placed_at: datetime
+    seen_at: datetime
+    acknowledged_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """The trading state, and who set it, when and why."""
+
+    state: TradingState
+    by: str
+    reason: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
