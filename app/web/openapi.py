@@ -1,46 +1,156 @@
-"""/openapi.json: OpenAPI 3.1 from the pydantic models and this table of routes."""
+"""/openapi.json: OpenAPI 3.1 from the pydantic models and this table of routes.
+
+A test sends every documented answer of every route, so the table holds what a route can give and nothing else.
+405 stands nowhere, because only a method that is not documented gets it; 500 never, because none is meant to come.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from flask import Blueprint, Response, jsonify
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.web.schemas import AlertBody, OrderAnswer, Problem
+from app.domain.alert import Exchange, OptionType
+from app.domain.status import Status
+from app.web import answer_schemas as a
+from app.web.errors import TITLES
+from app.web.schemas import MAX_KEY, AlertBody
 
 REF = "#/components/schemas/{model}"
-ALERT_ANSWERS = (200, 202, 400, 401, 403, 409, 413, 422, 503)
-QUERY = {
-    "/api/v1/orders": ("from", "to", "status", "symbol", "strategy", "cursor", "limit"),
-    "/api/v1/contracts": ("symbol", "strike", "type", "expiry", "exchange"),
-    "/api/v1/refused": ("limit",),
+ABOUT = (
+    "Names and enum values of an alert are matched without regard to case, and numbers may come as texts. "
+    "Whatever goes wrong is answered as problem details, also 404 for another path and 405 for another method."
+)
+GOOD = {
+    200: "Done; for an alert: the broker has accepted it, which is not a fill",
+    202: "Outcome not known yet, or an exit that waits for one; a repeat is harmless",
 }
-ROUTES: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
-    ("post", "/webhook", "An alert, its token in the body", ALERT_ANSWERS),
-    ("post", "/api/v1/orders", "A manual order, bearer token", ALERT_ANSWERS),
-    ("get", "/api/v1/orders", "Orders, newest first", (200, 400, 401, 503)),
-    ("get", "/api/v1/orders/{order_id}", "One order with its timeline", (200, 401, 404, 503)),
-    ("get", "/api/v1/contracts", "Which contract would be chosen, and why", (200, 400, 401, 404, 503)),
-    ("post", "/api/v1/check", "What would become of an alert; sends nothing", (200, 400, 401, 413, 503)),
-    ("get", "/api/v1/refused", "Alerts refused before an order existed", (200, 400, 401, 403, 503)),
-    ("get", "/healthz", "Whether the process lives", (200,)),
-    ("get", "/readyz", "Whether this instance should get traffic", (200, 503)),
-    ("get", "/readyz/orders", "Whether an entry could be placed now", (200, 503)),
+HEADERS = {401: "WWW-Authenticate", 409: "Retry-After", 429: "Retry-After", 503: "Retry-After"}
+
+Parameters = tuple[dict[str, Any], ...]
+
+
+def _query(name: str, *, required: bool = False, **schema: object) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "schema": {"type": "string", **schema}}
+
+
+LIMIT = _query("limit", type="integer", minimum=1, maximum=200, default=50)
+KEY: Parameters = (
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "stronger than the body's idempotency_key; belongs to its IST date",
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
+    },
+)
+ORDER_ID: Parameters = ({"name": "order_id", "in": "path", "required": True, "schema": {"type": "string"}},)
+FILTERS: Parameters = (
+    _query("from", format="date", description="IST date"),
+    _query("to", format="date", description="IST date"),
+    _query("status", enum=list(Status)),
+    _query("symbol", description="the underlying"),
+    _query("strategy"),
+    _query("cursor", description="next_cursor of the page before"),
+    LIMIT,
+)
+CONTRACT: Parameters = (
+    _query("symbol", required=True, description="the underlying"),
+    _query("strike", required=True, type="number", exclusiveMinimum=0),
+    _query("type", required=True, enum=list(OptionType)),
+    _query("expiry", default="WEEKLY", description="a rule or an ISO date"),
+    _query("exchange", enum=list(Exchange)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`good`: the answer's shape per status; None: any object. `refusals`: statuses with problem details."""
+
+    method: str
+    path: str
+    summary: str
+    good: dict[int, type[BaseModel] | None]
+    refusals: tuple[int, ...] = ()
+    parameters: Parameters = ()
+
+    @property
+    def takes_alert(self) -> bool:
+        return self.method == "post"
+
+
+PLACED: dict[int, type[BaseModel] | None] = {200: a.OrderAnswer, 202: a.OrderAnswer}
+READY: dict[int, type[BaseModel] | None] = {200: a.Readiness, 503: a.Readiness}
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "post",
+        "/webhook",
+        "An alert, its token in the body",
+        PLACED,
+        (400, 401, 403, 409, 413, 422, 503),
+        KEY,
+    ),
+    Route(
+        "post",
+        "/api/v1/orders",
+        "A manual order, bearer token",
+        PLACED,
+        (400, 401, 409, 413, 422, 503),
+        KEY,
+    ),
+    Route("get", "/api/v1/orders", "Orders, newest first", {200: a.OrderList}, (400, 401, 503), FILTERS),
+    Route(
+        "get",
+        "/api/v1/orders/{order_id}",
+        "One order with its timeline",
+        {200: a.OrderTimeline},
+        (401, 404, 503),
+        ORDER_ID,
+    ),
+    Route(
+        "get",
+        "/api/v1/contracts",
+        "Which contract would be chosen, and why",
+        {200: a.ContractView},
+        (400, 401, 404, 503),
+        CONTRACT,
+    ),
+    Route(
+        "post",
+        "/api/v1/check",
+        "What would become of an alert; sends nothing",
+        {200: a.CheckAnswer},
+        (400, 401, 413, 503),
+    ),
+    Route(
+        "get",
+        "/api/v1/refused",
+        "Alerts refused before an order existed; admin token",
+        {200: a.RefusalList},
+        (400, 401, 403, 503),
+        (LIMIT,),
+    ),
+    Route("get", "/healthz", "Whether the process lives", {200: a.Health}),
+    Route("get", "/readyz", "Whether this instance should get traffic", READY),
+    Route("get", "/readyz/orders", "Whether an entry could be placed now", READY),
+    Route("get", "/openapi.json", "This document", {200: None}),
 )
 
 
 def document() -> dict[str, Any]:
-    _, schemas = models_json_schema(
-        [(AlertBody, "validation"), (OrderAnswer, "serialization"), (Problem, "serialization")],
-        ref_template=REF,
-    )
+    good = {model for route in ROUTES for model in route.good.values() if model is not None}
+    models: list[type[BaseModel]] = sorted({*good, a.Problem, AlertBody}, key=lambda model: model.__name__)
+    wanted: list[tuple[type[BaseModel], Literal["validation"]]] = [(m, "validation") for m in models]
+    # Not for "serialization": there a field with a default counts as always present.
+    _, schemas = models_json_schema(wanted, ref_template=REF)  # type: ignore[arg-type] # the list is invariant
     paths: dict[str, dict[str, Any]] = {}
-    for method, path, summary, answers in ROUTES:
-        paths.setdefault(path, {})[method] = _operation(method, path, summary, answers)
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method] = _operation(route)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "TradingView alerts to Fyers option orders", "version": "1"},
+        "info": {"title": "TradingView alerts to Fyers option orders", "version": "1", "description": ABOUT},
         "paths": paths,
         "components": {
             "schemas": schemas["$defs"],
@@ -49,35 +159,34 @@ def document() -> dict[str, Any]:
     }
 
 
-def _operation(method: str, path: str, summary: str, answers: tuple[int, ...]) -> dict[str, Any]:
+def _operation(route: Route) -> dict[str, Any]:
+    answers = {status: _answer(status, "application/json", model) for status, model in route.good.items()}
+    answers |= {status: _problem(status) for status in route.refusals}
     operation: dict[str, Any] = {
-        "summary": summary,
-        "responses": {str(a): _answer(method, path, a) for a in answers},
+        "summary": route.summary,
+        "responses": {str(status): answers[status] for status in sorted(answers)},
     }
-    if path.startswith("/api"):
+    if route.path.startswith("/api"):
         operation["security"] = [{"bearer": []}]
-    if method == "post":
+    if route.takes_alert:
         schema = {"$ref": REF.format(model="AlertBody")}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    names = QUERY.get(path, ()) if method == "get" else ()
-    parameters: list[dict[str, Any]] = [
-        {"name": n, "in": "query", "schema": {"type": "string"}} for n in names
-    ]
-    if "{order_id}" in path:
-        parameters = [{"name": "order_id", "in": "path", "required": True, "schema": {"type": "string"}}]
-    if parameters:
-        operation["parameters"] = parameters
+    if route.parameters:
+        operation["parameters"] = list(route.parameters)
     return operation
 
 
-def _answer(method: str, path: str, status: int) -> dict[str, Any]:
-    if status >= 400 and not path.startswith("/readyz"):
-        content = {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}}
-    elif method == "post" and path != "/api/v1/check":
-        content = {"application/json": {"schema": {"$ref": REF.format(model="OrderAnswer")}}}
-    else:
-        content = {"application/json": {"schema": {"type": "object"}}}
-    return {"description": str(status), "content": content}
+def _answer(status: int, media_type: str, model: type[BaseModel] | None) -> dict[str, Any]:
+    schema = {"type": "object"} if model is None else {"$ref": REF.format(model=model.__name__)}
+    words = GOOD[status] if status in GOOD else TITLES[status]
+    return {"description": words, "content": {media_type: {"schema": schema}}}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    answer = _answer(status, "application/problem+json", a.Problem)
+    if status in HEADERS:
+        answer["headers"] = {HEADERS[status]: {"required": True, "schema": {"type": "string"}}}
+    return answer
 
 
 def blueprint() -> Blueprint:

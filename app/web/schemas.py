@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import (
     BaseModel,
@@ -255,37 +255,3 @@ def _field_error(error: Any) -> FieldError:  # noqa: ANN401 - pydantic's own sha
     if error["type"] != "value_error":
         message = f"{message}, was {shown(error['input'])}"
     return FieldError(field, message)
-
-
-class Problem(BaseModel):
-    """RFC 9457 problem details."""
-
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    outcome: str
-    request_id: str
-    errors: list[dict[str, str]] = []
-
-
-class OrderAnswer(BaseModel):
-    """The answer to an alert that became an order."""
-
-    status: Literal["accepted", "in_doubt", "exit_pending"]
-    state: str
-    mode: str
-    order_id: str
-    broker_order_id: str | None
-    symbol: str
-    side: str
-    quantity: int
-    product: str
-    ltp: str | None
-    stop_loss: str | None
-    take_profit: str | None
-    protection: str
-    explanation: str
-    warnings: list[str]
-    request_id: str

@@ -1,0 +1,169 @@
+"""The shapes of all answers, for /openapi.json. `answers.py` writes them; a test holds the two together.
+
+Every shape is closed: a field that an answer has and the document does not know fails that test.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.domain.alert import Exchange, OptionType, Product
+from app.domain.order import Mode, Protection, Purpose, Side
+from app.domain.status import Status
+
+Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", description="rupees as text, exact")]
+
+
+class Shape(BaseModel):
+    """A field without a default is always there, be it null."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class FieldProblem(Shape):
+    field: str
+    message: str
+
+
+class Problem(Shape):
+    """RFC 9457 problem details. `code` is stable; `outcome` says what became of the alert."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    outcome: Literal["refused", "unavailable", "denied", "rejected", "not_placed"]
+    request_id: str
+    errors: list[FieldProblem]
+    order_id: str = Field("", description="where an order row exists: denied, rejected, or not sent")
+    mode: Mode | None = Field(None, description="with `order_id` only")
+    warnings: list[str] = Field([], description="with `order_id` only")
+
+
+class OrderView(Shape):
+    """An order as it stands. Times are IST."""
+
+    status: Literal["accepted", "in_doubt", "exit_pending", "denied", "rejected", "not_placed", "unavailable"]
+    state: Status
+    mode: Mode
+    order_id: str
+    broker_order_id: str | None
+    symbol: str = Field(description="the broker's symbol of the contract; empty when none was found")
+    purpose: Purpose
+    side: Side
+    quantity: int = Field(description="contracts")
+    product: Product
+    ltp: Money | None
+    stop_loss: Money | None
+    take_profit: Money | None
+    protection: Protection
+    filled_quantity: int
+    fill_price: Money | None
+    code: str | None
+    reason: str | None
+    client: str
+    strategy: str
+    tag: str
+    attempt: int
+    created_at: datetime | None
+    explanation: str
+    warnings: list[str]
+
+
+class OrderAnswer(OrderView):
+    """The answer to an alert that became an order: accepted (200), in doubt or an exit that waits (202)."""
+
+    status: Literal["accepted", "in_doubt", "exit_pending"]
+    request_id: str
+
+
+class EventView(Shape):
+    sequence: int
+    event: str
+    at: datetime | None
+    state: Status | None
+    detail: dict[str, Any]
+
+
+class OrderTimeline(OrderView):
+    events: list[EventView]
+
+
+class OrderList(Shape):
+    orders: list[OrderView]
+    next_cursor: str | None = Field(description="for the next, older page; null on the last")
+
+
+class ContractView(Shape):
+    symbol: str = Field(description="the broker's symbol of the contract")
+    exchange: Exchange
+    underlying: str
+    underlying_symbol: str | None
+    expiry: date
+    session_end: datetime
+    strike: Money
+    type: OptionType
+    lot: int
+    tick: Money
+    freeze_quantity: int | None
+    master_date: date
+    explanation: str
+
+
+class DenialView(Shape):
+    code: str
+    reason: str
+
+
+class CheckVerdict(Shape):
+    code: str
+    what: str
+    ok: bool
+    reason: str | None
+
+
+class CheckAnswer(Shape):
+    """What would become of the alert. A field that was not reached is null."""
+
+    would_send: bool
+    denial: DenialView | None
+    symbol: str | None
+    explanation: str | None
+    quantity: int | None
+    lots: int | None
+    ltp: Money | None
+    stop_loss: Money | None
+    take_profit: Money | None
+    checks: list[CheckVerdict]
+    warnings: list[str]
+
+
+class RefusalView(Shape):
+    at: datetime
+    address: str
+    client: str | None
+    status: int
+    code: str
+    detail: str
+    body_hash: str
+    fields: dict[str, str]
+    request_id: str
+
+
+class RefusalList(Shape):
+    refused: list[RefusalView]
+
+
+class Health(Shape):
+    status: Literal["ok"]
+
+
+class Readiness(Shape):
+    ready: bool
+    can_place_orders: bool
+    mode: Mode
+    checks: dict[str, str] = Field(description="every check's word: ok, or what is wrong")

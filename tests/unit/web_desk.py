@@ -1,0 +1,81 @@
+"""The whole web layer on a desk of fakes, and requests to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from werkzeug.test import TestResponse
+
+from app.errors import StoreUnavailable
+from app.factory import create_app
+from app.service.records import OrderFilter, OrderPage, Refusal
+from app.settings import Settings
+from app.web.ports import Ports
+from tests.builders import SCOPE
+from tests.fakes import FakeStore
+from tests.service.desk import TradingDesk
+
+TOKEN, ADMIN = "desk-webhook-token", "desk-admin-token"
+ALERT: dict[str, Any] = {
+    "symbol": "NIFTY",
+    "strikeprice": 24500,
+    "optionType": "CE",
+    "expiry": "WEEKLY",
+    "action": "BUY",
+    "lots": 1,
+}
+
+
+class Store(FakeStore):
+    """Down for look-ups too."""
+
+    def list_orders(self, scope: Any, wanted: OrderFilter) -> OrderPage:
+        self._up()
+        return super().list_orders(scope, wanted)
+
+    def list_refusals(self, scope: Any, limit: int) -> tuple[Refusal, ...]:
+        self._up()
+        return super().list_refusals(scope, limit)
+
+    def record_refusal(self, scope: Any, refusal: Refusal) -> None:
+        if self.down:
+            raise StoreUnavailable("the database is down")
+        super().record_refusal(scope, refusal)
+
+
+class WebDesk(TradingDesk):
+    """A service that answers requests; `settings` as in the environment."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        super().__init__()
+        self.store = Store(self.clock, SCOPE)
+        given = {"webhook_secret_token": TOKEN, "admin_token": ADMIN, "instance_dir": directory}
+        self.app = create_app(
+            ports=Ports(
+                settings=Settings.model_validate(given | settings),
+                clock=self.clock,
+                store=self.store,  # type: ignore[arg-type] # as far as these routes ask
+                broker=self.broker,  # type: ignore[arg-type]
+                contracts=self.contracts,
+                scope=SCOPE,
+                tokens=None,  # type: ignore[arg-type]
+                notifier=self.notifier,
+                policy=lambda: self.policy,
+            )
+        )
+        self.client = self.app.test_client()
+
+    def webhook(self, body: bytes | None = None, headers: Any = None, **fields: Any) -> TestResponse:
+        """One alert: raw, or the usual one with some fields changed (`...` takes one out)."""
+        values = {k: v for k, v in {"token": TOKEN, **ALERT, **fields}.items() if v is not ...}
+        raw = json.dumps(values).encode() if body is None else body
+        return self.client.post("/webhook", data=raw, headers=headers)
+
+    def api(self, method: str, path: str, token: str = ADMIN, body: Any = ALERT) -> TestResponse:
+        data = None
+        if method.upper() == "POST":
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {token}"}
+        return self.client.open(path, method=method.upper(), data=data, headers=headers)
