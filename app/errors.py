@@ -10,11 +10,15 @@
     │   ├── NotFound              404
     │   ├── KeyInUse              409  the same alert is being worked on right now
     │   ├── KeyClash              422  the same key came with another body
+    │   ├── LoginRefused          422  the broker refused a code, a PIN or a refresh token
     │   ├── BodyTooLarge          413
     │   └── TooManyRequests       429
     └── Unavailable               503  nothing was sent and a re-send may work; the key is not burnt
         ├── StoreUnavailable           the database did not answer in time
+        │   └── CommitUnknown          the database was lost during COMMIT: nobody knows yet whether it holds
         ├── BrokerReadFailed           a quote, book or position call failed; it never means "empty" or "flat"
+        ├── TokenStoreUnavailable      the stored access token cannot be read or written
+        ├── NotReconciled              no reconcile pass has succeeded since this start
         ├── NoMaster                   no contract index yet
         └── OutOfTime                  the request's budget ended before anything was sent
 
@@ -107,6 +111,12 @@ class KeyClash(AlertRefused):
     code = "key_clash"
 
 
+class LoginRefused(AlertRefused):
+    """The trader must log in anew, or the operator must mend the named setting."""
+
+    code = "login_refused"
+
+
 class BodyTooLarge(AlertRefused):
     """The sender must send less; MAX_CONTENT_LENGTH is the bound."""
 
@@ -133,10 +143,31 @@ class StoreUnavailable(Unavailable):
     code = "store_unavailable"
 
 
+class CommitUnknown(StoreUnavailable):
+    """The operator must look at the database, which was lost during COMMIT: nobody knows yet whether it holds."""
+
+    code = "commit_unknown"
+
+
 class BrokerReadFailed(Unavailable):
     """A quote, order book or position call failed. The operator must act when it lasts."""
 
     code = "broker_unavailable"
+
+
+class TokenStoreUnavailable(Unavailable):
+    """The operator must look at the token store, or log in anew; the code says which (damaged, swapped, key)."""
+
+    code = "token_store_unavailable"
+
+
+class NotReconciled(Unavailable):
+    """Nobody needs to act: since this start no reconcile pass has succeeded, so orders may exist that are not known.
+
+    When it lasts, the operator must look at the broker's connection.
+    """
+
+    code = "not_reconciled"
 
 
 class NoMaster(Unavailable):

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.domain.deadline import Deadline
-from app.errors import StoreUnavailable
+from app.errors import CommitUnknown, StoreUnavailable
 from app.service.ports import Clock
 
 DEFAULT_BOUND_S = 5.0
@@ -131,14 +131,19 @@ class Database:
     def _transaction(self, ends: Deadline, *, write: bool) -> Iterator[Connection]:
         if not self._seats.acquire(timeout=self._left(ends)):
             raise StoreUnavailable("no database connection became free before the deadline")
+        committing = False
         try:
             with self.engine.connect() as connection:
                 self._begin(connection, ends, write=write)
                 yield connection
+                committing = write
                 connection.commit()
+                committing = False
         except (DBAPIError, PoolTimeout, self._driver_error) as error:
-            cause = getattr(error, "orig", None) or error
-            raise StoreUnavailable(f"the database failed: {type(cause).__name__}") from error
+            cause = type(getattr(error, "orig", None) or error).__name__
+            if committing:
+                raise CommitUnknown(f"the database was lost during COMMIT: {cause}") from error
+            raise StoreUnavailable(f"the database failed: {cause}") from error
         finally:
             self._seats.release()
 
@@ -191,6 +196,7 @@ def _postgres(url: str, size: int) -> Engine:
         setting = raw.execute("SHOW synchronous_commit").fetchone()[0]
         raw.rollback()
         if setting == "off":
+            raw.close()
             raise StoreUnavailable(
                 "expected synchronous_commit on, was off: a committed order could be forgotten by a crash"
             )

@@ -14,21 +14,22 @@ from sqlalchemy import delete, insert, or_, select
 
 from app.domain.deadline import Deadline
 from app.domain.order import TAG_PREFIX_LENGTH, Scope
-from app.domain.risk import TradingState
 from app.errors import FieldError, InvalidAlert, StoreUnavailable
 from app.service.ports import Clock
 from app.service.records import AuditEvent, OrderFilter, OrderPage, Refusal
-from app.store import sql_orders
+from app.store import sql_control, sql_orders
 from app.store.engine import Database
 from app.store.migrate import HEAD, at_head
 from app.store.sql_orders import of_scope
 from app.store.sql_rows import order_from, refusal_from
 from app.store.sql_transaction import SqlTransaction, upsert
-from app.store.tables import deployment, locks, orders, refusals, trading_state
+from app.store.tables import deployment, locks, orders, refusals
 
 MAX_PAGE = 200
 MAX_REFUSALS = 1000
 """Per (mode, account): a flood of refused requests must not fill the disk."""
+ONE_TRY_S = 0.25
+"""What a single try for a lease may take of the database's time."""
 LOCK_POLL_S = 0.02
 """Two steps of a hundred a second are nothing to the database and little to an exit."""
 
@@ -52,8 +53,10 @@ class SqlStore:
             yield SqlTransaction(connection, self.database.now(connection), writing=False)
 
     def take_lock(self, name: str, owner: str, ttl: timedelta, deadline: Deadline) -> bool:
+        # One try even when the deadline has passed: whoever must not wait may still ask.
+        ends = Deadline(max(deadline.at, self._clock.monotonic() + ONE_TRY_S))
         while True:
-            with self.database.write(deadline) as connection:
+            with self.database.write(ends) as connection:
                 now = self.database.now(connection)
                 lease = upsert(connection)(locks).values(name=name, owner=owner, expires_at=now + ttl)
                 lease = lease.on_conflict_do_update(
@@ -64,20 +67,15 @@ class SqlStore:
                 taken = connection.execute(lease.returning(locks.c.name)).one_or_none() is not None
             if taken:
                 return True
-            self._pause(min(LOCK_POLL_S, deadline.left(self._clock.monotonic())))
+            left = deadline.left(self._clock.monotonic())
+            if left > 0:
+                self._pause(min(LOCK_POLL_S, left))
             if deadline.passed(self._clock.monotonic()):
                 return False
 
     def ensure_scope(self, scope: Scope) -> None:
         with self.database.write() as connection:
-            born = upsert(connection)(trading_state).values(
-                mode=scope.mode.value,
-                account=scope.account,
-                state=TradingState.ACTIVE.value,
-                reason="first start",
-                changed_at=self.database.now(connection),
-            )
-            connection.execute(born.on_conflict_do_nothing())
+            sql_control.ensure_scope(connection, scope, self.database.now(connection))
 
     def tag_prefix(self, configured: str | None) -> str:
         """Raises ValueError when the configured prefix is malformed or not the one this database has."""

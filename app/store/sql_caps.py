@@ -1,56 +1,77 @@
-"""Counters with limits. A counter is always the sum of its reservations that are not released."""
+# ruff: noqa: S608 - the statements are put together from constants of this file
+"""Counters with limits. A counter is always the sum of what its reservations still count: amount less returned."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from fractions import Fraction
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, text
 
 from app.domain.order import Scope
 from app.domain.risk import Denial
 from app.service.records import Cap
-from app.store.sql_orders import of_scope
-from app.store.tables import cap_reservations, caps
+from app.store.column_types import UtcTime
 
-_ADD = text(
+_OF_ORDER = "WHERE mode = :mode AND account = :account AND order_id = :order_id"
+_OF_CAP = 'WHERE mode = :mode AND account = :account AND name = :name AND "window" = :window'
+
+_RESERVED = 'SELECT name, "window", amount, returned, released_at IS NULL FROM cap_reservations ' + _OF_ORDER
+_HELD = text(_RESERVED)
+_HELD_LOCKED = text(_RESERVED + " FOR UPDATE")
+_USED = text("SELECT used FROM caps " + _OF_CAP)
+_COUNT = (
     'INSERT INTO caps (mode, account, name, "window", used) VALUES (:mode, :account, :name, :window, :amount) '
-    'ON CONFLICT (mode, account, name, "window") DO UPDATE SET used = caps.used + excluded.used '
-    "WHERE caps.used + excluded.used <= :limit"
+    'ON CONFLICT (mode, account, name, "window") DO UPDATE SET used = caps.used + excluded.used'
 )
+_ADD = text(_COUNT + " WHERE caps.used + excluded.used <= :limit")
+_ADD_ANYWAY = text(_COUNT)
 _RESERVE = text(
     "INSERT INTO cap_reservations "
-    '(mode, account, order_id, name, "window", amount, returnable, released_at) '
-    "VALUES (:mode, :account, :order_id, :name, :window, :amount, :returnable, NULL) "
+    '(mode, account, order_id, name, "window", amount, returnable, returned, released_at) '
+    "VALUES (:mode, :account, :order_id, :name, :window, :whole, :returnable, 0, NULL) "
     'ON CONFLICT (mode, account, order_id, name, "window") DO UPDATE '
-    "SET amount = excluded.amount, returnable = excluded.returnable, released_at = NULL"
+    "SET amount = excluded.amount, returnable = excluded.returnable, returned = 0, released_at = NULL"
 )
+_TAKE_BACK = text(
+    "UPDATE cap_reservations SET returned = 0, released_at = NULL "
+    + _OF_ORDER
+    + ' AND name = :name AND "window" = :window'
+)
+_GIVE = text(
+    "UPDATE cap_reservations SET released_at = :now, returned = amount * :part / :whole "
+    + _OF_ORDER
+    + ' AND returnable AND released_at IS NULL RETURNING name, "window", returned'
+).bindparams(bindparam("now", type_=UtcTime))
+_LOWER = text("UPDATE caps SET used = used - :amount " + _OF_CAP)
+
+
+def _by_name(caps: Sequence[Cap]) -> list[Cap]:
+    """One order of names for everybody: two transactions never wait for each other's counter."""
+    return sorted(caps, key=lambda c: (c.name, c.window))
 
 
 def reserve(connection: Connection, scope: Scope, order_id: str, wanted: Sequence[Cap]) -> Denial | None:
     """All or none. What the order has reserved already and not given back is not counted again."""
-    r = cap_reservations.c
-    have = select(r.name, r.window).where(
-        of_scope(cap_reservations, scope), r.order_id == order_id, r.released_at.is_(None)
-    )
-    held = {(row[0], row[1]) for row in connection.execute(have)} if wanted else set()
+    if not wanted:
+        return None
+    keys = {"mode": scope.mode.value, "account": scope.account, "order_id": order_id}
+    rows = connection.execute(_HELD, keys).all()
+    held = {(name, window) for name, window, _, _, whole in rows if whole}
+    left = {(name, window): amount - returned for name, window, amount, returned, _ in rows}
     missing = [cap for cap in wanted if (cap.name, cap.window) not in held]
     if not missing:
         return None
-    keys = {"mode": scope.mode.value, "account": scope.account}
     savepoint = connection.begin_nested()
-    # One order of names for everybody: two transactions never wait for each other's counter.
-    for cap in sorted(missing, key=lambda c: (c.name, c.window)):
-        values = keys | {"name": cap.name, "window": cap.window, "amount": cap.amount, "limit": cap.limit}
-        if cap.amount > cap.limit or connection.execute(_ADD, values).rowcount != 1:
+    for cap in _by_name(missing):
+        more = cap.amount - left.get((cap.name, cap.window), 0)
+        values = keys | {"name": cap.name, "window": cap.window, "amount": more, "whole": cap.amount}
+        fits = cap.amount <= cap.limit
+        if not fits or connection.execute(_ADD, values | {"limit": cap.limit}).rowcount != 1:
             savepoint.rollback()
-            used = connection.execute(
-                select(caps.c.used).where(
-                    of_scope(caps, scope), caps.c.name == cap.name, caps.c.window == cap.window
-                )
-            ).scalar()
-            return _denial(cap, used or 0)
-        connection.execute(_RESERVE, values | {"order_id": order_id, "returnable": cap.returnable})
+            return _denial(cap, connection.execute(_USED, values).scalar() or 0)
+        connection.execute(_RESERVE, values | {"returnable": cap.returnable})
     savepoint.commit()
     return None
 
@@ -63,24 +84,30 @@ def _denial(cap: Cap, used: int) -> Denial:
     )
 
 
-def release(connection: Connection, scope: Scope, order_id: str, now: datetime) -> None:
+def release(connection: Connection, scope: Scope, order_id: str, unfilled: Fraction, now: datetime) -> None:
     """The conditional UPDATE picks what is still reserved, so that a second call finds nothing."""
-    r = cap_reservations.c
-    given = connection.execute(
-        update(cap_reservations)
-        .where(
-            of_scope(cap_reservations, scope),
-            r.order_id == order_id,
-            r.returnable.is_(True),
-            r.released_at.is_(None),
-        )
-        .values(released_at=now)
-        .returning(r.name, r.window, r.amount)
-    ).all()
-    lower = (
-        update(caps)
-        .where(of_scope(caps, scope), caps.c.name == bindparam("n"), caps.c.window == bindparam("w"))
-        .values(used=caps.c.used - bindparam("a"))
-    )
+    if not 0 <= unfilled <= 1:
+        raise ValueError(f"expected a part between 0 and 1, was {unfilled}")
+    keys = {"mode": scope.mode.value, "account": scope.account, "order_id": order_id}
+    part = {"part": unfilled.numerator, "whole": unfilled.denominator, "now": now}
+    given = connection.execute(_GIVE, keys | part).all()
     for name, window, amount in sorted(given):
-        connection.execute(lower, {"n": name, "w": window, "a": amount})
+        connection.execute(_LOWER, keys | {"name": name, "window": window, "amount": amount})
+
+
+def reserve_again(connection: Connection, scope: Scope, order_id: str, wanted: Sequence[Cap]) -> None:
+    """What was given back counts again, and of `wanted` what the order has no reservation for."""
+    keys = {"mode": scope.mode.value, "account": scope.account, "order_id": order_id}
+    held = _HELD if connection.dialect.name == "sqlite" else _HELD_LOCKED
+    rows = {(row[0], row[1]): row for row in connection.execute(held, keys)}
+    more = {place: row[3] for place, row in rows.items() if row[3]}
+    new = {(cap.name, cap.window): cap for cap in wanted if (cap.name, cap.window) not in rows}
+    for name, window in sorted({*more, *new}):
+        values = keys | {"name": name, "window": window}
+        cap = new.get((name, window))
+        if cap is None:
+            connection.execute(_TAKE_BACK, values)
+            connection.execute(_ADD_ANYWAY, values | {"amount": more[name, window]})
+        else:
+            connection.execute(_RESERVE, values | {"whole": cap.amount, "returnable": cap.returnable})
+            connection.execute(_ADD_ANYWAY, values | {"amount": cap.amount})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -20,13 +21,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import ColumnElement
 
-from app.domain.alert import Product
+from app.domain.alert import IST, Product
 from app.domain.order import Order, Scope, Side
 from app.domain.status import Status
 from app.service.records import AuditEvent, Holding
 from app.store.sql_rows import FIRST_HASH, chained, event_from, order_from, order_values
-from app.store.tables import IS_FILLED, IS_OPEN, holding_adjustments, order_events, orders
+from app.store.tables import AT_BROKER, IS_FILLED, IS_OPEN, holding_adjustments, order_events, orders
 
+IDS_AT_ONCE = 500
+"""Both databases bound the number of values in one statement; a book has hundreds of rows at most."""
 NEVER_AT_BROKER = (Status.DENIED, Status.EXIT_PENDING, Status.NOT_SENT)
 
 _c = orders.c
@@ -34,6 +37,15 @@ _c = orders.c
 
 def of_scope(table: Any, scope: Scope) -> ColumnElement[bool]:  # noqa: ANN401 - any table with the two columns
     return and_(table.c.mode == scope.mode.value, table.c.account == scope.account)
+
+
+def in_scope(table: Any) -> ColumnElement[bool]:  # noqa: ANN401 - any table with the two columns
+    """The same with bound names, for statements that are built once; `scoped` fills them."""
+    return and_(table.c.mode == bindparam("in_mode"), table.c.account == bindparam("in_account"))
+
+
+def scoped(scope: Scope) -> dict[str, Any]:
+    return {"in_mode": scope.mode.value, "in_account": scope.account}
 
 
 _SET_HEAD = update(orders).where(_c.id == bindparam("order")).values(head_hash=bindparam("head"))
@@ -94,12 +106,42 @@ def orders_in(connection: Connection, scope: Scope, ticker: str, product: Produc
     )
 
 
+def find_tag(connection: Connection, scope: Scope, tag: str) -> Order | None:
+    """Our tags are upper case from the start (`tag_of`), so that the unique index serves."""
+    row = connection.execute(
+        select(orders).where(of_scope(orders, scope), _c.tag == tag.upper())
+    ).one_or_none()
+    return None if row is None else order_from(row)
+
+
+def known_at_broker(connection: Connection, scope: Scope, ids: Collection[str]) -> frozenset[str]:
+    wanted, known = sorted(set(ids)), set[str]()
+    for start in range(0, len(wanted), IDS_AT_ONCE):
+        some = wanted[start : start + IDS_AT_ONCE]
+        query = select(_c.broker_order_id).where(
+            of_scope(orders, scope), AT_BROKER, _c.broker_order_id.in_(some)
+        )
+        known.update(connection.execute(query).scalars())
+    return frozenset(known)
+
+
+def orders_by_day(
+    connection: Connection, scope: Scope, day: ColumnElement[bool], statuses: Collection[Status] | None
+) -> tuple[Order, ...]:
+    where: list[ColumnElement[bool] | TextClause] = [of_scope(orders, scope), day]
+    if statuses is not None:
+        where.append(_c.status.in_(sorted(s.value for s in statuses)))
+    return _oldest_first(connection, *where)
+
+
 def _oldest_first(connection: Connection, *where: ColumnElement[bool] | TextClause) -> tuple[Order, ...]:
     rows = connection.execute(select(orders).where(*where).order_by(_c.created_at, _c.id))
     return tuple(order_from(row) for row in rows)
 
 
-def holdings(connection: Connection, scope: Scope, client: str | None) -> tuple[Holding, ...]:
+def holdings(
+    connection: Connection, scope: Scope, client: str | None, before: date | None
+) -> tuple[Holding, ...]:
     """Fills by side, whatever the order's state (a cancelled one may have filled in part), and adjustments."""
     a = holding_adjustments.c
     signed = case((_c.side == Side.BUY.value, _c.filled_quantity), else_=-_c.filled_quantity)
@@ -111,6 +153,9 @@ def holdings(connection: Connection, scope: Scope, client: str | None) -> tuple[
     )
     if client is not None:
         filled, adjusted = filled.where(_c.client == client), adjusted.where(a.client == client)
+    if before is not None:
+        began = datetime(before.year, before.month, before.day, tzinfo=IST).astimezone(UTC)
+        filled, adjusted = filled.where(_c.ist_date < before), adjusted.where(a.at < began)
     both = union_all(filled, adjusted).subquery()
     net = func.sum(both.c.net)
     names = (both.c.client, both.c.ticker, both.c.product)

@@ -47,6 +47,7 @@ _PLAIN = [
     "send_by",
     "answer_by",
     "sent_at",
+    "filled_at",
     "request_id",
     "created_at",
     "updated_at",
@@ -70,6 +71,10 @@ _MOVED = [
     "stop_loss",
     "take_profit",
     "sent_at",
+    "filled_at",
+    "protection",
+    "fence",
+    "client",
 ]
 
 

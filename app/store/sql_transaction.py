@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from datetime import date, datetime, timedelta
+from fractions import Fraction
 
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -12,11 +13,21 @@ from app.domain.alert import AlertKey, Product
 from app.domain.order import Order, Scope, Side
 from app.domain.risk import Denial, TradingState
 from app.domain.status import Status, check_move
-from app.service.records import AuditEvent, Cap, Holding, Known, Moved
-from app.store import sql_caps, sql_orders
+from app.service.ports import WHOLE
+from app.service.records import (
+    AuditEvent,
+    Cap,
+    Evidence,
+    Holding,
+    Known,
+    Moved,
+    StateChange,
+    Stranger,
+)
+from app.store import sql_caps, sql_control, sql_orders
 from app.store.sql_orders import of_scope
 from app.store.sql_rows import changes, order_from, order_values
-from app.store.tables import holding_adjustments, idempotency_keys, locks, orders, trading_state
+from app.store.tables import holding_adjustments, idempotency_keys, locks, orders
 
 
 def upsert(connection: Connection) -> type[postgresql.Insert | sqlite.Insert]:
@@ -36,9 +47,16 @@ class SqlTransaction:
         return self._now
 
     def trading_state(self, scope: Scope) -> TradingState:
-        wanted = select(trading_state.c.state).where(of_scope(trading_state, scope))
-        state = self._connection.execute(wanted).scalar_one_or_none()
-        return TradingState(state) if state in list(TradingState) else TradingState.HALTED
+        return sql_control.state(self._connection, scope)
+
+    def state_change(self, scope: Scope) -> StateChange:
+        return sql_control.state_change(self._connection, scope, self._now)
+
+    def set_trading_state(self, scope: Scope, state: TradingState, by: str, reason: str) -> bool:
+        return sql_control.set_state(self._connection, scope, state, by, reason, self._now)
+
+    def state_history(self, scope: Scope, limit: int) -> tuple[StateChange, ...]:
+        return sql_control.history(self._connection, scope, limit)
 
     def find_key(self, scope: Scope, client: str, key: AlertKey) -> Known | None:
         k = idempotency_keys.c
@@ -77,8 +95,11 @@ class SqlTransaction:
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         return sql_caps.reserve(self._connection, scope, order_id, caps)
 
-    def release(self, scope: Scope, order_id: str) -> None:
-        sql_caps.release(self._connection, scope, order_id, self._now)
+    def release(self, scope: Scope, order_id: str, *, unfilled: Fraction = WHOLE) -> None:
+        sql_caps.release(self._connection, scope, order_id, unfilled, self._now)
+
+    def reserve_again(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> None:
+        sql_caps.reserve_again(self._connection, scope, order_id, caps)
 
     def insert_order(self, order: Order, event: AuditEvent) -> None:
         sql_orders.insert_order(self._connection, order, event)
@@ -88,11 +109,13 @@ class SqlTransaction:
         values = order_values(order)
         del values["id"], values["created_at"]
         values["updated_at"] = order.updated_at or self._now
+        # A waiting exit has sent nothing under its attempt yet, so that its first send may keep the number.
+        last = order.attempt if before is Status.EXIT_PENDING else order.attempt - 1
         where = (
             (orders.c.id == order.id)
             & of_scope(orders, order.scope)
             & (orders.c.status == before.value)
-            & (orders.c.attempt < order.attempt)
+            & (orders.c.attempt <= last)
         )
         return sql_orders.change_order(self._connection, where, values, event) is not None
 
@@ -120,8 +143,45 @@ class SqlTransaction:
             raise LookupError(f"expected order {order.id}, was gone")
         return row
 
-    def holdings(self, scope: Scope, client: str | None) -> tuple[Holding, ...]:
-        return sql_orders.holdings(self._connection, scope, client)
+    def find_tag(self, scope: Scope, tag: str) -> Order | None:
+        return sql_orders.find_tag(self._connection, scope, tag)
+
+    def known_at_broker(self, scope: Scope, broker_order_ids: Collection[str]) -> frozenset[str]:
+        return sql_orders.known_at_broker(self._connection, scope, broker_order_ids)
+
+    def orders_on(
+        self, scope: Scope, ist_date: date, statuses: Collection[Status] | None = None
+    ) -> tuple[Order, ...]:
+        return sql_orders.orders_by_day(self._connection, scope, orders.c.ist_date == ist_date, statuses)
+
+    def orders_before(self, scope: Scope, ist_date: date, statuses: Collection[Status]) -> tuple[Order, ...]:
+        return sql_orders.orders_by_day(self._connection, scope, orders.c.ist_date < ist_date, statuses)
+
+    def note_absence(self, order: Order) -> Evidence:
+        return sql_control.note_absence(self._connection, order, self._now)
+
+    def add_stranger(self, scope: Scope, stranger: Stranger) -> bool:
+        return sql_control.add_stranger(self._connection, scope, stranger)
+
+    def strangers(self, scope: Scope, *, acknowledged: bool | None = None) -> tuple[Stranger, ...]:
+        return sql_control.list_strangers(self._connection, scope, acknowledged)
+
+    def acknowledge_strangers(self, scope: Scope, by: str) -> int:
+        return sql_control.acknowledge_strangers(self._connection, scope, by, self._now)
+
+    def record_pass(self, scope: Scope, began_at: datetime) -> None:
+        sql_control.record_pass(self._connection, scope, began_at)
+
+    def last_pass(self, scope: Scope) -> datetime | None:
+        return sql_control.last_pass(self._connection, scope)
+
+    def purge_keys(self, scope: Scope, expired_before: datetime, limit: int) -> int:
+        return sql_control.purge_keys(self._connection, scope, expired_before, limit)
+
+    def holdings(
+        self, scope: Scope, client: str | None, *, before: date | None = None
+    ) -> tuple[Holding, ...]:
+        return sql_orders.holdings(self._connection, scope, client, before)
 
     def open_orders(
         self,

@@ -1,5 +1,6 @@
 """The schema. The migrations build it; a test says that both are the same.
 
+The paper exchange's own tables are defined beside it (app/brokers/paper/sql.py) and built by the same migrations.
 Whatever counts money carries (mode, account): paper never counts in live mode, nor one account in another.
 """
 
@@ -89,6 +90,7 @@ orders = Table(
     Column("send_by", UtcTime),
     Column("answer_by", UtcTime),
     Column("sent_at", UtcTime),
+    Column("filled_at", UtcTime),
     Column("request_id", String, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
@@ -96,10 +98,12 @@ orders = Table(
     Column("head_hash", String, nullable=False),
     Index("ix_orders_newest", "mode", "account", "created_at", "id"),
     Index("ix_orders_contract", "mode", "account", "ticker", "product"),
+    Index("ix_orders_day", "mode", "account", "ist_date"),
 )
 # Queries repeat these words as they stand: a bound value would hide from the planner that the index fits.
 IS_OPEN = text("status IN ('EXIT_PENDING','SENDING','IN_DOUBT','NEEDS_REVIEW','ACCEPTED','PARTIALLY_FILLED')")
 IS_FILLED = text("filled_quantity > 0")
+AT_BROKER = text("broker_order_id IS NOT NULL")
 Index(
     "ix_orders_open",
     orders.c.mode,
@@ -116,6 +120,15 @@ Index(
     orders.c.client,
     postgresql_where=IS_FILLED,
     sqlite_where=IS_FILLED,
+)
+
+Index(
+    "ix_orders_broker_id",
+    orders.c.mode,
+    orders.c.account,
+    orders.c.broker_order_id,
+    postgresql_where=AT_BROKER,
+    sqlite_where=AT_BROKER,
 )
 
 order_events = Table(
@@ -141,6 +154,7 @@ idempotency_keys = Table(
     Column("order_id", String, nullable=False),
     Column("claimed_at", UtcTime, nullable=False),
     Column("expires_at", UtcTime, nullable=False),
+    Index("ix_idempotency_keys_expired", "mode", "account", "expires_at"),
 )
 
 caps = Table(
@@ -163,6 +177,7 @@ cap_reservations = Table(
     Column("amount", BigInteger, nullable=False),
     Column("returnable", Boolean, nullable=False),
     Column("released_at", UtcTime),
+    Column("returned", BigInteger, nullable=False, server_default="0"),
 )
 
 holding_adjustments = Table(
@@ -194,6 +209,53 @@ trading_state = Table(
     Column("state", String, nullable=False),
     Column("reason", Text, nullable=False),
     Column("changed_at", UtcTime, nullable=False),
+    Column("changed_by", String, nullable=False, server_default=""),
+)
+
+# Append-only: triggers of the migration refuse anything else.
+trading_state_history = Table(
+    "trading_state_history",
+    metadata,
+    Column("id", BIG_ID, primary_key=True),
+    *_scope(),
+    Column("state", String, nullable=False),
+    Column("changed_by", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("changed_at", UtcTime, nullable=False),
+    Index("ix_trading_state_history_newest", "mode", "account", "id"),
+)
+
+absences = Table(
+    "absences",
+    metadata,
+    Column("order_id", String, ForeignKey("orders.id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("reads", Integer, nullable=False),
+    Column("first_at", UtcTime, nullable=False),
+    Column("last_at", UtcTime, nullable=False),
+)
+
+strangers = Table(
+    "strangers",
+    metadata,
+    *_scope(key=True),
+    Column("broker_order_id", String, primary_key=True),
+    Column("ticker", String, nullable=False),
+    Column("side", String, nullable=False),
+    Column("quantity", Integer, nullable=False),
+    Column("product", String, nullable=False),
+    Column("tag", String),
+    Column("placed_at", UtcTime, nullable=False),
+    Column("seen_at", UtcTime, nullable=False),
+    Column("acknowledged_by", String),
+    Column("acknowledged_at", UtcTime),
+)
+
+reconcile_passes = Table(
+    "reconcile_passes",
+    metadata,
+    *_scope(key=True),
+    Column("began_at", UtcTime, nullable=False),
 )
 
 deployment = Table(
@@ -219,35 +281,4 @@ refusals = Table(
     Column("safe_fields", JSON, nullable=False),
     Column("request_id", String, nullable=False),
     Index("ix_refusals_newest", "mode", "account", "id"),
-)
-
-# The paper exchange's own documents; what is in a body is its business.
-paper_orders = Table(
-    "paper_orders",
-    metadata,
-    Column("account", String, primary_key=True),
-    Column("id", String, primary_key=True),
-    Column("seq", Integer, nullable=False),
-    Column("body", Text, nullable=False),
-)
-paper_positions = Table(
-    "paper_positions",
-    metadata,
-    Column("account", String, primary_key=True),
-    Column("id", String, primary_key=True),
-    Column("body", Text, nullable=False),
-)
-paper_trades = Table(
-    "paper_trades",
-    metadata,
-    Column("account", String, primary_key=True),
-    Column("id", String, primary_key=True),
-    Column("body", Text, nullable=False),
-)
-paper_meta = Table(
-    "paper_meta",
-    metadata,
-    Column("account", String, primary_key=True),
-    Column("key", String, primary_key=True),
-    Column("body", Text, nullable=False),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,11 +14,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import Connection, MetaData, create_engine, event, text
 
+from app.brokers.paper import sql as paper
 from app.domain.deadline import Deadline
 from app.domain.risk import TradingState
-from app.errors import StoreUnavailable
+from app.errors import CommitUnknown, StoreUnavailable
 from app.store import migrate, tables
 from app.store.engine import Database, WriterQueue
 from app.store.sql import SqlStore, connect
@@ -28,7 +30,10 @@ def test_migrations_build_exactly_the_metadata(database_url: str) -> None:
     engine = create_engine(database_url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, tables.metadata) == []
+        both = MetaData(naming_convention=tables.metadata.naming_convention)
+        for table in (*tables.metadata.sorted_tables, *paper.metadata.sorted_tables):
+            table.to_metadata(both)  # the paper exchange defines its own
+        assert compare_metadata(context, both) == []
         assert migrate.at_head(connection)
         script = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
         assert script.get_heads() == [migrate.HEAD]
@@ -158,7 +163,58 @@ def test_postgres_goes_by_its_own_clock_and_wants_synchronous_commit(postgres_ur
 
     with pytest.raises(StoreUnavailable, match="synchronous_commit"), unsafe.read():
         pytest.fail("expected no transaction")
+    assert "synchronous_commit on, was off" in (SqlStore(unsafe, clock).check() or "")
     unsafe.close()
+
+
+def _killed(postgres_url: str, pid: object) -> None:
+    other = create_engine(postgres_url)
+    with other.begin() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+    other.dispose()
+
+
+def test_a_connection_lost_in_commit_is_commit_unknown_and_before_it_is_not(
+    postgres_url: str, clock: Clock
+) -> None:
+    store = connect(postgres_url, clock)
+    pid = text("SELECT pg_backend_pid()")
+
+    @event.listens_for(store.database.engine, "commit")
+    def lose(connection: Connection) -> None:
+        _killed(postgres_url, connection.connection.dbapi_connection.info.backend_pid)  # type: ignore[union-attr]
+
+    with pytest.raises(CommitUnknown), store.write() as tx:
+        tx.insert_order(order(), said())
+    with pytest.raises(StoreUnavailable) as read, store.read() as tx:
+        tx.get_order(SCOPE, "A")
+    assert not isinstance(read.value, CommitUnknown)  # nothing was to be kept
+    event.remove(store.database.engine, "commit", lose)
+
+    def lose_early() -> None:
+        with store.database.write() as connection:
+            _killed(postgres_url, connection.execute(pid).scalar_one())
+            connection.execute(pid)
+
+    with pytest.raises(StoreUnavailable) as early:
+        lose_early()
+    assert not isinstance(early.value, CommitUnknown)
+    insert(store, order("B"))  # the next transaction has a connection again
+    store.close()
+
+
+def test_a_failing_commit_on_sqlite_is_commit_unknown(sqlite_url: str, clock: Clock) -> None:
+    store = connect(sqlite_url, clock)
+
+    @event.listens_for(store.database.engine, "commit")
+    def lose(_: Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(CommitUnknown, match="COMMIT"):
+        insert(store, order())
+    event.remove(store.database.engine, "commit", lose)
+    insert(store, order())  # the writers' queue and the connection are free again
+    store.close()
 
 
 def test_the_frequent_reads_use_their_partial_indexes(sqlite_url: str, clock: Clock) -> None:
