@@ -131,21 +131,24 @@ class Database:
     def _transaction(self, ends: Deadline, *, write: bool) -> Iterator[Connection]:
         if not self._seats.acquire(timeout=self._left(ends)):
             raise StoreUnavailable("no database connection became free before the deadline")
-        committing = False
         try:
             with self.engine.connect() as connection:
                 self._begin(connection, ends, write=write)
                 yield connection
-                committing = write
-                connection.commit()
-                committing = False
+                self._commit(connection, write=write)
         except (DBAPIError, PoolTimeout, self._driver_error) as error:
-            cause = type(getattr(error, "orig", None) or error).__name__
-            if committing:
-                raise CommitUnknown(f"the database was lost during COMMIT: {cause}") from error
-            raise StoreUnavailable(f"the database failed: {cause}") from error
+            raise StoreUnavailable(f"the database failed: {_cause(error)}") from error
         finally:
             self._seats.release()
+
+    def _commit(self, connection: Connection, *, write: bool) -> None:
+        try:
+            connection.commit()
+        except (DBAPIError, self._driver_error) as error:
+            connection.invalidate()  # it may still be in the transaction, and must not serve the next one
+            if not write:
+                raise
+            raise CommitUnknown(f"the database was lost during COMMIT: {_cause(error)}") from error
 
     def _begin(self, connection: Connection, ends: Deadline, *, write: bool) -> None:
         milliseconds = max(1, int(self._left(ends) * 1000))
@@ -157,6 +160,10 @@ class Database:
             connection.execution_options(postgresql_readonly=not write)
             now = connection.execute(_START, {"ms": str(milliseconds)}).one()[2].astimezone(UTC)
         connection.info["now"] = now if self._clock is None else self._clock.now().astimezone(UTC)
+
+
+def _cause(error: Exception) -> str:
+    return type(getattr(error, "orig", None) or error).__name__
 
 
 def _sqlite(url: str, size: int) -> Engine:
