@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.jobs import Scheduler
 from app.settings import load
-from app.start import announce, follow_in_background, prepare
+from app.start import announce, prepare
 
 _settings = load()
 
@@ -37,7 +38,16 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    follow_in_background(worker.wsgi.extensions["ports"])
+    """In each worker: threads do not outlive a fork."""
+    scheduler = Scheduler(worker.wsgi.extensions["ports"])
+    scheduler.start()
+    worker.wsgi.extensions["scheduler"] = scheduler
+
+
+def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
+    scheduler = getattr(worker, "wsgi", None) and worker.wsgi.extensions.get("scheduler")
+    if scheduler:
+        scheduler.stop()
 
 
 def when_ready(server: Any) -> None:  # noqa: ARG001 - gunicorn's signature

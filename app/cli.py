@@ -19,19 +19,12 @@ def register(app: Flask) -> None:
         upgrade(load().url)
         click.echo("schema is at this version's head")
 
-    @app.cli.command("follow")
-    def follow() -> None:
-        """Read the broker's order book once and record what became of our orders."""
-        from app.service.follow import Follow
-        from app.wiring import build
+    @app.cli.command("reconcile")
+    def reconcile() -> None:
+        """Settle doubts and record what the broker's order book says: one pass, now."""
+        from app.jobs import run_job
 
-        ports = build(load())
-        changed = Follow(ports.store, ports.broker, ports.clock, ports.scope)()
-        for order in changed:
-            click.echo(
-                f"{order.id} {order.ticker} {order.status} {order.filled_quantity} at {order.fill_price}"
-            )
-        click.echo(f"{len(changed)} orders changed")
+        click.echo(run_job(app.extensions["ports"], "reconcile"))
 
     @app.cli.command("refresh-master")
     def refresh_master() -> None:

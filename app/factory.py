@@ -9,10 +9,8 @@ import structlog
 from flask import Flask, Response, g, request
 
 from app.domain.alert import Alert
-from app.domain.order import Scope
 from app.service.check import CheckAlert, CheckReport
-from app.service.place_order import Answer, PlaceOrder, Policy
-from app.service.ports import Broker, Clock, Contracts, Notifier, Store
+from app.service.place_order import Answer, PlaceOrder
 from app.settings import Settings, load
 from app.telemetry.logging import configure
 from app.web import errors, openapi, ops, orders, webhook
@@ -29,23 +27,12 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
 
-    def needs() -> tuple[Store, Broker, Contracts, Clock, Scope, Policy, Notifier]:
-        return (
-            ports.store,
-            ports.broker,
-            ports.contracts,
-            ports.clock,
-            ports.scope,
-            ports.policy(),
-            ports.notifier,
-        )
-
     def place_order(alert: Alert, *, request_id: str, started: float, all_clients: bool = False) -> Answer:
-        verb = PlaceOrder(*needs())
+        verb = PlaceOrder(ports.desk())
         return verb(alert, request_id=request_id, started=started, all_clients=all_clients)
 
     def check_alert(alert: Alert, request_id: str, started: float) -> CheckReport:
-        return CheckAlert(*needs())(alert, request_id, started)
+        return CheckAlert(ports.desk())(alert, request_id, started)
 
     door = webhook.Door(ports)
     app.register_blueprint(webhook.blueprint(door, place_order))
@@ -54,6 +41,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     app.register_blueprint(openapi.blueprint())
     errors.register(app)
     app.extensions["ports"] = ports
+    app.extensions["reconcile"] = lambda: ports.reconcile(None)
     _bookkeeping(app, ports)
     return app
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -17,6 +18,8 @@ from app.domain.order import Mode
 
 WEBHOOK_TOKEN_FILE = "webhook_token"  # noqa: S105 - a file's name
 ADMIN_TOKEN_FILE = "admin_token"  # noqa: S105 - a file's name
+SETTLE_MIN_SECONDS = 90
+SETTLE_MIN_READS = 5
 EXAMPLE_SECRET = "change-me"  # noqa: S105 - what .env.example says, refused in live mode
 
 
@@ -38,6 +41,9 @@ class Settings(BaseSettings):
     trusted_proxy_hops: int = Field(0, ge=0, le=5)
     webhook_max_qty: int = Field(1, ge=1)
     dedupe_window_seconds: int = Field(40, ge=20, lt=60)
+    settle_min_seconds: float = Field(90, gt=0)
+    settle_min_reads: int = Field(5, ge=1)
+    reconcile_interval_seconds: float = Field(5, ge=0.2, le=60)
     order_tag_prefix: str = Field("", pattern=r"^([A-Z0-9]{4})?$")
     request_deadline_seconds: float = Field(2.0, gt=0.2, le=2.5)
     sl_percent: Decimal = Field(Decimal(15), gt=0, lt=100)
@@ -69,6 +75,20 @@ class Settings(BaseSettings):
             if word.lower() != "tradingview":
                 ip_network(word)
         return value
+
+    @model_validator(mode="after")
+    def _patient(self) -> Settings:
+        """A verdict of "never placed" that comes too early would be a wrong one: only a simulator may be hurried."""
+        hurried = self.settle_min_seconds < SETTLE_MIN_SECONDS or self.settle_min_reads < SETTLE_MIN_READS
+        host = urlsplit(self.fyers_api_url).hostname or ""
+        loopback = host == "localhost" or host.startswith("127.") or host == "::1"
+        if hurried and not loopback:
+            raise ValueError(
+                f"SETTLE_MIN_SECONDS and SETTLE_MIN_READS: expected at least {SETTLE_MIN_SECONDS} and "
+                f"{SETTLE_MIN_READS} with a broker that is not on loopback, "
+                f"were {self.settle_min_seconds:g} and {self.settle_min_reads}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _complete(self) -> Settings:

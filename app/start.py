@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
-import threading
-import time
 
-from app.service.follow import Follow
 from app.settings import ADMIN_TOKEN_FILE, WEBHOOK_TOKEN_FILE, Settings, generate_secrets
-from app.web.ports import Ports
-
-log = logging.getLogger(__name__)
-
-FOLLOW_EVERY_S = 20.0
-"""Two workers ask six times a minute: far below the broker's 200 calls."""
 
 
 def prepare(settings: Settings) -> None:
@@ -27,27 +17,6 @@ def prepare(settings: Settings) -> None:
     refreshed = subprocess.run([sys.executable, "-m", "app.refresh"], check=False)
     if refreshed.returncode:
         print("no fresh contract index: see the lines above; alerts get 503 without one", file=sys.stderr)  # noqa: T201
-
-
-def follow_in_background(ports: Ports) -> threading.Thread:
-    """Record fills while the book still shows them: Fyers' book is today's only, and an exit of tomorrow goes by it.
-
-    One daemon thread per worker; without a working order it asks the broker nothing. Two of them do no harm: a
-    fill is recorded by a conditional update, once.
-    """
-    follow = Follow(ports.store, ports.broker, ports.clock, ports.scope)
-
-    def run() -> None:
-        while True:
-            time.sleep(FOLLOW_EVERY_S)
-            try:
-                follow()
-            except Exception as error:  # noqa: BLE001 - the next round tries again; the thread must not die
-                log.warning("the order book could not be followed: %s", type(error).__name__)
-
-    thread = threading.Thread(target=run, name="follow", daemon=True)
-    thread.start()
-    return thread
 
 
 def announce(settings: Settings) -> None:

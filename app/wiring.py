@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +14,11 @@ from app.domain.contract import Contract
 from app.domain.deadline import Deadline
 from app.domain.order import Mode, Scope
 from app.domain.risk import Limits
-from app.service.place_order import Policy
-from app.service.ports import Broker, Clock, Store, Tokens
+from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
+from app.service.reconcile import FirstPass, Pass, Reconcile
 from app.service.records import Quote
+from app.service.send import Desk, Policy
+from app.service.settle import Settle
 from app.settings import Settings
 from app.telemetry.logging import LogNotifier
 from app.web.ports import Ports
@@ -67,6 +71,8 @@ def build(settings: Settings) -> Ports:
     scope = scope_of(settings)
     contracts = IndexedContracts(index_dir(settings), clock)
     broker, tokens = BROKERS[settings.trading_mode](settings, database, clock, scope, contracts.by_ticker)
+    notifier = LogNotifier()
+    desk = FirstUse(settings, Parts(store, broker, contracts, clock, scope, notifier))
     return Ports(
         settings=settings,
         clock=clock,
@@ -75,24 +81,69 @@ def build(settings: Settings) -> Ports:
         contracts=contracts,
         scope=scope,
         tokens=tokens,
-        notifier=LogNotifier(),
-        policy=FirstUse(settings, store, scope),
+        notifier=notifier,
+        desk=desk,
+        reconcile=OneReconcile(settings, desk),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a desk is made of, before the database was asked."""
+
+    store: Store
+    broker: Broker
+    contracts: Contracts
+    clock: Clock
+    scope: Scope
+    notifier: Notifier
+
+
 class FirstUse:
-    """The policy, once the database has given the deployment's tag prefix; its own first start is recorded then."""
+    """The desk, once the database has given the deployment's tag prefix; its own first start is recorded then."""
 
-    def __init__(self, settings: Settings, store: Store, scope: Scope) -> None:
-        self._settings, self._store, self._scope = settings, store, scope
-        self._policy: Policy | None = None
+    def __init__(self, settings: Settings, parts: Parts) -> None:
+        self._settings, self._parts = settings, parts
+        self._first_pass = FirstPass(parts.clock, parts.scope)
+        self._desk: Desk | None = None
 
-    def __call__(self) -> Policy:
-        if self._policy is None:
-            self._store.ensure_scope(self._scope)
-            prefix = self._store.tag_prefix(self._settings.order_tag_prefix or None)
-            self._policy = policy_of(self._settings, prefix)
-        return self._policy
+    def __call__(self) -> Desk:
+        if self._desk is None:
+            p = self._parts
+            p.store.ensure_scope(p.scope)
+            prefix = p.store.tag_prefix(self._settings.order_tag_prefix or None)
+            policy = policy_of(self._settings, prefix)
+            self._desk = Desk(
+                p.store,
+                p.broker,
+                p.contracts,
+                p.clock,
+                p.scope,
+                policy,
+                p.notifier,
+                reconciled=self._first_pass,
+            )
+        return self._desk
+
+
+class OneReconcile:
+    """The reconciliation of this process: one pass at a time, and a memory of what was read, so that an idle minute asks
+    the broker little.
+    """
+
+    def __init__(self, settings: Settings, desk: Callable[[], Desk]) -> None:
+        self._settle = Settle(settings.settle_min_reads, settings.settle_min_seconds)
+        self._desk = desk
+        self._one_at_a_time = threading.Lock()
+        self._kept: Reconcile | None = None
+
+    def __call__(self, lease: tuple[str, str] | None = None) -> Pass:
+        """A whole pass. Raises ServiceError when a read failed, also when the database is not there."""
+        with self._one_at_a_time:
+            if self._kept is None:
+                self._kept = Reconcile(self._desk(), self._settle)
+            self._kept.lease = lease
+            return self._kept()
 
 
 def policy_of(settings: Settings, tag_prefix: str) -> Policy:

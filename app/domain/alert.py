@@ -16,6 +16,10 @@ IST = timezone(timedelta(hours=5, minutes=30), "IST")
 """Indian Standard Time. It has no daylight saving, so a fixed offset is exact."""
 
 
+ADMIN_CLIENT = "admin"
+"""The operator. An EXIT of his covers what all clients hold."""
+
+
 class Action(StrEnum):
     BUY = "BUY"
     SELL = "SELL"

@@ -163,13 +163,21 @@ def order_id(scope: Scope, key: AlertKey, random_bytes: Callable[[int], bytes]) 
     """26 upper-case base32 characters (128 bits).
 
     An explicit key gives the same id every time (its digest covers client, key and IST date), so that after a
-    restored backup a re-sent alert meets its own order at the broker. Without one the id is random.
+    restored backup a re-sent alert meets its own order at the broker. Without one the id is random. The first bit
+    says which, so that an order that only the broker remembers shows whether its alert would be known again.
     """
     if key.kind is KeyKind.EXPLICIT:
         raw = hashlib.sha256(f"{scope.mode}\0{scope.account}\0{key.digest}".encode()).digest()[:16]
+        raw = bytes([raw[0] & 0x7F]) + raw[1:]
     else:
         raw = random_bytes(16)
+        raw = bytes([raw[0] | 0x80]) + raw[1:]
     return base64.b32encode(raw).decode().rstrip("=")
+
+
+def is_keyed(tag: str) -> bool:
+    """Whether the order behind a tag of ours has its id from an explicit key."""
+    return tag[TAG_PREFIX_LENGTH : TAG_PREFIX_LENGTH + 1].upper() in tuple("ABCDEFGHIJKLMNOP")
 
 
 def tag_of(prefix: str, order: str) -> str:

@@ -32,8 +32,8 @@ MOVES: dict[Status, frozenset[Status]] = {
     S.EXIT_PENDING: frozenset({S.SENDING, S.DENIED}),
     S.SENDING: frozenset({S.NOT_SENT, S.ACCEPTED, S.REJECTED, S.IN_DOUBT}),
     # A re-send takes the same row, or nobody asks again within 60 s. A re-send may also be denied (the checks
-    # run anew) or, for an exit, find that it has to wait.
-    S.NOT_SENT: frozenset({S.SENDING, S.DENIED, S.EXIT_PENDING, S.EXPIRED}),
+    # run anew) or, for an exit, find that it has to wait. ACCEPTED only against our own proof: see REJECTED.
+    S.NOT_SENT: frozenset({S.SENDING, S.DENIED, S.EXIT_PENDING, S.EXPIRED, S.ACCEPTED}),
     S.IN_DOUBT: frozenset({S.ACCEPTED, S.REJECTED, S.NOT_PLACED, S.NEEDS_REVIEW}),
     S.ACCEPTED: frozenset({S.PARTIALLY_FILLED, S.FILLED, S.CANCELLED, S.REJECTED, S.EXPIRED, S.NEEDS_REVIEW}),
     # The book shows it live after all: our verdict was wrong. Adopted, alarmed, trading state REDUCING.
@@ -47,7 +47,7 @@ MOVES: dict[Status, frozenset[Status]] = {
     S.FILLED: frozenset(),
     # Exchanges report a fill that crossed our cancel: the book's word wins.
     S.CANCELLED: frozenset({S.PARTIALLY_FILLED, S.FILLED}),
-    S.EXPIRED: frozenset({S.PARTIALLY_FILLED, S.FILLED}),
+    S.EXPIRED: frozenset({S.PARTIALLY_FILLED, S.FILLED, S.ACCEPTED}),
 }
 
 UNSETTLED: frozenset[Status] = frozenset({S.SENDING, S.IN_DOUBT})

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
 from app.domain.alert import Action, Alert
 from app.domain.contract import Contract, ist_date
 from app.domain.levels import Levels, levels_for
-from app.domain.order import Scope, Side
+from app.domain.order import Side
 from app.domain.risk import Denial, Verdict, judge
 from app.errors import PriceUnavailable
 from app.service.intent import Job
 from app.service.place_order import last_price, proposal_of, quantity_of, quote_of, resolve
-from app.service.ports import Broker, Clock, Contracts, Notifier, Store
 from app.service.records import Quote, Resolved
-from app.service.send import Budget, Desk, Policy
+from app.service.send import Budget, Desk
 from app.service.which import choose
 
 
@@ -38,18 +35,8 @@ class CheckReport:
 class CheckAlert:
     """Raises Unavailable when the store, the contract index or the quote cannot be read."""
 
-    def __init__(
-        self,
-        store: Store,
-        broker: Broker,
-        contracts: Contracts,
-        clock: Clock,
-        scope: Scope,
-        policy: Policy,
-        notifier: Notifier,
-        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
-    ) -> None:
-        self.desk = Desk(store, broker, contracts, clock, scope, policy, notifier, random_bytes)
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
 
     def __call__(self, alert: Alert, request_id: str, started: float) -> CheckReport:
         desk = self.desk

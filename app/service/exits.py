@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
 from app.domain.audit import Event
@@ -17,36 +17,29 @@ from app.domain.contract import Contract
 from app.domain.order import Order, Protection, Purpose, Side
 from app.domain.risk import Denial
 from app.domain.status import UNSETTLED, WORKING, Status
-from app.errors import OutOfTime, StoreUnavailable
+from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
 from app.service.amount import asked_of, bracket_denial, how_much
-from app.service.follow import record_book
-from app.service.holding import Held, held_by, legs_shown, net_of, open_part
+from app.service.holding import Held, legs_shown, open_part
 from app.service.intent import Job, claim, deny, draft, put, put_denied, put_sending
 from app.service.legs import Legs, send_without_legs
 from app.service.ports import Exchanger, Transaction
-from app.service.records import BookOrder, Holding, Position
-from app.service.send import Answer, Desk, armed, event_of, stops
+from app.service.position import Place, Readings, Seen, look, read_on
+from app.service.send import Answer, Desk, armed, committed_after_all, event_of, stops
 from app.service.which import Target, choose
 
 log = logging.getLogger(__name__)
 
+FILLS_WITHIN = timedelta(seconds=10)
+"""A market order that has not filled by then is stuck at its protection price: a new EXIT replaces it."""
 LOCK_TTL = timedelta(seconds=10)
 """Five times a request's deadline: a lease outlives its request only when the process died."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One contract and product as the broker's two reads and our rows show it."""
-
-    book: tuple[BookOrder, ...]
-    position: Position | None
-    orders: tuple[Order, ...]
-    held: Held
 
 
 def exit_held(desk: Desk, job: Job) -> Answer:
     """`action: EXIT`: our own rows say which contract; no master and no price is needed."""
     target = choose(desk, job)
+    if target.denial is not None and target.denial.code == "nothing_to_exit" and not job.reconciled:
+        raise NotReconciled("what was open before this start is being looked up", retry_after_s=5)
     if target.denial is not None:
         order = draft(desk, job, target.contract, Side.SELL, job.alert.qty or 0, Purpose.EXIT)
         return deny(desk, job, order, target.denial)
@@ -81,14 +74,12 @@ def close(
         order = draft(desk, job, contract, side or Side.SELL, job.alert.qty or 0, Purpose.EXIT)
         reason = "trading is halted: no alert sends anything until a person resumes"
         return deny(desk, job, order, Denial("trading_state", reason))
-    product = job.alert.product
-    name = f"exit:{desk.scope.mode.value}:{desk.scope.account}:{contract.ticker}:{product.value}"
-    with _lease(desk, job, name) as owner:
+    place = Place(desk.scope, contract.ticker, job.alert.product)
+    with _lease(desk, job, place.lease) as owner:
         target = Target(contract, freeze, explanation, None)
         with desk.broker.exchange(job.budget.send) as exchanger:
-            book = _without_entries(desk, job, contract, side, exchanger)
-            position = net_of(exchanger.positions(), contract.ticker, product)
-            step = _commit(desk, job, target, side, book, position, (name, owner))
+            readings = _read(desk, job, place, side, exchanger)
+            step = _commit(desk, job, target, side, readings, (place, owner))
             if not isinstance(step, Legs):
                 return step
             removed = step.remove(desk, exchanger, job.budget, admin=job.all_clients)
@@ -116,55 +107,38 @@ def _mine(job: Job, order: Order, side: Side | None) -> bool:
     return whose and order.purpose is Purpose.ENTRY and (side is None or order.side is side.opposite)
 
 
-def _without_entries(
-    desk: Desk, job: Job, contract: Contract | Order, side: Side | None, exchanger: Exchanger
-) -> tuple[BookOrder, ...]:
-    """The book, read after the client's working entries in the contract were cancelled."""
+def _read(desk: Desk, job: Job, place: Place, side: Side | None, exchanger: Exchanger) -> Readings:
+    """The broker's reads, after what stands in the way was cancelled: the client's working entries here, and an exit
+    that has not filled (a new EXIT replaces it).
+    """
     with desk.store.read(job.budget.send) as tx:
-        orders = tx.orders_in(desk.scope, contract.ticker, job.alert.product)
+        orders = tx.orders_in(place.scope, place.ticker, place.product)
     book = exchanger.order_book()
-    working = [
+    in_the_way = [
         o
         for o in orders
-        if _mine(job, o, side) and o.status in WORKING and open_part(o, book, job.today) and o.broker_order_id
+        if (_mine(job, o, side) or _is_stuck(job, o, side))
+        and o.status in WORKING
+        and open_part(o, book, job.today)
+        and o.broker_order_id
     ]
-    if not working:
-        return book
-    for order in working:
+    for order in in_the_way:
         outcome = exchanger.cancel(order.broker_order_id or "")
+        kind = Event.ENTRY_CANCEL if order.purpose is Purpose.ENTRY else Event.EXIT_REPLACED
         with desk.store.write(job.budget.send) as tx:
             said = type(outcome).__name__
-            tx.record(order, event_of(Event.ENTRY_CANCEL, tx.now(), order.status, outcome=said))
-    return exchanger.order_book()
+            tx.record(order, event_of(kind, tx.now(), order.status, outcome=said))
+    if in_the_way:
+        book = exchanger.order_book()
+    return read_on(exchanger, place, orders, book)
 
 
-def _here(tx: Transaction, desk: Desk, contract: Contract | Order, job: Job) -> list[Holding]:
-    product = job.alert.product
-    return [h for h in tx.holdings(desk.scope, None) if h.ticker == contract.ticker and h.product is product]
-
-
-def _look(
-    tx: Transaction,
-    desk: Desk,
-    job: Job,
-    contract: Contract | Order,
-    book: tuple[BookOrder, ...],
-    position: Position | None,
-) -> Seen:
-    """Record the book, lower what was closed outside our orders, and say what is held."""
-    product = job.alert.product
-    record_book(tx, tx.orders_in(desk.scope, contract.ticker, product), book)
-    orders = tx.orders_in(desk.scope, contract.ticker, product)
-    who = None if job.all_clients else job.alert.client
-    first = held_by(who, _here(tx, desk, contract, job), orders, book, position, job.today)
-    clients = [client for client, _ in first.owners] if who is None else [who]
-    for client in clients:
-        one = held_by(client, _here(tx, desk, contract, job), orders, book, position, job.today)
-        if one.lower_by:
-            reason = f"the broker's net is {one.net}, our orders of this client hold {one.own}"
-            tx.adjust_holding(desk.scope, client, contract.ticker, product, one.lower_by, reason)
-    held = held_by(who, _here(tx, desk, contract, job), orders, book, position, job.today)
-    return Seen(book, position, orders, held)
+def _is_stuck(job: Job, order: Order, side: Side | None) -> bool:
+    """An exit of this client that has had its time to fill."""
+    whose = job.all_clients or order.client == job.alert.client
+    if not whose or order.purpose is not Purpose.EXIT or (side is not None and order.side is not side):
+        return False
+    return order.product.takes_tag and order.sent_at is not None and job.now - order.sent_at >= FILLS_WITHIN
 
 
 def _commit(
@@ -172,44 +146,51 @@ def _commit(
     job: Job,
     target: Target,
     side: Side | None,
-    book: tuple[BookOrder, ...],
-    position: Position | None,
-    lease: tuple[str, str],
+    readings: Readings,
+    lease: tuple[Place, str],
 ) -> Answer | Legs | None:
     """The one transaction of an exit: still our lease, what is held, and the row that follows from it."""
-    contract = target.contract
-    with desk.store.write(job.budget.send) as tx:
-        if not tx.owns_lock(*lease):
-            raise OutOfTime("the exit's lease was lost", retry_after_s=1)
-        seen = _look(tx, desk, job, contract, book, position)
-        held = seen.held
-        waiting = [
-            o
-            for o in seen.orders
-            if _mine(job, o, side)
-            and o.ist_date == job.today
-            and (o.status in UNSETTLED or (o.status in WORKING and open_part(o, book, job.today)))
-        ]
-        if side is not None and not waiting and held.own * side.sign >= 0:
-            return None
-        out = side or _way_out(held, waiting)
-        order = draft(desk, job, contract, out, 0, Purpose.EXIT)
-        order = replace(order, explanation=target.explanation)
-        repeat = claim(desk, tx, job, order.id)
-        if repeat is not None:
-            return repeat
-        amount = how_much(job, contract.lot, target.freeze, abs(held.quantity))
-        if waiting or held.waits_for_exit:
-            most = max(abs(held.own), *(o.quantity for o in waiting), 1)
-            return _pending(tx, job, replace(order, quantity=asked_of(job, contract.lot) or most))
-        denial = amount if isinstance(amount, Denial) else bracket_denial(order, amount, held)
-        if isinstance(amount, Denial) or denial is not None:
-            order = replace(order, quantity=asked_of(job, contract.lot))
-            no = denial or Denial("nothing_to_exit", "nothing is held")
-            return Answer(put_denied(tx, job, order, no), replayed=False)
-        order = replace(order, quantity=amount.quantity, warnings=order.warnings + amount.warnings)
-        order = armed(desk, tx, _owned(tx, desk, job, order, held), job.budget)
-        put_sending(tx, job, order)
+    contract, (place, owner), book = target.contract, lease, readings.book
+    order: Order | None = None
+    try:
+        with desk.store.write(job.budget.send) as tx:
+            if not tx.owns_lock(place.lease, owner):
+                raise OutOfTime("the exit's lease was lost", retry_after_s=1)
+            seen = look(tx, place, None if job.all_clients else job.alert.client, readings, job.today)
+            held = seen.held
+            waiting = [
+                o
+                for o in seen.orders
+                if _mine(job, o, side)
+                and o.ist_date == job.today
+                and (o.status in UNSETTLED or (o.status in WORKING and open_part(o, book, job.today)))
+            ]
+            if side is not None and not waiting and held.own * side.sign >= 0:
+                return None
+            out = side or _way_out(held, waiting)
+            order = draft(desk, job, contract, out, 0, Purpose.EXIT)
+            order = replace(order, explanation=target.explanation)
+            repeat = claim(desk, tx, job, order.id)
+            if repeat is not None:
+                return repeat
+            amount = how_much(job, contract.lot, target.freeze, abs(held.quantity))
+            if waiting or held.waits_for_exit:
+                most = max(abs(held.own) + sum(o.quantity - o.filled_quantity for o in waiting), 1)
+                return _pending(tx, job, replace(order, quantity=asked_of(job, contract.lot) or most))
+            denial = amount if isinstance(amount, Denial) else bracket_denial(order, amount, held)
+            if isinstance(amount, Denial) or denial is not None:
+                order = replace(order, quantity=asked_of(job, contract.lot))
+                no = denial or Denial("nothing_to_exit", "nothing is held")
+                return Answer(put_denied(tx, job, order, no), replayed=False)
+            order = replace(order, quantity=amount.quantity, warnings=order.warnings + amount.warnings)
+            order = armed(desk, tx, _owned(tx, desk, job, order, held), job.budget)
+            put_sending(tx, job, order)
+    except CommitUnknown:
+        if order is None:
+            raise
+        step = committed_after_all(desk, order, job.budget)
+        if isinstance(step, Answer):
+            return step
     return _legs(order, seen)
 
 
@@ -220,6 +201,8 @@ def _way_out(held: Held, waiting: list[Order]) -> Side:
 
 
 def _pending(tx: Transaction, job: Job, order: Order) -> Answer:
+    if job.retake is not None and job.retake.status is Status.EXIT_PENDING:
+        return Answer(job.retake, replayed=False)
     reason = "an entry or an exit in this contract is not settled yet; the exit follows once it is"
     row = replace(order, status=Status.EXIT_PENDING, code="exit_pending", reason=reason)
     put(tx, job, row, event_of(Event.EXIT_PENDING, tx.now(), row.status, reason=reason))
@@ -247,8 +230,8 @@ def _legs(order: Order, seen: Seen) -> Legs:
     ]
     return Legs(
         order=order,
-        position=seen.position,
-        shown=legs_shown(seen.position, entries, seen.book),
+        position=seen.readings.position,
+        shown=legs_shown(seen.readings.position, entries, seen.readings.book),
         asked=asked[-1] if asked else None,
         own=abs(seen.held.own),
     )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 
 from app.domain.audit import Event
-from app.domain.deadline import Deadline
 from app.domain.levels import levels_at
-from app.domain.order import Order, Purpose, Scope
+from app.domain.order import Order, Purpose
 from app.domain.status import WORKING, Status
 from app.service.holding import book_row, filled
-from app.service.ports import Broker, Clock, Store, Transaction
+from app.service.ports import Transaction
 from app.service.records import AuditEvent, BookOrder, BookStatus, Moved
 
 EVENTS: dict[Status, Event] = {
@@ -28,6 +28,10 @@ ENDED: dict[int, Status] = {
     BookStatus.REJECTED: Status.REJECTED,
     BookStatus.EXPIRED: Status.EXPIRED,
 }
+
+
+CLOSED = frozenset({Status.CANCELLED, Status.EXPIRED})
+FOLLOWED = WORKING | CLOSED | {Status.FILLED}
 
 
 def status_by(row: BookOrder, order: Order) -> Status:
@@ -59,45 +63,37 @@ def change_by(row: BookOrder, order: Order) -> Moved:
 
 
 def record_book(tx: Transaction, orders: Iterable[Order], book: Sequence[BookOrder]) -> tuple[Order, ...]:
-    """Bring our working rows to what the book says, in the caller's transaction. Returns the changed ones."""
+    """Bring our rows to what the book says, in the caller's transaction. Returns the changed ones.
+
+    Ended orders too: an exchange may report a fill that crossed our cancel, and the book's word wins.
+    """
     changed = []
     for order in orders:
-        row = book_row(order, book) if order.status in WORKING else None
+        never_sent = order.status is Status.EXPIRED and order.broker_order_id is None
+        row = book_row(order, book) if order.status in FOLLOWED and not never_sent else None
         if row is None:
             continue
-        after = status_by(row, order)
+        after = status_by(row, order) if order.status is not Status.FILLED else order.status
         if after is order.status and filled(order, row) == order.filled_quantity:
             continue
-        change = change_by(row, order)
-        detail = {"filled": str(change.filled_quantity), "price": str(change.fill_price or "")}
-        event = AuditEvent(EVENTS[after], tx.now(), after, detail)
-        if after is order.status:
-            changed.append(tx.record(order, event, change))
-            continue
-        moved = tx.move(order, after, event, change)
-        if moved is None:
-            continue
-        changed.append(moved)
-        if after in ENDED.values() and not change.filled_quantity:
-            tx.release(order.scope, order.id)
-    return tuple(changed)
+        if order.status in CLOSED and filled(order, row) == order.filled_quantity:
+            continue  # a book read before the end that we know of
+        changed.append(_record_row(tx, order, row, after))
+    return tuple(o for o in changed if o is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """Read the book once and record it. Raises BrokerReadFailed or StoreUnavailable; nothing is sent."""
-
-    store: Store
-    broker: Broker
-    clock: Clock
-    scope: Scope
-
-    def __call__(self, budget_s: float = 2.0) -> tuple[Order, ...]:
-        deadline = Deadline(self.clock.monotonic() + budget_s)
-        with self.store.read(deadline) as tx:
-            if not any(o.status in WORKING for o in tx.open_orders(self.scope)):
-                return ()
-        with self.broker.exchange(deadline) as exchanger:
-            book = exchanger.order_book()
-        with self.store.write(deadline) as tx:
-            return record_book(tx, tx.open_orders(self.scope), book)
+def _record_row(tx: Transaction, order: Order, row: BookOrder, after: Status) -> Order | None:
+    change = change_by(row, order)
+    if change.filled_quantity and order.filled_at is None:
+        change = replace(change, filled_at=tx.now())
+    detail = {"filled": str(change.filled_quantity), "price": str(change.fill_price or "")}
+    event = AuditEvent(EVENTS[after], tx.now(), after, detail)
+    if after is order.status:
+        return tx.record(order, event, change)
+    moved = tx.move(order, after, event, change)
+    if moved is not None and order.status in CLOSED:
+        tx.reserve_again(order.scope, order.id, ())
+    elif moved is not None and after in ENDED.values():
+        part = Fraction(max(0, order.quantity - (change.filled_quantity or 0)), order.quantity)
+        tx.release(order.scope, order.id, unfilled=part)
+    return moved

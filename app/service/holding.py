@@ -13,6 +13,7 @@ from app.domain.alert import Product
 from app.domain.order import Order, Purpose
 from app.domain.status import UNSETTLED, WORKING, Status
 from app.service.records import BookOrder, Holding, Position
+from app.service.replay import lowering, nearer
 
 MAYBE_LIVE = UNSETTLED | WORKING | {Status.NEEDS_REVIEW}
 
@@ -31,8 +32,10 @@ class Held:
     """Quantity of the client's exits that may still fill."""
     others_pending: int
     """The same of all clients, this one included."""
-    lower_by: int
-    """Signed delta for the client's own holding: zero, or towards zero."""
+    lowered: tuple[tuple[str, int], ...]
+    """Signed delta, towards zero, per client whose own holding the broker's net or today's trades disprove. Empty
+    while anything of ours can still move: a fill between two reads looks like a hand otherwise.
+    """
     owners: tuple[tuple[str, int], ...]
     """Signed own holding per client."""
 
@@ -53,13 +56,6 @@ def book_row(order: Order, book: Iterable[BookOrder]) -> BookOrder | None:
         if order.product.takes_tag and tag == order.tag.upper() and row.parent_id is None:
             found = row
     return found
-
-
-def nearer(first: int, second: int) -> int:
-    """The smaller of two signed holdings; zero when they are on opposite sides."""
-    if first * second <= 0:
-        return 0
-    return min(first, second, key=abs)
 
 
 def reduced(holding: int, by: int) -> int:
@@ -107,28 +103,31 @@ def held_by(
     book: Sequence[BookOrder],
     position: Position | None,
     today: date,
+    replay: dict[str, int] | None = None,
 ) -> Held:
-    """What `client` (None: all) holds. `holdings` and `orders` are all clients', of one contract and product."""
-    by_client = own_by_client(holdings, orders, book)
-    everyone = sum(by_client.values())
-    own = everyone if client is None else by_client.get(client, 0)
+    """What `client` (None: all) holds. `holdings` and `orders` are all clients', of one contract and product.
+
+    `replay`: what today's trades say that each client still holds (replay.replayed), where somebody else traded too.
+    """
+    rows = own_by_client(holdings, orders, book)
     net = position.net_quantity if position else 0
+    total = sum(rows.values())
+    if replay is not None:
+        total = nearer(total, sum(replay.values()))
+    own = total if client is None else nearer(rows.get(client, 0), total)
     exits = [o for o in orders if o.purpose is Purpose.EXIT]
     all_pending = sum(open_part(o, book, today) for o in exits)
     pending = sum(open_part(o, book, today) for o in exits if client is None or o.client == client)
     busy = any(open_part(o, book, today) for o in orders)
-    # Lowered only while nothing of ours can move: a fill between the two reads looks like a hand otherwise.
-    missing = abs(own) - abs(nearer(own, net))
-    gone = (everyone - net) * (1 if own > 0 else -1)
-    lower = 0 if busy else max(0, min(missing, gone))
+    deltas = {} if busy else lowering(rows, nearer(total, net), replay)
     return Held(
         quantity=nearer(reduced(own, pending), reduced(net, all_pending)),
         own=own,
         net=net,
         pending_exits=pending,
         others_pending=all_pending,
-        lower_by=-lower if own > 0 else lower,
-        owners=tuple(sorted(by_client.items())),
+        lowered=tuple(deltas.items()),
+        owners=tuple(sorted(rows.items())),
     )
 
 

@@ -14,7 +14,7 @@ from app.domain.risk import Denial, TradingState
 from app.domain.status import Status
 from app.errors import KeyClash, KeyInUse
 from app.service.ports import Transaction
-from app.service.records import AuditEvent, Known
+from app.service.records import AuditEvent, Known, Moved
 from app.service.send import Answer, Budget, Desk, event_of
 
 EXPLICIT_KEY_TTL = timedelta(days=1)
@@ -33,7 +33,9 @@ class Job:
     state: TradingState
     all_clients: bool
     retake: Order | None
-    """The NOT_SENT row that this delivery tries again."""
+    """The NOT_SENT row that this delivery tries again, or the waiting exit that is run now."""
+    reconciled: bool = True
+    """Whether a reconcile pass has succeeded since this process started: before it our rows may not be all there is."""
 
 
 def known_answer(desk: Desk, known: Known, alert: Alert, now: datetime) -> Answer | None:
@@ -107,6 +109,8 @@ def draft(
 def claim(desk: Desk, tx: Transaction, job: Job, ident: str) -> Answer | None:
     """Take the alert's key for `ident`. An Answer: another delivery of it was first, and this is its repeat."""
     alert, old = job.alert, job.retake
+    if old is not None and old.status is Status.EXIT_PENDING:
+        return None  # its own row has the key, and only one reconciliation runs it: `put` decides
     known = tx.find_key(desk.scope, alert.client, alert.key)
     if known is not None:
         answer = known_answer(desk, known, alert, tx.now())
@@ -115,17 +119,29 @@ def claim(desk: Desk, tx: Transaction, job: Job, ident: str) -> Answer | None:
         if old is None or known.order.id != old.id or known.order.attempt != old.attempt:
             raise KeyInUse("another delivery of this alert has just been tried", retry_after_s=1)
         return None
-    ttl = EXPLICIT_KEY_TTL if alert.key.kind is KeyKind.EXPLICIT else desk.policy.dedupe_window
+    explicit = alert.key.kind is KeyKind.EXPLICIT
+    ttl = EXPLICIT_KEY_TTL if explicit else desk.policy.dedupe_window
+    restored = tx.find_tag(desk.scope, tag_of(desk.policy.tag_prefix, ident)) if explicit else None
+    if restored is not None:
+        return _own_again(desk, tx, job, restored, ttl)
     if not tx.claim_key(desk.scope, alert.client, alert.key, ident, ttl):
         raise KeyInUse("the same alert is being worked on right now", retry_after_s=1)
     return None
 
 
+def _own_again(desk: Desk, tx: Transaction, job: Job, order: Order, ttl: timedelta) -> Answer:
+    """The alert's order is at the broker already: adopted from its book after a restore, its sender unknown till now."""
+    if not tx.claim_key(desk.scope, job.alert.client, job.alert.key, order.id, ttl):
+        raise KeyInUse("the same alert is being worked on right now", retry_after_s=1)
+    event = event_of(Event.ORDER_ADOPTED, tx.now(), order.status, client=job.alert.client, by="its alert")
+    return Answer(tx.record(order, event, Moved(client=job.alert.client)), replayed=True)
+
+
 def put(tx: Transaction, job: Job, order: Order, event: AuditEvent) -> None:
-    """Insert the row, or overwrite the NOT_SENT one with its next attempt."""
+    """Insert the row, or overwrite the one that was not sent, or waited, with its next attempt."""
     if job.retake is None:
         tx.insert_order(order, event)
-    elif not tx.restart_order(order, event, Status.NOT_SENT):
+    elif not tx.restart_order(order, event, job.retake.status):
         raise KeyInUse("another delivery of this alert has just been tried", retry_after_s=1)
 
 

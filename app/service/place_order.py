@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
@@ -11,11 +9,11 @@ from app.domain.alert import Action, Alert
 from app.domain.contract import Contract, ist_date
 from app.domain.deadline import Deadline
 from app.domain.levels import levels_for
-from app.domain.order import Mode, Order, Protection, Purpose, Scope, Side
+from app.domain.order import Mode, Order, Protection, Purpose, Side
 from app.domain.risk import Denial, Proposal, first_denial
 from app.domain.session import previous_trading_day
 from app.domain.status import UNSETTLED
-from app.errors import BrokerReadFailed, PriceUnavailable
+from app.errors import BrokerReadFailed, CommitUnknown, NotReconciled, PriceUnavailable
 from app.service.exits import close, exit_held, is_against_own
 from app.service.intent import (
     Job,
@@ -27,9 +25,9 @@ from app.service.intent import (
     put_sending,
     unknown_contract,
 )
-from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Transaction
+from app.service.ports import Transaction
 from app.service.records import Cap, Quote, Resolved
-from app.service.send import Answer, Budget, Desk, Policy, armed, send
+from app.service.send import Answer, Budget, Desk, Policy, armed, committed_after_all, send
 
 __all__ = ["Answer", "PlaceOrder", "Policy"]
 
@@ -41,18 +39,8 @@ class PlaceOrder:
     nothing was sent; whatever may have been sent is a state of the row and never an error.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        broker: Broker,
-        contracts: Contracts,
-        clock: Clock,
-        scope: Scope,
-        policy: Policy,
-        notifier: Notifier,
-        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
-    ) -> None:
-        self.desk = Desk(store, broker, contracts, clock, scope, policy, notifier, random_bytes)
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
 
     def __call__(self, alert: Alert, *, request_id: str, started: float, all_clients: bool = False) -> Answer:
         """`started`: the monotonic reading at the request's first byte. `all_clients`: an admin's EXIT."""
@@ -81,14 +69,17 @@ class PlaceOrder:
         with desk.store.read(budget.send) as tx:
             now, state = tx.now(), tx.trading_state(desk.scope)
             known = tx.find_key(desk.scope, alert.client, alert.key)
+            reconciled = desk.reconciled(tx)
         if known is not None:
             answer = known_answer(desk, known, alert, now)
             if answer is not None:
                 return answer
             retake = known.order
-        return Job(alert, request_id, budget, now, ist_date(now), state, all_clients, retake)
+        return Job(alert, request_id, budget, now, ist_date(now), state, all_clients, retake, reconciled)
 
     def _enter(self, job: Job, resolved: Resolved, side: Side) -> Answer:
+        if not job.reconciled:
+            raise NotReconciled("the orders of before this start are being looked up", retry_after_s=5)
         desk, alert, contract, policy = self.desk, job.alert, resolved.contract, self.desk.policy
         order = draft(desk, job, contract, side, quantity_of(alert, contract.lot), Purpose.ENTRY)
         order = replace(order, explanation=resolved.explanation)
@@ -111,23 +102,29 @@ class PlaceOrder:
             take_profit=levels.take_profit,
             protection=Protection.REQUESTED,
         )
-        return self._commit_and_send(job, order, proposal)
+        step = self._commit(job, order, proposal)
+        if isinstance(step, Answer):
+            return step
+        return send(desk, step, job.budget, lambda x, check: x.place(step.ticket(), check))
 
-    def _commit_and_send(self, job: Job, order: Order, proposal: Proposal) -> Answer:
+    def _commit(self, job: Job, order: Order, proposal: Proposal) -> Order | Answer:
         desk = self.desk
-        with desk.store.write(job.budget.send) as tx:
-            repeat = claim(desk, tx, job, order.id)
-            if repeat is not None:
-                return repeat
-            fresh = replace(proposal, state=tx.trading_state(desk.scope))
-            denial = first_denial(fresh, desk.policy.limits) or unsettled_bracket(tx, order)
-            if denial is None:
-                denial = tx.reserve(desk.scope, order.id, caps_of(desk.policy, job))
-            if denial is not None:
-                return Answer(put_denied(tx, job, order, denial), replayed=False)
-            order = armed(desk, tx, order, job.budget)
-            put_sending(tx, job, order)
-        return send(desk, order, job.budget, lambda x, check: x.place(order.ticket(), check))
+        try:
+            with desk.store.write(job.budget.send) as tx:
+                repeat = claim(desk, tx, job, order.id)
+                if repeat is not None:
+                    return repeat
+                fresh = replace(proposal, state=tx.trading_state(desk.scope))
+                denial = first_denial(fresh, desk.policy.limits) or unsettled_bracket(tx, order)
+                if denial is None:
+                    denial = tx.reserve(desk.scope, order.id, caps_of(desk.policy, job))
+                if denial is not None:
+                    return Answer(put_denied(tx, job, order, denial), replayed=False)
+                order = armed(desk, tx, order, job.budget)
+                put_sending(tx, job, order)
+        except CommitUnknown:
+            return committed_after_all(desk, order, job.budget)
+        return order
 
 
 def resolve(desk: Desk, job: Job) -> Resolved | Denial:

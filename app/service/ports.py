@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from app.domain.alert import AlertKey, Exchange, ExpiryRule, OptionType, Product
+from app.domain.contract import Contract
 from app.domain.deadline import Deadline
 from app.domain.order import Order, Scope, Side, Ticket
 from app.domain.outcome import NotSent, Outcome
@@ -103,6 +104,9 @@ class Contracts(Protocol):
         """The contract that an alert means, or why there is none (codes unknown_symbol, unknown_expiry,
         unknown_strike).
         """
+
+    def by_ticker(self, ticker: str, now: datetime) -> Contract | None:
+        """The listed contract under a broker's ticker; None when none is listed or its session has ended. Raises NoMaster."""
 
     def age(self) -> MasterAge: ...
 

@@ -28,6 +28,10 @@ RECORD_S = 0.15
 TAKE_BACK_S = 0.5
 """For cancelling what was written too late: its answer is late already, and a hang must not make it endless."""
 
+LOST_FENCE = "lost_fence"
+DISPROVED_BY_ACCEPTANCE = (Status.IN_DOUBT, Status.NOT_PLACED, Status.NEEDS_REVIEW)
+"""What a row may have been called while its sender was paused, and the broker's own answer knows better."""
+
 LastCheck = Callable[[], NotSent | None]
 BrokerCall = Callable[[Exchanger, LastCheck], Outcome]
 
@@ -67,6 +71,8 @@ class Desk:
     policy: Policy
     notifier: Notifier
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    reconciled: Callable[[Transaction], bool] = lambda _: True
+    """Whether a reconcile pass has succeeded since this process started (reconcile.FirstPass)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,21 @@ def armed(desk: Desk, tx: Transaction, order: Order, budget: Budget) -> Order:
     )
 
 
+def committed_after_all(desk: Desk, order: Order, budget: Budget) -> Order | Answer:
+    """The connection was lost during COMMIT: what the database holds decides, before anything else happens.
+
+    The order: its intent is there, and it may be sent. An Answer: a "no" is there. StoreUnavailable: neither, or
+    nobody can say; nothing was sent.
+    """
+    with desk.store.read(budget.send) as tx:
+        row = tx.get_order(desk.scope, order.id)
+    if row is None or row.attempt != order.attempt:
+        raise StoreUnavailable("the database was lost before the order's intent was committed")
+    if row.status is Status.SENDING and row.fence == order.fence:
+        return order
+    return Answer(row, replayed=False)
+
+
 def stops(state: TradingState, purpose: Purpose, *, admin: bool) -> bool:
     """Whether a trading state keeps an order back. A person who halted may still get out (admin)."""
     if state is TradingState.ACTIVE:
@@ -126,7 +147,7 @@ def last_check(desk: Desk, order: Order, budget: Budget, *, admin: bool = False)
         except StoreUnavailable as error:
             return NotSent(error.code, error.detail)
         if row is None or row.status is not Status.SENDING or row.fence != order.fence:
-            return NotSent("lost_fence", "this attempt was settled by somebody else before it was sent")
+            return NotSent(LOST_FENCE, "this attempt was settled by somebody else before it was sent")
         if stops(state, order.purpose, admin=admin):
             return NotSent("trading_state", f"trading state became {state} before the order was sent")
         if order.send_by is None or now >= order.send_by:
@@ -171,6 +192,8 @@ def _take_back(desk: Desk, order: Order, broker_order_id: str) -> None:
 
 def record(desk: Desk, order: Order, outcome: Outcome, budget: Budget) -> Answer:
     """The second transaction. It failing after a send makes the answer in doubt, and never an error."""
+    if isinstance(outcome, Unknown):
+        desk.notifier.notify("in_doubt", f"order {order.id} {order.ticker}: {outcome.message}")
     retry = outcome.retry_after_s if isinstance(outcome, NotSent) else None
     late = isinstance(outcome, Accepted | Unknown) and outcome.sent_late
     if late:
@@ -193,22 +216,43 @@ def record(desk: Desk, order: Order, outcome: Outcome, budget: Budget) -> Answer
 
 def _recorded(tx: Transaction, order: Order, outcome: Outcome) -> Order:
     after, kind, change = _move_of(outcome, tx.now())
-    if isinstance(outcome, NotSent) and outcome.code == "lost_fence":
-        return tx.get_order(order.scope, order.id) or order
+    if isinstance(outcome, NotSent) and outcome.code == LOST_FENCE:
+        return _gave_up(tx, order)
     event = event_of(kind, tx.now(), after, reason=change.reason or "", attempt=str(order.attempt))
     row = tx.move(order, after, event, change)
     if row is None:
         row = tx.get_order(order.scope, order.id, lock=True)
         if row is None:
             raise LookupError(f"expected order {order.id}, was gone")
-        settled = isinstance(outcome, Accepted | Refused) and row.status is Status.IN_DOUBT
+        settled = isinstance(outcome, Accepted) and row.status in DISPROVED_BY_ACCEPTANCE
+        settled = settled or (isinstance(outcome, Refused) and row.status is Status.IN_DOUBT)
         moved = tx.move(row, after, event, change) if settled and row.attempt == order.attempt else None
         if moved is None:
             return row
+        if row.status is Status.NOT_PLACED:
+            _was_wrong(tx, row)
         row = moved
     if after in (Status.NOT_SENT, Status.REJECTED):
         tx.release(order.scope, order.id)
     return row
+
+
+def _was_wrong(tx: Transaction, order: Order) -> None:
+    """Called absent, and the broker took it after all: it counts again, and until a person has looked only exits pass."""
+    tx.reserve_again(order.scope, order.id, ())
+    if tx.trading_state(order.scope) is TradingState.ACTIVE:
+        reason = f"order {order.id} was called NOT_PLACED, and the broker accepted it"
+        tx.set_trading_state(order.scope, TradingState.REDUCING, "sender", reason)
+
+
+def _gave_up(tx: Transaction, order: Order) -> Order:
+    """Somebody settled the row for a sender that was late: the sender itself is the proof that nothing went out."""
+    row = tx.get_order(order.scope, order.id, lock=True)
+    if row is None or (row.status, row.attempt) != (Status.IN_DOUBT, order.attempt):
+        return row or order
+    reason = "its sender was too late, and stopped before the first byte"
+    event = event_of(Event.ORDER_NOT_PLACED, tx.now(), Status.NOT_PLACED, reason=reason)
+    return tx.move(row, Status.NOT_PLACED, event, Moved(code="not_placed", reason=reason)) or row
 
 
 def _move_of(outcome: Outcome, now: datetime) -> tuple[Status, Event, Moved]:

@@ -28,9 +28,10 @@ def checks_of(ports: Ports) -> tuple[bool, bool, dict[str, str]]:
         words["index"], words["master"] = error.detail, "none"
     words["broker"] = ports.broker.ready() or "ok"
     try:
-        ports.policy()
+        desk = ports.desk()
         with ports.store.read() as tx:
-            state = tx.trading_state(ports.scope)
+            state, reconciled = tx.trading_state(ports.scope), desk.reconciled(tx)
+        words["reconciled"] = "ok" if reconciled else "no pass has succeeded since this start"
         words["trading_state"] = "ok" if state is TradingState.ACTIVE else state.value
     except StoreUnavailable:
         words["trading_state"] = "unreadable, so halted"

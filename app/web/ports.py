@@ -9,8 +9,10 @@ from typing import Protocol
 from app.domain.alert import Alert
 from app.domain.order import Scope
 from app.service.check import CheckReport
-from app.service.place_order import Answer, Policy
+from app.service.place_order import Answer
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
+from app.service.reconcile import Pass
+from app.service.send import Desk
 from app.settings import Settings
 
 
@@ -35,6 +37,8 @@ class Ports:
     scope: Scope
     tokens: Tokens
     notifier: Notifier
-    policy: Callable[[], Policy]
-    """Asks the database at its first use (the tag prefix is kept there), so that a service whose database is down
+    reconcile: Callable[[tuple[str, str] | None], Pass]
+    """One pass of this process's reconciliation, under a lease or (None) without."""
+    desk: Callable[[], Desk]
+    """What the verbs work with. Asks the database at its first use (the tag prefix is kept there), so that a service whose database is down
     starts, says so, and recovers by itself. Raises StoreUnavailable."""

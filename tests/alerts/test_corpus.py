@@ -66,7 +66,8 @@ def client(desk: TradingDesk, tmp_path: Path) -> Iterator[FlaskClient]:
         scope=SCOPE,
         tokens=None,  # type: ignore[arg-type] # no route of these tests asks for it
         notifier=desk.notifier,
-        policy=lambda: desk.policy,
+        reconcile=lambda _: desk.reconcile(),
+        desk=lambda: desk.desk,
     )
     with create_app(ports=ports).test_client() as client:
         yield client

@@ -21,8 +21,9 @@ from app.domain.alert import ExpiryRule, Product
 from app.domain.contract import ist_date
 from app.domain.order import Mode, Order, Scope
 from app.domain.status import Status
-from app.service.follow import Follow
 from app.service.place_order import PlaceOrder
+from app.service.reconcile import Reconcile
+from app.service.send import Desk as ServiceDesk
 from app.store.migrate import upgrade
 from app.store.sql import connect
 from app.wiring import SystemClock
@@ -133,9 +134,10 @@ class Desk:
         self.broker = FyersBroker(client, "X-200", token, self.clock)
         self._numbers = itertools.count(1)
         self.load(ist_date(clock()))
-        self.place = PlaceOrder(
+        desk = ServiceDesk(
             self.store, self.broker, self.contracts, self.clock, SCOPE, a_policy(), FakeNotifier()
         )
+        self.place, self.reconcile = PlaceOrder(desk), Reconcile(desk)
 
     def load(self, on: date, without: date | None = None) -> None:
         """That morning's master, at the broker and here; `without` drops an expiry that is not listed yet."""
@@ -148,8 +150,8 @@ class Desk:
         build_from_bytes(self.index, files)
 
     def advance(self, to: datetime) -> None:
-        """Another day: the broker's book is today's only, so the fills are recorded before (`flask follow`)."""
-        Follow(self.store, self.broker, self.clock, SCOPE)()
+        """Another day: the broker's book is today's only, so the fills are recorded before (`flask reconcile`)."""
+        self.reconcile()
         self.sim_clock.advance((to - self.sim_clock()).total_seconds())
         self.load(ist_date(to))
 

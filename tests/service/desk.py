@@ -11,6 +11,8 @@ from app.domain.audit import Event
 from app.domain.order import Order
 from app.domain.status import Status
 from app.service.place_order import Answer, PlaceOrder, Policy
+from app.service.reconcile import Reconcile
+from app.service.send import Desk
 from tests.builders import SCOPE, a_contract, a_policy, an_alert
 from tests.fakes import FakeBroker, FakeClock, FakeContracts, FakeNotifier, FakeStore
 
@@ -27,7 +29,7 @@ class TradingDesk:
         self.broker = FakeBroker(self.clock)
         self.contracts = FakeContracts([self.contract])
         self._numbers = itertools.count(1)
-        self.service = PlaceOrder(
+        self.desk = Desk(
             self.store,
             self.broker,
             self.contracts,
@@ -37,6 +39,8 @@ class TradingDesk:
             self.notifier,
             random_bytes=lambda size: next(self._numbers).to_bytes(size, "little"),
         )
+        self.service = PlaceOrder(self.desk)
+        self.reconcile = Reconcile(self.desk)
 
     def alert(
         self, action: str = "BUY", key: str | None = None, *, all_clients: bool = False, **changes: Any

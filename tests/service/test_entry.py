@@ -17,7 +17,6 @@ from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import BrokerReadFailed, KeyClash, KeyInUse, PriceUnavailable, StoreUnavailable
 from app.service.check import CheckAlert
-from app.service.follow import Follow
 from app.service.records import BookStatus, Quote
 from tests.builders import LOT, SCOPE, TODAY, a_policy, an_alert
 from tests.service.desk import TradingDesk
@@ -229,15 +228,15 @@ def test_an_entry_written_too_late_is_taken_back_while_it_works(desk: TradingDes
 
 def test_the_fill_moves_the_levels(desk: TradingDesk) -> None:
     order = desk.alert().order
-    (changed,) = Follow(desk.store, desk.broker, desk.clock, SCOPE)()
+    (changed,) = desk.reconcile().changed
     assert (changed.id, changed.status, changed.fill_price) == (order.id, Status.FILLED, Decimal(101))
     assert (changed.stop_loss, changed.take_profit) == (Decimal(86), Decimal(126))
-    assert Follow(desk.store, desk.broker, desk.clock, SCOPE)() == ()
+    assert desk.reconcile().changed == ()
 
 
 def test_a_check_reports_and_sends_nothing(desk: TradingDesk) -> None:
     d = desk.service.desk
-    check = CheckAlert(d.store, d.broker, d.contracts, d.clock, d.scope, d.policy, d.notifier)
+    check = CheckAlert(d)
     report = check(an_alert(lots=2), "r", desk.clock.monotonic())
     assert report.levels is not None
     assert report.denial is not None
@@ -248,7 +247,7 @@ def test_a_check_reports_and_sends_nothing(desk: TradingDesk) -> None:
 
 def test_a_check_of_an_exit_says_what_would_be_closed(desk: TradingDesk) -> None:
     d = desk.service.desk
-    check = CheckAlert(d.store, d.broker, d.contracts, d.clock, d.scope, d.policy, d.notifier)
+    check = CheckAlert(d)
     nothing = check(an_alert("EXIT"), "r", desk.clock.monotonic())
     assert nothing.denial is not None
     assert nothing.denial.code == "nothing_to_exit"

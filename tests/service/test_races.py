@@ -14,7 +14,6 @@ from app.domain.outcome import NotSent, Refused, Unknown
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import KeyInUse
-from app.service.follow import Follow
 from app.service.holding import held_by
 from app.service.records import BookOrder, BookStatus, Cap, Holding, Position
 from tests.builders import LOT, NOW, SCOPE, TODAY, a_contract, an_order
@@ -55,7 +54,7 @@ def test_a_cancelled_entry_gives_its_caps_back(desk: TradingDesk) -> None:
     order = desk.held()
     reserve(desk)
     desk.broker.cancel(order.broker_order_id or "")
-    (changed,) = Follow(desk.store, desk.broker, desk.clock, SCOPE)()
+    (changed,) = desk.reconcile().changed
     assert (changed.status, used(desk)) == (Status.CANCELLED, 0)
 
 
@@ -163,7 +162,7 @@ def held(own: int, net: int, exit_row: BookOrder | None) -> int:
     position = Position("p", contract.ticker, "INTRADAY", net)
     holdings = [Holding("default", contract.ticker, Product.INTRADAY, own)]
     book = [exit_row] if exit_row else []
-    return held_by("default", holdings, orders, book, position, TODAY).lower_by
+    return dict(held_by("default", holdings, orders, book, position, TODAY).lowered).get("default", 0)
 
 
 def test_nothing_is_lowered_while_an_exit_of_ours_works() -> None:

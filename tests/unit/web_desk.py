@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,12 @@ class WebDesk(TradingDesk):
                 clock=self.clock,
                 store=self.store,  # type: ignore[arg-type] # as far as these routes ask
                 broker=self.broker,  # type: ignore[arg-type]
-                contracts=self.contracts,
+                contracts=self.contracts,  # type: ignore[arg-type]
                 scope=SCOPE,
                 tokens=None,  # type: ignore[arg-type]
                 notifier=self.notifier,
-                policy=lambda: self.policy,
+                reconcile=lambda _: self.reconcile(),
+                desk=lambda: replace(self.desk, store=self.store),
             )
         )
         self.client = self.app.test_client()

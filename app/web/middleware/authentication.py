@@ -8,12 +8,12 @@ from typing import Any
 
 from flask import Request
 
+from app.domain.alert import ADMIN_CLIENT
 from app.errors import NotAllowed, NotAuthenticated
 from app.settings import Settings
 from app.web.schemas import TOKEN
 
 DEFAULT_CLIENT = "default"
-ADMIN_CLIENT = "admin"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,169 @@
+"""Rows of the broker's book that our own rows do not know or had given up: late arrivals, and a restored database."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+
+from app.domain.alert import Action, AlertKey, Exchange, KeyKind, OptionType, Product
+from app.domain.audit import Event
+from app.domain.contract import Contract
+from app.domain.order import Order, Protection, Purpose, is_keyed, order_id
+from app.domain.risk import TradingState
+from app.domain.status import Status
+from app.errors import NoMaster
+from app.service.doubts import verdict_was_wrong
+from app.service.holding import book_row
+from app.service.ports import Transaction
+from app.service.records import BookOrder, BookStatus, Stranger
+from app.service.send import Desk, event_of
+from app.service.settle import API, is_ours
+
+GIVEN_UP = (Status.NOT_PLACED, Status.REJECTED, Status.NOT_SENT, Status.EXPIRED)
+ADOPTER = "reconcile"
+UNKNOWN_CLIENT = "default"
+"""Whose an adopted order is until its alert comes again: nearly every deployment has this one client."""
+
+
+def adopt(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: date, first: bool) -> list[Order]:
+    """Adopt what is ours; at a start also look for rows of the API that fit nothing of ours.
+
+    Each row is looked up now, after the book was read: a peer may just have placed it.
+    """
+    changed = _late_arrivals(tx, desk, book, today)
+    strange = []
+    for row in book:
+        if is_ours(row, desk.policy.tag_prefix) and tx.find_tag(desk.scope, row.tag or "") is None:
+            changed.append(_restored(tx, desk, row, today))
+            if not is_keyed(row.tag or ""):
+                strange.append(row)  # its alert, sent again, could not be known by its key
+    if first:
+        strange += _without_orders(tx, desk, book, today)
+    new = [row for row in strange if tx.add_stranger(desk.scope, _stranger(tx, row))]
+    restored = [o for o in changed if o.code == "restored"]
+    if restored or tx.strangers(desk.scope, acknowledged=False):
+        _halt(tx, desk, len(restored), len(new))
+    return changed
+
+
+def _late_arrivals(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: date) -> list[Order]:
+    changed: list[Order] = []
+    for order in tx.orders_on(desk.scope, today, GIVEN_UP):
+        if order.status is Status.EXPIRED and order.broker_order_id is not None:
+            continue  # ended by the exchange: the book is followed for it like for any other
+        row = book_row(order, book)
+        if row is not None and row.status != BookStatus.REJECTED:
+            changed += verdict_was_wrong(tx, desk, order, row)
+    return changed
+
+
+def _restored(tx: Transaction, desk: Desk, row: BookOrder, today: date) -> Order:
+    tag = (row.tag or "").upper()
+    contract = _listed(desk, row, tx.now()) or _unknown(row, today)
+    held = sum(h.net_quantity for h in tx.holdings(desk.scope, None) if h.ticker == row.ticker)
+    reason = "the broker's book has it under our tag, and this database did not: restored from a backup?"
+    key = AlertKey(KeyKind.DERIVED, f"adopted:{tag}", "")
+    order = Order(
+        id=order_id(desk.scope, key, desk.random_bytes),
+        scope=desk.scope,
+        client=UNKNOWN_CLIENT,
+        strategy="",
+        key=key,
+        purpose=Purpose.EXIT if held * row.side.sign < 0 else Purpose.ENTRY,
+        action=Action(row.side.value),
+        exchange=contract.exchange,
+        underlying=contract.underlying,
+        expiry=contract.expiry,
+        session_end=contract.session_end,
+        strike=contract.strike,
+        option_type=contract.option_type,
+        ticker=row.ticker,
+        lot=contract.lot,
+        side=row.side,
+        quantity=row.quantity,
+        product=Product(row.product),
+        status=Status.ACCEPTED,
+        ist_date=today,
+        tag=tag,
+        code="restored",
+        reason=reason,
+        broker_order_id=row.broker_order_id,
+        protection=Protection.REQUESTED if row.has_stop else Protection.NONE,
+        sent_at=row.placed_at,
+        created_at=row.placed_at,
+        updated_at=tx.now(),
+    )
+    tx.insert_order(order, event_of(Event.ORDER_ADOPTED, tx.now(), order.status, reason=reason))
+    return order
+
+
+def _listed(desk: Desk, row: BookOrder, now: datetime) -> Contract | None:
+    try:
+        return desk.contracts.by_ticker(row.ticker, now)
+    except NoMaster:
+        return None
+
+
+def _unknown(row: BookOrder, today: date) -> Contract:
+    """For a ticker that the index does not list any more: its name is all that an exit needs."""
+    return Contract(
+        exchange=Exchange.BSE if row.ticker.startswith("BSE:") else Exchange.NSE,
+        underlying=row.ticker,
+        expiry=today,
+        session_end=row.placed_at,
+        strike=Decimal(1),
+        option_type=OptionType.PE if row.ticker.endswith("PE") else OptionType.CE,
+        ticker=row.ticker,
+        lot=1,
+        tick=Decimal("0.05"),
+        freeze=None,
+        underlying_ticker=None,
+        is_stock=False,
+        master_date=today,
+    )
+
+
+def _without_orders(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: date) -> list[BookOrder]:
+    """Rows of the API that nothing of ours explains: no id, no tag, no leg of an order that asked for one."""
+    known = tx.known_at_broker(desk.scope, [r.broker_order_id for r in book])
+    ours = tx.orders_on(desk.scope, today)
+    legs = {(o.ticker, o.product.value, o.side.opposite) for o in ours if o.protection is not Protection.NONE}
+    keyless = {
+        (o.ticker, o.product.value, o.side, o.quantity)
+        for o in ours
+        if not o.product.takes_tag and o.broker_order_id is None
+    }
+    return [
+        row
+        for row in book
+        if row.source.upper() == API
+        and row.parent_id is None
+        and row.broker_order_id not in known
+        and not is_ours(row, desk.policy.tag_prefix)
+        and (row.ticker, row.product, row.side) not in legs
+        and (row.ticker, row.product, row.side, row.quantity) not in keyless
+    ]
+
+
+def _stranger(tx: Transaction, row: BookOrder) -> Stranger:
+    return Stranger(
+        broker_order_id=row.broker_order_id,
+        ticker=row.ticker,
+        side=row.side,
+        quantity=row.quantity,
+        product=row.product,
+        tag=row.tag,
+        placed_at=row.placed_at,
+        seen_at=tx.now(),
+    )
+
+
+def _halt(tx: Transaction, desk: Desk, restored: int, strangers: int) -> None:
+    """The broker knows orders that this database does not: nothing is sent until a person has looked."""
+    if tx.trading_state(desk.scope) is TradingState.HALTED:
+        return
+    reason = (
+        f"the broker's book has orders that were not ours: {restored} adopted by tag, {strangers} strangers"
+    )
+    tx.set_trading_state(desk.scope, TradingState.HALTED, ADOPTER, reason)
+    desk.notifier.notify("unknown_orders", reason + "; look, then `flask resume`", page=True)

@@ -1,0 +1,99 @@
+"""What a person decides: the trading state, and what became of an order that nothing could prove."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from app.domain.audit import Event
+from app.domain.order import Order
+from app.domain.risk import TradingState
+from app.domain.status import MOVES, Status
+from app.errors import FieldError, InvalidAlert, NotFound
+from app.service.ports import Transaction
+from app.service.records import Moved, StateChange
+from app.service.send import Desk, event_of
+
+BY_HAND = frozenset({Status.IN_DOUBT, Status.NEEDS_REVIEW, Status.EXIT_PENDING})
+"""States that a person may end. Everything else is the broker's word or a fact."""
+ENDED = frozenset({Status.CANCELLED, Status.EXPIRED})
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A person's verdict. `filled` in contracts; needed where the state says that something has filled."""
+
+    status: Status
+    by: str
+    reason: str
+    filled: int | None = None
+    price: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    desk: Desk
+
+    def set_state(self, state: TradingState, by: str, reason: str) -> StateChange:
+        """In force for every instance at its next alert. Resuming says that a person has looked at the strangers."""
+        desk = self.desk
+        with desk.store.write() as tx:
+            if state is TradingState.ACTIVE:
+                tx.acknowledge_strangers(desk.scope, by)
+            changed = tx.set_trading_state(desk.scope, state, by, reason)
+            now = tx.state_change(desk.scope)
+        if changed:
+            desk.notifier.notify("trading_state", f"{state} by {by}: {reason}")
+        return now
+
+    def resolve(self, order_id: str, verdict: Resolution) -> Order:
+        """Raises NotFound, and InvalidAlert with what would be allowed."""
+        desk = self.desk
+        with desk.store.write() as tx:
+            order = tx.get_order(desk.scope, order_id.upper(), lock=True)
+            if order is None:
+                raise NotFound("there is no such order")
+            return self._resolved(tx, order, verdict)
+
+    def _resolved(self, tx: Transaction, order: Order, verdict: Resolution) -> Order:
+        after = verdict.status
+        allowed = MOVES[order.status] if order.status in BY_HAND else frozenset()
+        if after not in allowed - {Status.SENDING}:
+            words = (
+                ", ".join(sorted(allowed - {Status.SENDING})) or "nothing: its state is not a person's to end"
+            )
+            raise _wrong("as", f"an order in {order.status} can become {words}")
+        filled = self._filled(order, verdict)
+        detail = {"by": verdict.by, "reason": verdict.reason, "was": order.status.value}
+        event = event_of(Event.ORDER_RESOLVED, tx.now(), after, filled=str(filled), **detail)
+        change = Moved(
+            code="resolved",
+            reason=f"{verdict.reason} ({verdict.by})",
+            filled_quantity=filled,
+            fill_price=verdict.price,
+            filled_at=tx.now() if filled else None,
+        )
+        moved = tx.move(order, after, event, change)
+        if moved is None:
+            raise _wrong("as", "the order has just moved; look again")
+        if after is Status.REJECTED:
+            tx.release(order.scope, order.id)
+        elif after in ENDED:
+            tx.release(order.scope, order.id, unfilled=Fraction(order.quantity - filled, order.quantity))
+        return moved
+
+    def _filled(self, order: Order, verdict: Resolution) -> int:
+        filled = verdict.filled
+        if filled is None:
+            filled = order.quantity if verdict.status is Status.FILLED else order.filled_quantity
+        whole = verdict.status is Status.FILLED
+        if not 0 <= filled <= order.quantity or (whole and filled != order.quantity):
+            raise _wrong("filled", f"expected {'' if whole else '0 to '}{order.quantity}, was {filled}")
+        if verdict.status is Status.PARTIALLY_FILLED and not 0 < filled < order.quantity:
+            raise _wrong("filled", f"expected more than 0 and less than {order.quantity}, was {filled}")
+        return filled
+
+
+def _wrong(field: str, message: str) -> InvalidAlert:
+    return InvalidAlert((FieldError(field, message),))

@@ -1,0 +1,152 @@
+"""Orders whose outcome nobody knows yet, against one reading of the broker's book."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import date
+
+from app.domain.audit import Event
+from app.domain.order import Order, Purpose, Scope
+from app.domain.risk import TradingState
+from app.domain.status import Status
+from app.service.holding import book_row
+from app.service.ports import Exchanger, Transaction
+from app.service.records import BookOrder, BookStatus, Moved
+from app.service.send import Desk, event_of
+from app.service.settle import SLACK, Settle, fitting, has_witness, sent_before
+
+log = logging.getLogger(__name__)
+
+
+def unsettled(tx: Transaction, scope: Scope) -> tuple[Order, ...]:
+    """What a reading of the book may settle: doubts, and what a person was asked about."""
+    wanted = (Status.IN_DOUBT, Status.NEEDS_REVIEW)
+    return tuple(o for o in tx.open_orders(scope) if o.status in wanted)
+
+
+def settle_one(
+    tx: Transaction,
+    desk: Desk,
+    settle: Settle,
+    order: Order,
+    doubts: Sequence[Order],
+    book: tuple[BookOrder, ...],
+    today: date,
+) -> list[Order]:
+    """One order's verdict, if this reading gives one. The order is looked up again: it may have moved meanwhile."""
+    row_now = tx.get_order(desk.scope, order.id, lock=True)
+    if row_now is None or (row_now.status, row_now.attempt) != (order.status, order.attempt):
+        return []
+    order = row_now
+    if order.ist_date != today:
+        why = f"the book of {order.ist_date} is gone: nothing can be proven any more"
+        return _review(tx, desk, order, "day_over", why)
+    row, unclear = _find(tx, desk, order, doubts, book)
+    if row is not None:
+        return _found(tx, desk, order, row)
+    if unclear:
+        return _review(tx, desk, order, "ambiguous", "more than one order or row fits: nobody can say which")
+    if order.status is Status.NEEDS_REVIEW or not has_witness(order, book):
+        return []
+    evidence = tx.note_absence(order)
+    if not settle.proven_absent(order, evidence, book):
+        return []
+    reason = (
+        f"absent from {evidence.reads} fresh readings of the book between {evidence.first_at:%H:%M:%S} and "
+        f"{evidence.last_at:%H:%M:%S} UTC"
+    )
+    event = event_of(Event.ORDER_NOT_PLACED, tx.now(), Status.NOT_PLACED, reason=reason)
+    moved = tx.move(order, Status.NOT_PLACED, event, Moved(code="not_placed", reason=reason))
+    return [] if moved is None else [moved]
+
+
+def _find(
+    tx: Transaction, desk: Desk, order: Order, doubts: Sequence[Order], book: tuple[BookOrder, ...]
+) -> tuple[BookOrder | None, bool]:
+    """The order's row, and whether the book leaves it open which one it is."""
+    row = book_row(order, book)
+    if row is not None or order.product.takes_tag:
+        return row, False
+    claimed = tx.known_at_broker(desk.scope, [r.broker_order_id for r in book])
+    rows = fitting(order, doubts, book, claimed)
+    if rows is None or len(rows) > 1:
+        return None, True
+    return (rows[0], False) if rows else (None, False)
+
+
+def _found(tx: Transaction, desk: Desk, order: Order, row: BookOrder) -> list[Order]:
+    detail = {"broker_order_id": row.broker_order_id, "by": "order book"}
+    if row.status == BookStatus.REJECTED:
+        change = Moved("rejected_by_exchange", row.message or None, row.broker_order_id)
+        event = event_of(Event.ORDER_REJECTED, tx.now(), Status.REJECTED, reason=row.message, **detail)
+        moved = tx.move(order, Status.REJECTED, event, change)
+        if moved is not None:
+            tx.release(order.scope, order.id)
+        return [] if moved is None else [moved]
+    change = Moved(
+        "settled_by_book", "found in the broker's order book", row.broker_order_id, sent_at=row.placed_at
+    )
+    event = event_of(Event.ORDER_ACCEPTED, tx.now(), Status.ACCEPTED, **detail)
+    moved = tx.move(order, Status.ACCEPTED, event, change)
+    if moved is None:
+        return []
+    if came_late(order, row):
+        tx.record(moved, event_of(Event.ORDER_SENT_LATE, tx.now(), moved.status))
+        desk.notifier.notify(
+            "sent_late", f"order {order.id} reached the broker after its deadline", page=True
+        )
+    return [moved]
+
+
+def came_late(order: Order, row: BookOrder) -> bool:
+    """Whether the broker got it well after its sender's time was up: a paused process, or a slow way."""
+    return order.answer_by is not None and row.placed_at > order.answer_by + SLACK
+
+
+def _review(tx: Transaction, desk: Desk, order: Order, code: str, reason: str) -> list[Order]:
+    if order.status is Status.NEEDS_REVIEW:
+        return []
+    event = event_of(Event.ORDER_NEEDS_REVIEW, tx.now(), Status.NEEDS_REVIEW, reason=reason)
+    moved = tx.move(order, Status.NEEDS_REVIEW, event, Moved(code=code, reason=reason))
+    if moved is None:
+        return []
+    desk.notifier.notify("needs_review", f"order {order.id} {order.ticker}: {reason}", page=True)
+    return [moved]
+
+
+def take_back_late(
+    desk: Desk, exchanger: Exchanger, settled: Iterable[Order], book: Sequence[BookOrder]
+) -> None:
+    """Cancel entries that reached the broker after their time, if they still work. One attempt each."""
+    for order in settled:
+        row = book_row(order, book)
+        if (
+            row is None
+            or not row.is_working
+            or order.purpose is not Purpose.ENTRY
+            or not came_late(order, row)
+        ):
+            continue
+        said = type(exchanger.cancel(row.broker_order_id)).__name__
+        with desk.store.write() as tx:
+            tx.record(order, event_of(Event.ENTRY_CANCEL, tx.now(), order.status, outcome=said, why="late"))
+
+
+def verdict_was_wrong(tx: Transaction, desk: Desk, order: Order, row: BookOrder) -> list[Order]:
+    """An order that we had called a "no", and the book shows: adopt it, count it again, alarm, let only exits pass."""
+    reason = f"the order was {order.status}, and the broker's book shows it after all"
+    detail = {"was": order.status.value, "broker_order_id": row.broker_order_id}
+    change = Moved("adopted", reason, row.broker_order_id, sent_at=row.placed_at)
+    event = event_of(Event.ORDER_ADOPTED, tx.now(), Status.ACCEPTED, reason=reason, **detail)
+    moved = tx.move(order, Status.ACCEPTED, event, change)
+    if moved is None:
+        return []
+    tx.reserve_again(order.scope, order.id, ())
+    if tx.trading_state(desk.scope) is TradingState.ACTIVE:
+        tx.set_trading_state(desk.scope, TradingState.REDUCING, "reconcile", f"order {order.id}: {reason}")
+    desk.notifier.notify("wrong_verdict", f"order {order.id} {order.ticker}: {reason}", page=True)
+    return [moved]
+
+
+__all__ = ["sent_before", "settle_one", "take_back_late", "unsettled", "verdict_was_wrong"]

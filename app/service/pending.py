@@ -1,0 +1,73 @@
+"""Exits that had to wait, run once what they wait for is settled: reduce-only, like any exit."""
+
+from __future__ import annotations
+
+import logging
+
+from app.domain.alert import ADMIN_CLIENT, Action, Alert
+from app.domain.audit import Event
+from app.domain.contract import ist_date
+from app.domain.order import Order, Purpose
+from app.domain.status import Status
+from app.errors import ServiceError
+from app.service.exits import close
+from app.service.intent import Job
+from app.service.send import Budget, Desk, event_of, stops
+
+log = logging.getLogger(__name__)
+
+
+def run_pending(desk: Desk) -> list[Order]:
+    """Try each waiting exit once, oldest first. One that still has to wait stays; one that was not sent waits on."""
+    with desk.store.read() as tx:
+        waiting = [o for o in tx.open_orders(desk.scope) if o.status is Status.EXIT_PENDING]
+    changed = []
+    for order in waiting:
+        job = _job(desk, order)
+        if stops(job.state, Purpose.EXIT, admin=job.all_clients):
+            continue  # it waits until a person resumes; denying it would lose it
+        try:
+            answer = close(desk, job, order, None, None, order.explanation)
+        except ServiceError as error:  # a failed read, or another exit at it: the next pass tries again
+            log.warning("waiting exit %s could not run: %s", order.id, error.code)
+            continue
+        if answer is None:
+            raise AssertionError("expected an answer for a waiting exit")
+        row = answer.order
+        if row.status is Status.NOT_SENT:
+            row = _wait_on(desk, row)
+        if row.status is not Status.EXIT_PENDING:
+            changed.append(row)
+    return changed
+
+
+def _job(desk: Desk, order: Order) -> Job:
+    started = desk.clock.monotonic()
+    with desk.store.read() as tx:
+        now, state = tx.now(), tx.trading_state(desk.scope)
+    alert = Alert(
+        client=order.client,
+        symbol=order.underlying,
+        strike=order.strike,
+        option_type=order.option_type,
+        expiry=order.expiry,
+        action=Action.EXIT,
+        product=order.product,
+        key=order.key,
+        received_at=now,
+        qty=order.quantity,
+        exchange=order.exchange,
+        strategy=order.strategy,
+        warnings=order.warnings,
+    )
+    budget = Budget.of(started, desk.policy.request_deadline_s)
+    all_clients = order.client == ADMIN_CLIENT
+    return Job(alert, order.request_id, budget, now, ist_date(now), state, all_clients, retake=order)
+
+
+def _wait_on(desk: Desk, row: Order) -> Order:
+    """Nobody sends a waiting exit again but this: it must not end as a lost alert."""
+    reason = f"not sent yet: {row.reason}"
+    with desk.store.write() as tx:
+        event = event_of(Event.EXIT_PENDING, tx.now(), Status.EXIT_PENDING, reason=reason)
+        return tx.move(row, Status.EXIT_PENDING, event) or row

@@ -1,0 +1,222 @@
+"""Settle what is in doubt, follow what is working, watch what has to be protected, run the exits that waited.
+
+The broker's own books decide, never a guess; an entry is never sent again. Every move is one conditional update with
+its event in one transaction, so that two instances at it, or a crash in the middle, do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import TypeVar
+
+from app.domain.audit import Event
+from app.domain.contract import ist_date
+from app.domain.deadline import Deadline
+from app.domain.order import Order, Scope
+from app.domain.status import WORKING, Status
+from app.errors import OutOfTime
+from app.service import adopt, doubts, watch
+from app.service.follow import record_book
+from app.service.pending import run_pending
+from app.service.ports import Clock, Exchanger, Transaction
+from app.service.position import Place, look, read_on
+from app.service.records import BookOrder, Moved, Position
+from app.service.replay import has_foreign_fills
+from app.service.send import Desk, event_of
+from app.service.settle import Settle
+
+T = TypeVar("T")
+
+LEASE = timedelta(seconds=10)
+LOST_AFTER = timedelta(seconds=60)
+"""TradingView re-sends at 5 s intervals, three times: what has not come again by then does not come."""
+OVERDUE_AFTER = timedelta(seconds=1)
+"""Given to a sender that is only slow in recording, past its own deadline."""
+READ_ANYWAY = timedelta(seconds=60)
+"""A book that nothing of ours waits for is still read now and then: late arrivals, and rows that we do not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One whole pass: the orders that it changed, each as it stands at the end, and whether the broker had to be asked."""
+
+    began_at: datetime
+    asked_broker: bool
+    changed: tuple[Order, ...]
+
+
+@dataclass
+class Reconcile:
+    """One pass per call. Raises ServiceError when a read failed: nothing is concluded from it then.
+
+    `lease`: (name, owner) that every write checks, where only one instance at a time runs this; None at a start,
+    which must not wait for a dead process's lease.
+    """
+
+    desk: Desk
+    settle: Settle = field(default_factory=Settle)
+    lease: tuple[str, str] | None = None
+    _seen_once: bool = field(default=False, init=False)
+    _read_at: datetime | None = field(default=None, init=False)
+
+    def __call__(self, budget_s: float = 5.0) -> Pass:
+        desk = self.desk
+        deadline = Deadline(desk.clock.monotonic() + budget_s)
+        with desk.store.read(deadline) as tx:
+            began = tx.now()
+        changed = self._without_broker(deadline)
+        asked = self._must_read(began, deadline)
+        if asked:
+            with desk.broker.exchange(deadline) as exchanger:
+                book = exchanger.order_book()
+                positions = exchanger.positions()
+                changed += self._by_broker(exchanger, book, positions, ist_date(began), deadline)
+            self._read_at, self._seen_once = began, True
+        changed += run_pending(desk)
+        self._write(deadline, _record_pass, desk, began)
+        return Pass(began, asked, tuple({order.id: order for order in changed}.values()))
+
+    def _write(self, deadline: Deadline, change: Callable[..., T], *args: object) -> T:
+        """One transaction, still ours: `change(tx, *args)`."""
+        with self.desk.store.write(deadline) as tx:
+            if self.lease is not None and not tx.owns_lock(*self.lease):
+                raise OutOfTime("another instance has taken the reconciliation over")
+            return change(tx, *args)
+
+    def _without_broker(self, deadline: Deadline) -> list[Order]:
+        """What time alone decides: an overdue sender, an alert that was not sent again."""
+        desk = self.desk
+        with desk.store.read(deadline) as tx:
+            now, today = tx.now(), ist_date(tx.now())
+            overdue = [o for o in tx.open_orders(desk.scope) if _is_overdue(o, now)]
+            lost = list(tx.orders_on(desk.scope, today, {Status.NOT_SENT}))
+            lost += tx.orders_before(desk.scope, today, {Status.NOT_SENT})
+        over = [o for o in lost if o.updated_at is not None and now - o.updated_at >= LOST_AFTER]
+        changed = [self._write(deadline, _lost_sender, desk, order) for order in overdue]
+        changed += [self._write(deadline, _lost_alert, desk, order) for order in over]
+        return [o for o in changed if o is not None]
+
+    def _must_read(self, now: datetime, deadline: Deadline) -> bool:
+        if not self._seen_once or self._read_at is None or now - self._read_at >= READ_ANYWAY:
+            return True
+        with self.desk.store.read(deadline) as tx:
+            today = ist_date(tx.now())
+            waiting = [o for o in tx.open_orders(self.desk.scope) if o.ist_date == today]
+            return bool(waiting) or bool(watch.unprotected(tx, self.desk.scope, today))
+
+    def _by_broker(
+        self,
+        exchanger: Exchanger,
+        book: tuple[BookOrder, ...],
+        positions: tuple[Position, ...],
+        today: date,
+        deadline: Deadline,
+    ) -> list[Order]:
+        desk = self.desk
+        with desk.store.read(deadline) as tx:
+            if ist_date(tx.now()) != today:
+                raise OutOfTime("the day ended during the pass: its book proves nothing")
+            unsure = doubts.unsettled(tx, desk.scope)
+        changed: list[Order] = []
+        for order in unsure:
+            changed += self._write(deadline, doubts.settle_one, desk, self.settle, order, unsure, book, today)
+        doubts.take_back_late(desk, exchanger, changed, book)
+        changed += self._write(deadline, _follow, desk, book, today)
+        changed += self._write(deadline, adopt.adopt, desk, book, today, not self._seen_once)
+        self._lower(exchanger, book, today, deadline)
+        changed += self._write(deadline, watch.watch, desk, book, positions, today)
+        return changed
+
+    def _lower(
+        self, exchanger: Exchanger, book: tuple[BookOrder, ...], today: date, deadline: Deadline
+    ) -> None:
+        """Holdings that somebody else's trades of today have closed, while the trade book still shows it.
+
+        Only what trades prove: a net that is missing for another reason lowers nothing here.
+        """
+        desk = self.desk
+        with desk.store.read(deadline) as tx:
+            places = {Place(desk.scope, h.ticker, h.product) for h in tx.holdings(desk.scope, None)}
+            orders = {p: tx.orders_in(desk.scope, p.ticker, p.product) for p in places}
+        for place in sorted(places, key=lambda p: p.lease):
+            if not has_foreign_fills(orders[place], book, place.ticker, place.product):
+                continue
+            owner = desk.random_bytes(8).hex()
+            at_once = Deadline(desk.clock.monotonic())
+            if not desk.store.take_lock(place.lease, owner, LEASE, at_once):
+                continue  # an exit is at it, and lowers by itself
+            try:
+                readings = read_on(exchanger, place, orders[place], exchanger.order_book())
+                self._write(deadline, look, place, None, readings, today)
+            finally:
+                with desk.store.write() as tx:
+                    tx.free_lock(place.lease, owner)
+
+
+def _record_pass(tx: Transaction, desk: Desk, began: datetime) -> None:
+    tx.record_pass(desk.scope, began)
+
+
+def _is_overdue(order: Order, now: datetime) -> bool:
+    return (
+        order.status is Status.SENDING
+        and order.answer_by is not None
+        and now >= order.answer_by + OVERDUE_AFTER
+    )
+
+
+def _lost_sender(tx: Transaction, desk: Desk, order: Order) -> Order | None:
+    """The fence changes with the state: whoever still holds the old one must not send any more."""
+    reason = "the sender ended or was paused before it recorded an outcome"
+    event = event_of(Event.ORDER_IN_DOUBT, tx.now(), Status.IN_DOUBT, reason=reason)
+    change = Moved(code="in_doubt", reason=reason, fence=desk.random_bytes(8).hex())
+    return tx.move(order, Status.IN_DOUBT, event, change)
+
+
+def _lost_alert(tx: Transaction, desk: Desk, order: Order) -> Order | None:
+    reason = f"nothing was sent ({order.code}), and the alert did not come again within a minute"
+    event = event_of(Event.ORDER_EXPIRED, tx.now(), Status.EXPIRED, reason=reason)
+    moved = tx.move(order, Status.EXPIRED, event, Moved(reason=reason))
+    if moved is not None:
+        text = f"{order.purpose} {order.id} {order.ticker} {order.side} {order.quantity}: {reason}"
+        desk.notifier.notify("lost_alert", text, page=True)
+    return moved
+
+
+def _follow(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: date) -> Iterable[Order]:
+    """Bring rows to what the book says; a working row whose day is over without its end being known is a person's."""
+    ended = {Status.CANCELLED, Status.EXPIRED, Status.FILLED}
+    orders = tx.open_orders(desk.scope) + tx.orders_on(desk.scope, today, ended)
+    changed = list(record_book(tx, orders, book))
+    for order in tx.open_orders(desk.scope):
+        if order.status in WORKING and order.ist_date < today:
+            reason = (
+                f"the book of {order.ist_date} is gone, and what became of the order was not recorded in time"
+            )
+            event = event_of(Event.ORDER_NEEDS_REVIEW, tx.now(), Status.NEEDS_REVIEW, reason=reason)
+            moved = tx.move(order, Status.NEEDS_REVIEW, event, Moved(code="day_over", reason=reason))
+            if moved is not None:
+                desk.notifier.notify("needs_review", f"order {order.id}: {reason}", page=True)
+                changed.append(moved)
+    return changed
+
+
+class FirstPass:
+    """Whether a reconcile pass that began after this process started has succeeded, in whichever instance.
+
+    The beginning is kept on the database's clock; this process's start is put on it by what has gone by since.
+    """
+
+    def __init__(self, clock: Clock, scope: Scope) -> None:
+        self._clock, self._scope = clock, scope
+        self._started = clock.monotonic()
+        self._passed = False
+
+    def __call__(self, tx: Transaction) -> bool:
+        if not self._passed:
+            began = tx.last_pass(self._scope)
+            running = timedelta(seconds=self._clock.monotonic() - self._started)
+            self._passed = began is not None and began >= tx.now() - running
+        return self._passed

@@ -1,0 +1,100 @@
+"""Today's fills in one contract and product, played again in their order: what of our own is still there. Pure.
+
+The broker keeps one net per contract and product, whoever traded. Looking only at the net of this moment, a position
+that a hand opened after our stop had filled would be taken for ours. The trade book knows the order of things: each
+time the net falls below what our orders hold, ours is what went.
+
+Quantities are signed: long above zero, short below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from app.domain.alert import Product
+from app.domain.order import Order
+from app.service.records import BookOrder, Position, Trade
+
+Own = Mapping[str, int]
+"""Signed quantity per client."""
+NOBODY = ""
+"""The client of a lowering that is known to have happened, and not whose it was."""
+
+
+def nearer(first: int, second: int) -> int:
+    """The smaller of two signed holdings; zero when they are on opposite sides."""
+    if first * second <= 0:
+        return 0
+    return min(first, second, key=abs)
+
+
+def owners_at_broker(orders: Iterable[Order], rows: Iterable[BookOrder]) -> dict[str, str]:
+    """Client by broker order id: of our own orders, by id or tag, and of the legs that are their children."""
+    by_tag = {o.tag.upper(): o for o in orders if o.product.takes_tag}
+    owners = {o.broker_order_id: o.client for o in orders if o.broker_order_id}
+    rows = tuple(rows)
+    for row in rows:
+        ours = by_tag.get(row.tag.upper()) if row.tag and row.parent_id is None else None
+        if ours is not None:
+            owners[row.broker_order_id] = ours.client
+    for row in rows:
+        if row.parent_id in owners:
+            owners[row.broker_order_id] = owners[row.parent_id]
+    return owners
+
+
+def has_foreign_fills(
+    orders: Iterable[Order], book: Iterable[BookOrder], ticker: str, product: Product
+) -> bool:
+    """Whether somebody else's order has filled here today: a hand's, a leg's, the broker's own square-off."""
+    here = [r for r in book if r.ticker == ticker and r.product == product.value]
+    ours = {o.broker_order_id for o in orders if o.broker_order_id}
+    tags = {o.tag.upper() for o in orders if o.product.takes_tag}
+    return any(
+        r.filled_quantity
+        and r.broker_order_id not in ours
+        and not (r.tag and r.tag.upper() in tags and r.parent_id is None)
+        for r in here
+    )
+
+
+def replayed(
+    before: Own, owners: Mapping[str, str], trades: Sequence[Trade], position: Position | None
+) -> dict[str, int]:
+    """What each client's orders still hold after today's fills. `before`: what they held when the day began."""
+    own = dict(before)
+    net = (position.net_quantity if position else 0) - sum(t.side.sign * t.quantity for t in trades)
+    for trade in trades:
+        signed = trade.side.sign * trade.quantity
+        net += signed
+        client = owners.get(trade.broker_order_id)
+        if client is not None:
+            own[client] = own.get(client, 0) + signed
+        total = sum(own.values())
+        own[NOBODY] = own.get(NOBODY, 0) + nearer(total, net) - total
+    return {client: quantity for client, quantity in own.items() if quantity}
+
+
+def lowering(rows: Own, total: int, replay: Own | None) -> dict[str, int]:
+    """Signed deltas that bring the sum of `rows` to `total` (nearer to zero than it is).
+
+    What today's trades pin on a client (its own legs) is that client's, and the rest the only holder's. With several
+    holders nobody knows whose position went: it is booked on NOBODY, so that whoever exits first gets what is left,
+    and is pinned on a client as soon as that one's rows are more than all that is left.
+    """
+    held, left = sum(rows.values()), dict(rows)
+    sign, excess = (1 if held > 0 else -1), abs(held) - abs(total)
+    holders = sorted(who for who, quantity in rows.items() if who != NOBODY and quantity * sign > 0)
+    for who in holders if replay is not None else ():
+        over = left[who] * sign - max(0, (replay or {}).get(who, 0) * sign)
+        taken = max(0, min(over, excess))
+        left[who] -= sign * taken
+        excess -= taken
+    rest = holders[0] if len(holders) == 1 else NOBODY
+    left[rest] = left.get(rest, 0) - sign * max(0, excess)
+    for who in holders:
+        over = min(left[who] * sign - abs(total), -left.get(NOBODY, 0) * sign)
+        if over > 0:
+            left[who] -= sign * over
+            left[NOBODY] += sign * over
+    return {who: left[who] - rows.get(who, 0) for who in sorted(left) if left[who] != rows.get(who, 0)}

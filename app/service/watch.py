@@ -1,0 +1,71 @@
+"""What a person has to hear of: a fill without its protection, an exit that does not fill."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+from app.domain.audit import Event
+from app.domain.order import Order, Protection, Purpose, Scope
+from app.domain.status import WORKING
+from app.service.holding import net_of, open_part
+from app.service.ports import Transaction
+from app.service.records import BookOrder, Moved, Position
+from app.service.send import Desk, event_of
+
+PROTECTED_WITHIN = timedelta(seconds=10)
+FILLED_WITHIN = timedelta(seconds=10)
+UNFILLED = "exit_unfilled"
+
+
+def unprotected(tx: Transaction, scope: Scope, today: date) -> list[Order]:
+    """Entries of today with fills, whose stop was asked for and has not been seen at the broker."""
+    wanted = (Protection.REQUESTED, Protection.MISSING)
+    return [
+        o
+        for o in tx.orders_on(scope, today)
+        if o.purpose is Purpose.ENTRY and o.filled_quantity and o.protection in wanted
+    ]
+
+
+def watch(
+    tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], positions: tuple[Position, ...], today: date
+) -> list[Order]:
+    """One look at every protection and every exit that is under way. Returns the changed orders."""
+    now = tx.now()
+    changed = [_protection(tx, desk, o, book, positions, now) for o in unprotected(tx, desk.scope, today)]
+    exits = [o for o in tx.open_orders(desk.scope) if o.purpose is Purpose.EXIT and o.status in WORKING]
+    changed += [_unfilled(tx, desk, o, now) for o in exits if open_part(o, book, today)]
+    return [o for o in changed if o is not None]
+
+
+def _protection(
+    tx: Transaction,
+    desk: Desk,
+    order: Order,
+    book: tuple[BookOrder, ...],
+    positions: tuple[Position, ...],
+    now: datetime,
+) -> Order | None:
+    position = net_of(positions, order.ticker, order.product)
+    shown = position is not None and position.has_stop
+    if shown or any(row.parent_id == order.broker_order_id for row in book):
+        event = event_of(Event.PROTECTION_SEEN, now, order.status)
+        return tx.record(order, event, Moved(protection=Protection.SEEN))
+    if position is None or position.net_quantity == 0 or order.protection is Protection.MISSING:
+        return None  # nothing is left to protect, or it has been said
+    if order.filled_at is None or now - order.filled_at < PROTECTED_WITHIN:
+        return None
+    text = f"order {order.id} {order.ticker}: the fill has no stop at the broker"
+    desk.notifier.notify("protection_missing", text, page=True)
+    event = event_of(Event.PROTECTION_MISSING, now, order.status)
+    return tx.record(order, event, Moved(protection=Protection.MISSING))
+
+
+def _unfilled(tx: Transaction, desk: Desk, order: Order, now: datetime) -> Order | None:
+    if order.code == UNFILLED or order.sent_at is None or now - order.sent_at < FILLED_WITHIN:
+        return None
+    text = (
+        f"exit {order.id} {order.ticker}: {order.filled_quantity} of {order.quantity} filled, the rest waits"
+    )
+    desk.notifier.notify(UNFILLED, text, page=True)
+    return tx.record(order, event_of(Event.EXIT_UNFILLED, now, order.status), Moved(code=UNFILLED))

@@ -1,0 +1,108 @@
+"""The operator's API: trading state, verdicts, strangers, jobs. All behind the admin token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.domain.risk import TradingState
+from app.domain.status import Status
+from app.errors import NotFound
+from app.service.control import Control, Resolution
+from app.service.records import StateChange, Stranger
+from app.web import answers
+from app.web.middleware.authentication import admin
+from app.web.middleware.scheduler import admin_or_scheduler
+from app.web.parse import parse_object
+from app.web.ports import Ports
+from app.web.schemas import validated
+
+RunJob = Callable[[str], str]
+"""One run of a job by its name. Raises KeyError for a name that is none."""
+BY_API = "admin"
+
+
+class StateBody(BaseModel):
+    """Which state, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+    state: TradingState
+    reason: str = Field(min_length=3, max_length=500)
+
+
+class ResolveBody(BaseModel):
+    """A person's verdict on an order that nothing could prove."""
+
+    model_config = ConfigDict(extra="forbid")
+    status: Status
+    reason: str = Field(min_length=3, max_length=500)
+    filled: int | None = Field(None, ge=0)
+    price: Decimal | None = Field(None, gt=0)
+
+
+def state_body(change: StateChange) -> dict[str, Any]:
+    return {
+        "state": change.state.value,
+        "by": change.by,
+        "reason": change.reason,
+        "at": answers.ist(change.at),
+    }
+
+
+def stranger_body(stranger: Stranger) -> dict[str, Any]:
+    return {
+        "broker_order_id": stranger.broker_order_id,
+        "symbol": stranger.ticker,
+        "side": stranger.side.value,
+        "quantity": stranger.quantity,
+        "product": stranger.product,
+        "tag": stranger.tag,
+        "placed_at": answers.ist(stranger.placed_at),
+        "acknowledged_by": stranger.acknowledged_by,
+    }
+
+
+def blueprint(ports: Ports, run_job: RunJob) -> Blueprint:
+    routes = Blueprint("control", __name__)
+
+    @routes.get("/api/v1/state")
+    def state() -> Response:
+        admin(request, ports.settings)
+        with ports.store.read() as tx:
+            now, history = tx.state_change(ports.scope), tx.state_history(ports.scope, 50)
+            strangers = tx.strangers(ports.scope, acknowledged=False)
+        return jsonify(
+            {
+                **state_body(now),
+                "history": [state_body(c) for c in history],
+                "strangers": [stranger_body(s) for s in strangers],
+            }
+        )
+
+    @routes.post("/api/v1/state")
+    def set_state() -> Response:
+        admin(request, ports.settings)
+        body = validated(StateBody, parse_object(request.get_data()))
+        return jsonify(state_body(Control(ports.desk()).set_state(body.state, BY_API, body.reason)))
+
+    @routes.post("/api/v1/orders/<order_id>/resolve")
+    def resolve(order_id: str) -> Response:
+        admin(request, ports.settings)
+        body = validated(ResolveBody, parse_object(request.get_data()))
+        verdict = Resolution(body.status, BY_API, body.reason, body.filled, body.price)
+        return jsonify(answers.order_body(Control(ports.desk()).resolve(order_id, verdict)))
+
+    @routes.post("/internal/jobs/<name>")
+    def job(name: str) -> Response:
+        admin_or_scheduler(request, ports.settings)
+        try:
+            said = run_job(name)
+        except KeyError:
+            raise NotFound("there is no such job") from None
+        return jsonify({"job": name, "result": said})
+
+    return routes
