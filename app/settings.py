@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import secrets
 from datetime import timedelta
 from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -18,6 +20,14 @@ from app.domain.order import Mode
 
 WEBHOOK_TOKEN_FILE = "webhook_token"  # noqa: S105 - a file's name
 ADMIN_TOKEN_FILE = "admin_token"  # noqa: S105 - a file's name
+SESSION_SECRET_FILE = "session_secret"  # noqa: S105 - a file's name
+GENERATED = (
+    ("webhook_secret_token", WEBHOOK_TOKEN_FILE),
+    ("admin_token", ADMIN_TOKEN_FILE),
+    ("session_secret", SESSION_SECRET_FILE),
+)
+"""The secrets that the first start makes on SQLite, and their files."""
+FERNET_KEY_BYTES = 32
 SETTLE_MIN_SECONDS = 90
 SETTLE_MIN_READS = 5
 EXAMPLE_SECRET = "change-me"  # noqa: S105 - what .env.example says, refused in live mode
@@ -52,7 +62,16 @@ class Settings(BaseSettings):
     default_product_type: Product = Product.INTRADAY
     risk_max_orders_per_day: int = Field(300, ge=1)
     fyers_app_id: str = ""
+    fyers_secret_id: SecretStr = SecretStr("")
+    fyers_redirect_uri: str = ""
+    fyers_pin: SecretStr = SecretStr("")
+    fyers_auth_code: SecretStr = SecretStr("")
     fyers_access_token: SecretStr = SecretStr("")
+    token_store: Literal["file", "gcs"] = "file"  # noqa: S105 - a place
+    gcs_bucket_name: str = ""
+    gcs_tokens_file: str = "tokens.json"
+    token_encryption_keys: SecretStr = SecretStr("")
+    session_secret: SecretStr = SecretStr("")
     fyers_api_url: str = "https://api-t1.fyers.in/api/v3"
     fyers_data_url: str = "https://api-t1.fyers.in/data"
     fyers_connect_timeout: float = Field(1.0, gt=0)
@@ -90,29 +109,80 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator("token_encryption_keys")
+    @classmethod
+    def _fernet_keys(cls, value: SecretStr) -> SecretStr:
+        for number, key in enumerate(filter(None, (k.strip() for k in _plain(value).split(","))), 1):
+            try:
+                length = len(base64.urlsafe_b64decode(key.encode()))
+            except (binascii.Error, ValueError):
+                length = 0
+            if length != FERNET_KEY_BYTES:
+                raise ValueError(f"expected Fernet keys (44 characters each), key {number} is none")
+        return value
+
+    @model_validator(mode="after")
+    def _store_of_tokens(self) -> Settings:
+        if self.token_store == "gcs" and not self.gcs_bucket_name:  # noqa: S105 - a place
+            raise ValueError("GCS_BUCKET_NAME is needed with TOKEN_STORE=gcs")
+        return self
+
     @model_validator(mode="after")
     def _complete(self) -> Settings:
         if self.trading_mode is not Mode.LIVE:
             return self
-        missing = [
-            name.upper() for name in ("fyers_app_id", "fyers_access_token") if not _plain(getattr(self, name))
-        ]
+        missing = [] if _plain(self.fyers_app_id) else ["FYERS_APP_ID"]
+        problems = self._without_login()
         if not self.is_sqlite:
             missing += [
                 name.upper()
-                for name in ("webhook_secret_token", "admin_token", "order_tag_prefix")
+                for name in ("webhook_secret_token", "admin_token", "session_secret", "order_tag_prefix")
                 if not _plain(getattr(self, name))
             ]
         sample = [
             name.upper()
-            for name in ("webhook_secret_token", "admin_token", "fyers_access_token")
+            for name in (
+                "webhook_secret_token",
+                "admin_token",
+                "session_secret",
+                "fyers_access_token",
+                "fyers_secret_id",
+            )
             if _plain(getattr(self, name)) == EXAMPLE_SECRET
         ]
-        problems = [f"{n} is needed in live mode" for n in missing]
+        problems += [f"{n} is needed in live mode" for n in missing]
         problems += [f"{n} still has the example's value" for n in sample]
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _without_login(self) -> list[str]:
+        """What a live start lacks to get at a token: one is given, or there can be a login."""
+        if _plain(self.fyers_access_token):
+            return []
+        hints = {
+            "fyers_secret_id": "or FYERS_ACCESS_TOKEN",
+            "token_encryption_keys": "or FYERS_ACCESS_TOKEN; a new key: python -c 'from cryptography.fernet import "
+            "Fernet; print(Fernet.generate_key().decode())'",
+        }
+        lacking = [name for name in hints if not _plain(getattr(self, name)).strip()]
+        return [f"{n.upper()} is needed in live mode ({hints[n]})" for n in lacking]
+
+    @property
+    def redirect_uri(self) -> str:
+        """Where Fyers sends the browser after a login; the same as in the Fyers app's own settings."""
+        return self.fyers_redirect_uri or f"http://127.0.0.1:{self.port}/fyers/callback"
+
+    @property
+    def encryption_keys(self) -> tuple[str, ...]:
+        """The first writes, all read."""
+        return tuple(k.strip() for k in _plain(self.token_encryption_keys).split(",") if k.strip())
+
+    @property
+    def can_log_in(self) -> bool:
+        """Whether a login at Fyers can be made, and its token kept."""
+        secret = _plain(self.fyers_secret_id).strip()
+        return bool(self.fyers_app_id.strip() and secret not in {"", EXAMPLE_SECRET} and self.encryption_keys)
 
     @property
     def url(self) -> str:
@@ -128,7 +198,7 @@ class Settings(BaseSettings):
         """Whether contracts and prices are Fyers' own: in live mode, and in paper mode with credentials."""
         token = _plain(self.fyers_access_token).strip()
         given = bool(self.fyers_app_id.strip()) and token not in {"", EXAMPLE_SECRET}
-        return given or self.trading_mode is Mode.LIVE
+        return given or self.can_log_in or self.trading_mode is Mode.LIVE
 
     @property
     def dedupe_window(self) -> timedelta:
@@ -155,7 +225,7 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - typed by the model
 def with_generated_secrets(settings: Settings) -> Settings:
     """Where a token is not given and the database is a local file: the one that the first start wrote."""
     found: dict[str, SecretStr] = {}
-    for name, file in (("webhook_secret_token", WEBHOOK_TOKEN_FILE), ("admin_token", ADMIN_TOKEN_FILE)):
+    for name, file in GENERATED:
         path = settings.instance_dir / file
         if not _plain(getattr(settings, name)) and path.is_file():
             found[name] = SecretStr(path.read_text(encoding="utf-8").strip())
@@ -163,9 +233,9 @@ def with_generated_secrets(settings: Settings) -> Settings:
 
 
 def generate_secrets(settings: Settings) -> None:
-    """First start: a random webhook token and admin token in INSTANCE_DIR, readable by this user alone."""
+    """First start: random secrets in INSTANCE_DIR, readable by this user alone."""
     settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, file in (("webhook_secret_token", WEBHOOK_TOKEN_FILE), ("admin_token", ADMIN_TOKEN_FILE)):
+    for name, file in GENERATED:
         path = settings.instance_dir / file
         if _plain(getattr(settings, name)) or path.exists():
             continue
