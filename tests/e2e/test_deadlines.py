@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -18,9 +18,7 @@ import pytest
 from app.brokers.fyers import sdk
 from app.brokers.fyers.broker import FyersBroker
 from app.brokers.fyers.login import StaticTokens
-from app.brokers.paper.master import paper_master
 from app.domain.alert import Product
-from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
 from app.domain.order import Side, Ticket
 from app.domain.outcome import NotSent, Outcome, Unknown
@@ -99,27 +97,6 @@ def test_an_order_that_never_left_is_not_sent_at_the_deadline(
     with silent() as peer:
         assert isinstance(placed_in_time(peer.url), NotSent)
         read_fails_in_time(peer.url)
-
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[FyersSim]:
-    masters = paper_master(ist_date(SystemClock().now()))
-    with FyersSim(ledger=tmp_path / "ledger.jsonl", masters=masters, rate_limits=False) as running:
-        yield running
-
-
-@pytest.fixture
-def service(sim: FyersSim, tmp_path: Path) -> Iterator[Service]:
-    env = {
-        "TRADING_MODE": "live",
-        "FYERS_APP_ID": "X-200",
-        "FYERS_ACCESS_TOKEN": "t",
-        "FYERS_API_URL": sim.base_url,
-        "FYERS_DATA_URL": sim.data_url,
-        "SYMBOL_MASTER_URL": sim.master_url,
-    }
-    with Service(tmp_path, env) as running:
-        yield running
 
 
 def answered_in_time(service: Service, **fields: Any) -> Answer:

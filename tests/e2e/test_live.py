@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
+import socket
 
 import pytest
 
-from app.brokers.paper.master import paper_master
-from app.domain.contract import ist_date
-from app.wiring import SystemClock
 from tests.e2e.service import Service
 from tests.fyers_sim import FyersSim
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[FyersSim]:
-    masters = paper_master(ist_date(SystemClock().now()))
-    with FyersSim(ledger=tmp_path / "ledger.jsonl", masters=masters, rate_limits=False) as running:
-        yield running
-
-
-@pytest.fixture
-def service(sim: FyersSim, tmp_path: Path) -> Iterator[Service]:
-    env = {
-        "TRADING_MODE": "live",
-        "FYERS_APP_ID": "X-200",
-        "FYERS_ACCESS_TOKEN": "t",
-        "FYERS_API_URL": sim.base_url,
-        "FYERS_DATA_URL": sim.data_url,
-        "SYMBOL_MASTER_URL": sim.master_url,
-    }
-    with Service(tmp_path, env) as running:
-        yield running
 
 
 @pytest.mark.parametrize(("action", "side"), [("BUY", 1), ("SELL", -1)])
@@ -64,3 +40,36 @@ def test_exit_sells_what_is_held_once_and_nothing_of_a_hand(sim: FyersSim, servi
     sold = [line["body"] for line in sim.ledger.orders() if line["body"]["side"] == -1]
     assert [(s["symbol"], s["qty"]) for s in sold] == [(ticker, 130)]
     assert "stopLoss" not in sold[0]
+
+
+def said(service: Service, head: str, body: bytes) -> bytes:
+    """The status line's answer to bytes as they are; afterwards our side has nothing more to say."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as wire:
+        wire.sendall(
+            f"POST /webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n\r\n".encode() + body
+        )
+        wire.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: wire.recv(65536), b""))
+
+
+def test_a_length_that_lies_is_refused_and_sends_nothing(sim: FyersSim, service: Service) -> None:
+    fields = {"token": service.token("webhook_token"), "symbol": "NIFTY", "strikeprice": 24500, "lots": 1}
+    body = json.dumps({**fields, "optionType": "CE", "expiry": "WEEKLY", "action": "BUY"}).encode()
+    chunk = b"%x\r\n%s\r\n0\r\n\r\n"
+    chunked = "Transfer-Encoding: chunked"
+    for head, sent in (
+        ("Content-Length: 10", body),
+        (f"Content-Length: {len(body) + 10}", body[:-1]),
+        ("Content-Length: 70000", body),
+        ("Content-Length: ten", body),
+        ("Content-Length: -1", body),
+        ("X-No-Length: 1", body),
+        (chunked, body),
+        (f"{chunked}\r\nContent-Length: 10", chunk % (len(body), body)),
+        (chunked, chunk % (len(body) + 70_000, b" " * 70_000 + body)),
+    ):
+        answer = said(service, head, sent)
+        assert re.match(rb"HTTP/1.1 4[01][0-9] ", answer), (head, answer[:200])
+    assert sim.ledger.orders() == []
+    assert said(service, chunked, chunk % (len(body), body)).startswith(b"HTTP/1.1 200 ")
+    assert len(sim.ledger.orders()) == 1

@@ -16,7 +16,6 @@ from app.brokers.fyers.broker import FyersBroker
 from app.brokers.fyers.client import FyersClient
 from app.brokers.fyers.login import StaticTokens
 from app.brokers.fyers.symbols import IndexedContracts, build_from_bytes
-from app.brokers.paper.master import paper_master
 from app.domain.alert import ExpiryRule, Product
 from app.domain.contract import ist_date
 from app.domain.order import Mode, Order, Scope
@@ -26,7 +25,6 @@ from app.service.reconcile import Reconcile
 from app.service.send import Desk as ServiceDesk
 from app.store.migrate import upgrade
 from app.store.sql import connect
-from app.wiring import SystemClock
 from tests.builders import a_policy, an_alert
 from tests.e2e.service import Service
 from tests.fakes import FakeNotifier
@@ -40,32 +38,6 @@ SCOPE = Scope(Mode.LIVE, "X-200")
 def sold(sim: FyersSim) -> list[tuple[str, int]]:
     lines = (line["body"] for line in sim.ledger.orders())
     return [(b["symbol"], b["qty"]) for b in lines if b["side"] == -1]
-
-
-def a_live_service(sim: FyersSim, directory: Path) -> Service:
-    env = {
-        "TRADING_MODE": "live",
-        "FYERS_APP_ID": "X-200",
-        "FYERS_ACCESS_TOKEN": "t",
-        "FYERS_API_URL": sim.base_url,
-        "FYERS_DATA_URL": sim.data_url,
-        "SYMBOL_MASTER_URL": sim.master_url,
-        "WEBHOOK_MAX_QTY": "1",
-    }
-    return Service(directory, env)
-
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[FyersSim]:
-    masters = paper_master(ist_date(SystemClock().now()))
-    with FyersSim(ledger=tmp_path / "ledger.jsonl", masters=masters, rate_limits=False) as running:
-        yield running
-
-
-@pytest.fixture
-def service(sim: FyersSim, tmp_path: Path) -> Iterator[Service]:
-    with a_live_service(sim, tmp_path) as running:
-        yield running
 
 
 def test_two_entries_under_a_cap_of_one_lot_are_closed_by_one_exit(sim: FyersSim, service: Service) -> None:
