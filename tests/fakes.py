@@ -22,6 +22,7 @@ from app.service.records import (
     Position,
     Quote,
     Resolved,
+    Trade,
 )
 from tests.builders import NOW
 from tests.fake_store import FakeClock, FakeStore
@@ -43,6 +44,8 @@ class FakeBroker:
         self.clock = clock
         self.ledger: list[Ticket] = []
         self.book: list[BookOrder] = []
+        self.rows_made = 0
+        self.fills_of_today: list[Trade] = []
         self.net: dict[tuple[str, str], int] = {}
         self.prices: dict[str, Quote] = {}
         self.protected: dict[str, tuple[Decimal, Decimal, int | None]] = {}
@@ -71,6 +74,10 @@ class FakeBroker:
     def order_book(self) -> tuple[BookOrder, ...]:
         self._read("order_book")
         return tuple(self.book)
+
+    def trades(self) -> tuple[Trade, ...]:
+        self._read("trades")
+        return tuple(self.fills_of_today)
 
     def positions(self) -> tuple[Position, ...]:
         self._read("positions")
@@ -123,19 +130,7 @@ class FakeBroker:
     def take(self, ticket: Ticket) -> str:
         """An order that is at the broker now."""
         self.ledger.append(ticket)
-        ident = f"{len(self.book) + 1:014d}"
-        row = BookOrder(
-            broker_order_id=ident,
-            ticker=ticket.ticker,
-            side=ticket.side,
-            quantity=ticket.quantity,
-            filled_quantity=0,
-            status=BookStatus.PENDING,
-            product=ticket.product.value,
-            tag=ticket.tag,
-            placed_at=self.clock.now(),
-        )
-        self.book.append(row)
+        ident = self._row(ticket.ticker, ticket.side, ticket.quantity, ticket.product.value, ticket.tag)
         if self.fills:
             self.fill(ident)
         if ticket.stop_distance:
@@ -144,17 +139,51 @@ class FakeBroker:
         return ident
 
     def fill(self, ident: str, price: Decimal = Decimal(101)) -> None:
+        """What remains of an order trades now."""
         for at, row in enumerate(self.book):
-            if row.broker_order_id == ident:
-                done = replace(
+            left = row.quantity - row.filled_quantity
+            if row.broker_order_id == ident and left:
+                self.book[at] = replace(
                     row, filled_quantity=row.quantity, status=BookStatus.FILLED, traded_price=price
                 )
-                self.book[at] = done
-                self.by_hand(row.ticker, row.side.sign * row.quantity, row.product)
+                key = row.ticker, row.product
+                self.net[key] = self.net.get(key, 0) + row.side.sign * left
+                number = f"{ident}-{row.quantity}"
+                now = self.clock.now().replace(microsecond=0)
+                self.fills_of_today.append(Trade(number, ident, *key, row.side, left, price, now, row.tag))
 
-    def by_hand(self, ticker: str, quantity: int, product: str = "INTRADAY") -> None:
-        """The net changes by something that is no order of ours."""
-        self.net[ticker, product] = self.net.get((ticker, product), 0) + quantity
+    def by_hand(self, ticker: str, quantity: int, product: str = "INTRADAY") -> str:
+        """A trade in the broker's own app, no order of ours: a filled row without a tag. The order id."""
+        side = Side.BUY if quantity > 0 else Side.SELL
+        ident = self._row(ticker, side, abs(quantity), product, None, "W")
+        self.fill(ident)
+        return ident
+
+    def trigger_stop(self, position_id: str, price: Decimal = Decimal(85)) -> str:
+        """The overlay stop fills: for what it covers, by a row that the broker made, without tag or parent."""
+        for (ticker, product), net in self.net.items():
+            if f"{ticker}-{product}" == position_id and net:
+                stop, _, covered = self.protected.pop(position_id)
+                if not stop:
+                    break
+                side = Side.SELL if net > 0 else Side.BUY
+                quantity = min(abs(net), covered or abs(net))
+                ident = self._row(ticker, side, quantity, product, None)
+                self.fill(ident, price)
+                return ident
+        raise ValueError(f"no stop on {position_id}")
+
+    def _row(
+        self, ticker: str, side: Side, quantity: int, product: str, tag: str | None, source: str = "API"
+    ) -> str:
+        self.rows_made += 1  # an id is never given twice, also when a test empties the book for a new day
+        ident = f"{self.rows_made:014d}"
+        now = self.clock.now()
+        row = BookOrder(
+            ident, ticker, side, quantity, 0, BookStatus.PENDING, product, tag, now, source=source
+        )
+        self.book.append(row)
+        return ident
 
     def _position(self, ticker: str, product: str, net: int) -> Position:
         ident = f"{ticker}-{product}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from time import monotonic
@@ -41,6 +41,8 @@ class World:
     ticker: str
     settle: Callable[[], None]
     """Let time pass until a market order has filled."""
+    price: Callable[[Decimal], None]
+    """The contract trades there now, and whatever rests there or was triggered by it has filled."""
 
     @contextmanager
     def talk(self) -> Iterator[Exchanger]:
@@ -59,26 +61,43 @@ def fyers_on(sim: FyersSim, token: str = "t") -> FyersBroker:
 
 @contextmanager
 def fyers(_: Path) -> Iterator[World]:
-    with FyersSim(clock=SimClock(OPEN, running=False), rate_limits=False) as sim:
+    clock, ticker = SimClock(OPEN, running=False), nifty_ticker(OPEN.date())
+
+    def move(price: Decimal) -> None:
+        """The simulator triggers stops by hand alone, a bracket's before an overlay's."""
+        clock.advance(2)
+        sim.set_quote(ticker, price)
+        sim.match()
+        for product in ("INTRADAY", "BO"):
+            position = f"{ticker}-{product}"
+            if any(p["id"] == position and p["netQty"] for p in sim.positions()):
+                sim.trigger_stop(position)
+
+    with FyersSim(clock=clock, rate_limits=False) as sim:
         broker = fyers_on(sim)
         try:
-            yield World(broker, nifty_ticker(date(2026, 9, 9)), lambda: None)
+            yield World(broker, ticker, lambda: clock.advance(2), move)
         finally:
             broker.close()
 
 
 @contextmanager
 def paper(directory: Path) -> Iterator[World]:
-    clock = paper_desk.Clock()
+    clock, now = paper_desk.Clock(), Decimal(100)
 
     def price(ticker: str, _: datetime) -> Decimal | None:
-        return Decimal(100) if ticker == paper_desk.CALL else None
+        return now if ticker == paper_desk.CALL else None
+
+    def move(to: Decimal) -> None:
+        nonlocal now
+        now = to
+        wait()
 
     def wait() -> None:
         clock.at += timedelta(seconds=2)
 
     database = paper_desk.SqliteFile(directory / "paper.db")
-    yield World(PaperBroker(database, clock, "paper", price_override=price), paper_desk.CALL, wait)
+    yield World(PaperBroker(database, clock, "paper", price_override=price), paper_desk.CALL, wait, move)
 
 
 BROKERS = {"fyers": fyers, "paper": paper}

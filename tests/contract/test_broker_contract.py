@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_it_is_ready_and_begins_empty(world: World) -> None:
     with world.talk() as exchanger:
         assert exchanger.order_book() == ()
         assert exchanger.positions() == ()
+        assert exchanger.trades() == ()
 
 
 def test_a_market_order_is_in_the_book_once_with_its_tag_and_fills(world: World) -> None:
@@ -74,6 +76,43 @@ def test_a_market_order_is_in_the_book_once_with_its_tag_and_fills(world: World)
     assert (position.ticker, position.product, position.net_quantity) == (world.ticker, "INTRADAY", 65)
     assert position.average_price == row.traded_price
     assert not position.has_stop
+
+
+def test_the_trade_book_has_every_fill_in_its_order(world: World) -> None:
+    """The order of the ids is not the order of the fills: the resting order came first and trades last."""
+    resting = place(world, replace(ticket(world), kind=OrderKind.LIMIT, limit_price=Decimal(90)))
+    bought = place(world, ticket(world, legs=True))
+    bracket = place(world, Ticket(world.ticker, Side.BUY, 65, Product.BO, None, STOP, TARGET))
+    world.price(Decimal(50))
+    with world.talk() as exchanger:
+        trades = exchanger.trades()
+        book = {row.broker_order_id: row for row in exchanger.order_book()}
+    assert [t.broker_order_id for t in trades[:2]] == [bought, bracket]
+    later = [book[t.broker_order_id] for t in trades[2:]]
+    stop_leg = next(
+        row.broker_order_id for row in book.values() if row.parent_id == bracket and row.filled_quantity
+    )
+    ids = [row.broker_order_id for row in later]
+    assert len(ids) == 3
+    assert {resting, stop_leg} < set(ids)
+    (overlay,) = (row for row in later if row.broker_order_id not in {resting, stop_leg})
+    assert (overlay.side, overlay.tag, overlay.parent_id) == (Side.SELL, None, None)
+    for trade in trades:
+        row = book[trade.broker_order_id]
+        assert (trade.ticker, trade.product, trade.side) == (row.ticker, row.product, row.side)
+        assert (trade.quantity, trade.price, trade.tag) == (row.filled_quantity, row.traded_price, row.tag)
+        assert trade.at.utcoffset() == timedelta(0)
+        assert trade.at.microsecond == 0
+    assert [t.at for t in trades] == sorted(t.at for t in trades)
+    assert trades[0].tag == TAG
+    assert trades[1].tag is None
+    assert len({t.id for t in trades}) == len(trades)
+
+
+def test_an_order_that_rests_is_in_no_trade_book(world: World) -> None:
+    place(world, replace(ticket(world), kind=OrderKind.LIMIT, limit_price=Decimal(50)))
+    with world.talk() as exchanger:
+        assert exchanger.trades() == ()
 
 
 def test_a_sale_makes_a_short_position(world: World) -> None:

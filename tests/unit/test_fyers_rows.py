@@ -14,7 +14,7 @@ from app.brokers.fyers import rows
 from app.brokers.fyers.login import StaticTokens
 from app.domain.order import Side
 from app.errors import BrokerReadFailed
-from app.service.records import Quote
+from app.service.records import Quote, Trade
 
 CALL = "NSE:NIFTY26D0124500CE"
 HTML = "<!DOCTYPE html><html><head><title>503 Service Temporarily Unavailable</title></head></html>"
@@ -42,6 +42,18 @@ NET: dict[str, Any] = {
     "productType": "INTRADAY",
     "netQty": -65,
     "netAvg": 71.2,
+}
+
+FILL: dict[str, Any] = {
+    "orderDateTime": "07-Aug-2020 13:51:12",
+    "orderNumber": "120080789075",
+    "side": 1,
+    "productType": "INTRADAY",
+    "tradedQty": 65,
+    "tradePrice": 32.7,
+    "tradeNumber": "52605023",
+    "symbol": CALL,
+    "orderTag": "1:Ordertag",
 }
 
 
@@ -87,6 +99,44 @@ def test_tags_are_stripped_of_their_mark(wire: str | None, tag: str | None) -> N
 def test_one_unreadable_row_fails_the_whole_book(spoilt: dict[str, Any]) -> None:
     with pytest.raises(BrokerReadFailed):
         rows.book_of(200, read("orderBook", ROW, ROW | spoilt))
+
+
+def test_a_row_of_the_trade_book() -> None:
+    at = datetime(2020, 8, 7, 8, 21, 12, tzinfo=UTC)
+    (trade,) = rows.trades_of(200, read("tradeBook", FILL))
+    assert trade == Trade(
+        "52605023", "120080789075", CALL, "INTRADAY", Side.BUY, 65, Decimal("32.7"), at, "Ordertag"
+    )
+    (hand,) = rows.trades_of(200, read("tradeBook", FILL | {"orderTag": "2:Untagged", "tradePrice": 0}))
+    assert (hand.tag, hand.price) == (None, None)
+    assert rows.trades_of(200, read("tradeBook")) == ()
+
+
+def test_trades_come_in_the_order_of_the_fills_whichever_way_the_list_runs() -> None:
+    seconds = {"1": "11", "2": "12", "3": "12", "4": "13"}
+    fills = [FILL | {"tradeNumber": n, "orderDateTime": f"07-Aug-2020 13:51:{s}"} for n, s in seconds.items()]
+    for listed in (fills, fills[::-1]):
+        assert [t.id for t in rows.trades_of(200, read("tradeBook", *listed))] == ["1", "2", "3", "4"]
+    mixed = (fills[1], fills[0], fills[3], fills[2])
+    assert [t.id for t in rows.trades_of(200, read("tradeBook", *mixed))] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        *({"tradeNumber": ""}, {"orderNumber": None}, {"symbol": 1}, {"productType": ""}, {"side": 0}),
+        *({"tradedQty": 0}, {"tradedQty": "65"}, {"orderDateTime": "07-08-2020 13:51:12"}, {"orderTag": 5}),
+    ],
+)
+def test_one_unreadable_row_fails_the_whole_trade_book(spoilt: dict[str, Any]) -> None:
+    with pytest.raises(BrokerReadFailed):
+        rows.trades_of(200, read("tradeBook", FILL, FILL | spoilt))
+
+
+def test_a_failed_trade_book_never_means_that_nothing_traded() -> None:
+    for status, answer in ((401, NOT_AUTHENTICATED), (200, HTML.encode()), (200, read("orderBook"))):
+        with pytest.raises(BrokerReadFailed):
+            rows.trades_of(status, answer)
 
 
 def test_a_position_and_its_overlay() -> None:

@@ -41,7 +41,7 @@ def test_an_order_its_book_row_and_its_position(desk: Desk) -> None:
     with desk.broker.exchange(LATE) as exchange:
         (row,) = exchange.order_book()
         (held,) = exchange.positions()
-        (trade,) = exchange.trade_book()
+        (trade,) = exchange.trades()
     assert (row.broker_order_id, row.tag, row.status, row.filled_quantity) == (
         outcome.broker_order_id,
         "ABCD1234",

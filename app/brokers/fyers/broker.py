@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from app.brokers.fyers import rows, wire
 from app.brokers.fyers.client import Exchange, FyersClient, Reply, TransportError
-from app.brokers.fyers.login import StaticTokens
+from app.brokers.fyers.login import given_tokens
 from app.brokers.fyers.sdk import Calls
 from app.brokers.fyers.wire import Change
 from app.domain.deadline import Deadline
@@ -17,11 +17,11 @@ from app.domain.order import Ticket
 from app.domain.outcome import NotSent, Outcome, Refused, Unknown
 from app.errors import BrokerReadFailed
 from app.service.ports import Broker, Clock, Tokens
-from app.service.records import BookOrder, Position, Quote
+from app.service.records import BookOrder, Position, Quote, Trade
 from app.settings import Settings
 
 BeforeSend = Callable[[], NotSent | None]
-_NO_TOKEN = NotSent("token_missing", "there is no valid Fyers access token")
+_NO_TOKEN = NotSent("token_expired", "there is no valid Fyers access token: log in at /fyers/login")
 
 
 class _StoppedError(Exception):
@@ -80,6 +80,10 @@ class FyersExchanger:
     def positions(self) -> tuple[Position, ...]:
         reply = self._read("positions", lambda calls: calls.positions())
         return rows.positions_of(reply.status, reply.body)
+
+    def trades(self) -> tuple[Trade, ...]:
+        reply = self._read("trade book", lambda calls: calls.tradebook())
+        return rows.trades_of(reply.status, reply.body)
 
     def place(self, ticket: Ticket, before_send: BeforeSend) -> Outcome:
         fields = wire.order_fields(ticket)
@@ -154,8 +158,8 @@ def _whole_seconds(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 6 else None  # noqa: PLR2004
 
 
-def fyers_broker(settings: Settings, clock: Clock) -> tuple[Broker, Tokens]:
-    """The live broker and its token, from settings. Loads the SDK now; asks no network."""
+def fyers_broker(settings: Settings, clock: Clock, tokens: Tokens | None = None) -> tuple[Broker, Tokens]:
+    """The live broker and its tokens, without `tokens` the one from settings. Loads the SDK now; asks no network."""
     client = FyersClient(
         settings.fyers_api_url,
         settings.fyers_data_url,
@@ -163,6 +167,5 @@ def fyers_broker(settings: Settings, clock: Clock) -> tuple[Broker, Tokens]:
         read_timeout_s=settings.fyers_read_timeout,
     )
     client.load()
-    given = settings.fyers_access_token.get_secret_value().strip()
-    tokens = StaticTokens(given.removeprefix(f"{settings.fyers_app_id}:"), clock.now())
+    tokens = tokens or given_tokens(settings, clock.now())
     return FyersBroker(client, settings.fyers_app_id, tokens, clock), tokens

@@ -16,7 +16,7 @@ from typing import TypeVar
 from app.domain.alert import IST
 from app.domain.order import Side
 from app.errors import BrokerReadFailed
-from app.service.records import BookOrder, BookStatus, Position, Quote
+from app.service.records import BookOrder, BookStatus, Position, Quote, Trade
 
 JsonFields = dict[str, object]
 _T = TypeVar("_T")
@@ -56,6 +56,18 @@ def positions_of(status: int, body: bytes) -> tuple[Position, ...]:
     return tuple(_rows(status, body, "netPositions", _position))
 
 
+def trades_of(status: int, body: bytes) -> tuple[Trade, ...]:
+    """GET /tradebook, in the order of the fills.
+
+    Nobody has written down which way Fyers lists them, and times are whole seconds: so rows of one second keep their
+    order, or their reverse in a list that runs from the newest to the oldest.
+    """
+    found = _rows(status, body, "tradeBook", _trade)
+    if found and found[0].at > found[-1].at:
+        found.reverse()
+    return tuple(sorted(found, key=lambda trade: trade.at))
+
+
 _STATES = frozenset(
     {
         BookStatus.CANCELLED,
@@ -90,6 +102,23 @@ def _book_order(row: JsonFields) -> BookOrder:
         message=_words(row, "message"),
         has_stop=_price(row.get("stopLoss")) is not None,
         has_target=_price(row.get("takeProfit")) is not None,
+    )
+
+
+def _trade(row: JsonFields) -> Trade:
+    side, quantity = _SIDES.get(_whole(row, "side")), _whole(row, "tradedQty")
+    if side is None or quantity <= 0:
+        raise _UnreadableError(f"side {row.get('side')}, tradedQty {quantity}")
+    return Trade(
+        id=_text(row, "tradeNumber"),
+        broker_order_id=_text(row, "orderNumber"),
+        ticker=_text(row, "symbol"),
+        product=_text(row, "productType"),
+        side=side,
+        quantity=quantity,
+        price=_price(row.get("tradePrice")),
+        at=_moment(_text(row, "orderDateTime")),
+        tag=_tag(row.get("orderTag")),
     )
 
 

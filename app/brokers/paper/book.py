@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from app.domain.alert import IST
 from app.domain.order import OrderKind, Side
-from app.service.records import BookOrder, BookStatus, Position
+from app.service.records import BookOrder, BookStatus, Position, Trade
 
 START_FUNDS = Decimal(5_000_000)
 """Rupees: fifty lakh, so that selling a lot of any listed index option passes the margin."""
@@ -147,6 +147,17 @@ class PaperTrade(Document):
     quantity: int
     price: Decimal
     at: str
+    seq: int = 0
+    """Counts the account's fills: several may share one moment."""
+
+    def __post_init__(self) -> None:
+        self.side = Side(self.side)
+
+    def row(self, order: PaperOrder) -> Trade:
+        at = datetime.fromisoformat(self.at).replace(microsecond=0)
+        return Trade(
+            self.id, order.id, self.ticker, order.product, self.side, self.quantity, self.price, at, order.tag
+        )
 
 
 @dataclass(slots=True)
@@ -156,6 +167,7 @@ class Meta(Document):
     DECIMALS: ClassVar[frozenset[str]] = frozenset({"cash"})
     cash: Decimal = START_FUNDS
     next_seq: int = 1
+    next_fill: int = 1
     working: list[str] = field(default_factory=list)
     """Ids of the orders that may still change, so that a change need not load the whole day."""
 
@@ -192,6 +204,14 @@ class Book:
         seq = self.meta.next_seq
         self.meta.next_seq += 1
         return seq
+
+    def add_trade(self, order: PaperOrder, quantity: int, price: Decimal, at: datetime) -> None:
+        seq = self.meta.next_fill
+        self.meta.next_fill += 1
+        key = f"{order.id}-{order.filled}"
+        self.trades.append(
+            PaperTrade(key, order.id, order.ticker, order.side, quantity, price, stamp(at), seq)
+        )
 
     def add(self, order: PaperOrder) -> PaperOrder:
         self.orders[order.id] = order

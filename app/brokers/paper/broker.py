@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.brokers.paper import engine, sql
-from app.brokers.paper.book import Book, PaperPosition, PaperTrade, day_of
+from app.brokers.paper.book import Book, PaperPosition, day_of
 from app.brokers.paper.master import find_spec
 from app.brokers.paper.pricing import around, aware, ist_day, model_quote, settlement
 from app.brokers.paper.rules import Listed, refusal
@@ -24,7 +24,7 @@ from app.domain.deadline import Deadline
 from app.domain.order import Ticket
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.errors import BrokerReadFailed, ServiceError
-from app.service.records import BookOrder, Position, Quote
+from app.service.records import BookOrder, Position, Quote, Trade
 
 DEPTH = 5000
 """Contracts at the touch: above every index's freeze quantity, so that only large stock orders fill in parts."""
@@ -125,10 +125,15 @@ class PaperExchanger:
         day = day_of(self._broker.clock.now())
         return tuple(o.row() for o in self._look(lambda c, _: sql.orders_of_day(c, self._account, day)))
 
-    def trade_book(self) -> tuple[PaperTrade, ...]:
-        """Today's fills."""
+    def trades(self) -> tuple[Trade, ...]:
         day = day_of(self._broker.clock.now())
-        return tuple(self._look(lambda c, _: sql.trades_of_day(c, self._account, day)))
+
+        def show(connection: Connection, _: Book) -> tuple[Trade, ...]:
+            orders = {o.id: o for o in sql.orders_of_day(connection, self._account, day)}
+            fills = sorted(sql.trades_of_day(connection, self._account, day), key=lambda t: t.seq)
+            return tuple(fill.row(orders[fill.order_id]) for fill in fills)
+
+        return self._look(show)
 
     def positions(self) -> tuple[Position, ...]:
         day = day_of(self._broker.clock.now())

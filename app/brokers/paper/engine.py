@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from app.brokers.paper.book import Book, PaperOrder, PaperPosition, PaperTrade, day_of, stamp
+from app.brokers.paper.book import Book, PaperOrder, PaperPosition, day_of, stamp
 from app.brokers.paper.master import TICK
 from app.brokers.paper.pricing import to_tick
 from app.brokers.paper.rules import Listed, protected_price
@@ -118,8 +118,7 @@ def _fill(book: Book, order: PaperOrder, quantity: int, price: Decimal, now: dat
     order.filled_at = stamp(now)
     book.end(order, BookStatus.PENDING if order.remaining else BookStatus.FILLED)
     book.meta.cash -= order.side.sign * quantity * price
-    fills = f"{order.id}-{order.filled}"
-    book.trades.append(PaperTrade(fills, order.id, order.ticker, order.side, quantity, price, stamp(now)))
+    book.add_trade(order, quantity, price, now)
     position = _add_to_position(book, order, quantity, price, now)
     if order.parent_id:
         _shrink_sibling(book, order, quantity)
