@@ -14,6 +14,7 @@ from app.domain.contract import Contract
 from app.domain.deadline import Deadline
 from app.domain.order import Mode, Scope
 from app.domain.risk import Limits
+from app.service.login import Login, TokenRecord, TokenVault
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import FirstPass, Pass, Reconcile
 from app.service.records import Quote
@@ -25,6 +26,7 @@ from app.web.ports import Ports
 
 if TYPE_CHECKING:
     from app.store.engine import Database  # loads the database's library, where it is used only
+    from app.store.tokens import StoredTokens, TokenObject
 
 ByTicker = Callable[[str, datetime], Contract | None]
 """The real contract under a ticker at a moment."""
@@ -70,8 +72,9 @@ def build(settings: Settings) -> Ports:
     store = SqlStore(database, clock)
     scope = scope_of(settings)
     contracts = IndexedContracts(index_dir(settings), clock)
-    broker, tokens = BROKERS[settings.trading_mode](settings, database, clock, scope, contracts.by_ticker)
     notifier = LogNotifier()
+    stored = stored_tokens(settings, clock, notifier) if settings.has_real_market else None
+    broker = BROKERS[settings.trading_mode](settings, database, clock, scope, contracts.by_ticker, stored)
     desk = FirstUse(settings, Parts(store, broker, contracts, clock, scope, notifier))
     return Ports(
         settings=settings,
@@ -80,10 +83,11 @@ def build(settings: Settings) -> Ports:
         broker=broker,
         contracts=contracts,
         scope=scope,
-        tokens=tokens,
+        tokens=stored or NoTokens(),
         notifier=notifier,
         desk=desk,
         reconcile=OneReconcile(settings, desk),
+        login=login_of(settings, stored, clock) if stored is not None and settings.can_log_in else None,
     )
 
 
@@ -159,35 +163,80 @@ def policy_of(settings: Settings, tag_prefix: str) -> Policy:
     )
 
 
+def stored_tokens(settings: Settings, clock: Clock, notifier: Notifier) -> StoredTokens:
+    """The token store; without keys it holds what FYERS_ACCESS_TOKEN gave and nothing else."""
+    from app.brokers.fyers.login import given_tokens, record_of
+    from app.store.tokens import SealedTokens, StoredTokens
+
+    vault, app_id = None, settings.fyers_app_id
+    if settings.encryption_keys:
+        from app.store.token_cipher import TokenCipher
+
+        def read_plain(access: str, refresh: str) -> TokenRecord:
+            return record_of(app_id, access, clock.now(), refresh)
+
+        place = TOKEN_STORES[settings.token_store](settings)
+        vault = SealedTokens(place, TokenCipher(settings.encryption_keys), read_plain)
+    return StoredTokens(vault, app_id, clock, notifier, given_tokens(settings, clock.now()))
+
+
+def login_of(settings: Settings, vault: TokenVault, clock: Clock) -> Login:
+    from app.brokers.fyers.login import fyers_login
+
+    return Login(fyers_login(settings), vault, clock)
+
+
+def _token_file(settings: Settings) -> TokenObject:
+    from app.store.tokens_file import FileObject
+
+    return FileObject(settings.instance_dir / "tokens.json")
+
+
+def _token_in_gcs(settings: Settings) -> TokenObject:
+    from app.store.tokens_gcs import GcsObject
+
+    return GcsObject(settings.gcs_bucket_name, settings.gcs_tokens_file)
+
+
+TOKEN_STORES: dict[str, Callable[[Settings], TokenObject]] = {"file": _token_file, "gcs": _token_in_gcs}
+
+
 def _paper(
-    settings: Settings, database: Database, clock: Clock, scope: Scope, by_ticker: ByTicker
-) -> tuple[Broker, Tokens]:
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    scope: Scope,
+    by_ticker: ByTicker,
+    tokens: Tokens | None,
+) -> Broker:
     """With Fyers credentials its contracts and prices are Fyers' own; only quotes are ever asked of Fyers."""
     from app.brokers.paper import PaperBroker
 
     if not settings.has_real_market:
-        return PaperBroker(database, clock, scope.account), NoTokens()
+        return PaperBroker(database, clock, scope.account)
     from app.brokers.fyers.broker import fyers_broker
 
-    fyers, tokens = fyers_broker(settings, clock)
+    fyers, _ = fyers_broker(settings, clock, tokens)
 
     def quotes(tickers: Sequence[str], deadline: Deadline) -> dict[str, Quote]:
         with fyers.exchange(deadline) as exchange:
             return exchange.quotes(tickers)
 
-    paper = PaperBroker(database, clock, scope.account, quotes=quotes, specs=by_ticker, ready=fyers.ready)
-    return paper, tokens
+    return PaperBroker(database, clock, scope.account, quotes=quotes, specs=by_ticker, ready=fyers.ready)
 
 
 def _live(
-    settings: Settings, _database: Database, clock: Clock, _scope: Scope, _by_ticker: ByTicker
-) -> tuple[Broker, Tokens]:
+    settings: Settings,
+    _database: Database,
+    clock: Clock,
+    _scope: Scope,
+    _by_ticker: ByTicker,
+    tokens: Tokens | None,
+) -> Broker:
     from app.brokers.fyers.broker import fyers_broker
 
-    return fyers_broker(settings, clock)
+    return fyers_broker(settings, clock, tokens)[0]
 
 
-BROKERS: dict[Mode, Callable[[Settings, Database, Clock, Scope, ByTicker], tuple[Broker, Tokens]]] = {
-    Mode.PAPER: _paper,
-    Mode.LIVE: _live,
-}
+NewBroker = Callable[[Settings, "Database", Clock, Scope, ByTicker, Tokens | None], Broker]
+BROKERS: dict[Mode, NewBroker] = {Mode.PAPER: _paper, Mode.LIVE: _live}

@@ -9,6 +9,7 @@ from typing import Protocol
 from app.domain.alert import Alert
 from app.domain.order import Scope
 from app.service.check import CheckReport
+from app.service.login import Login
 from app.service.place_order import Answer
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import Pass
@@ -42,3 +43,5 @@ class Ports:
     desk: Callable[[], Desk]
     """What the verbs work with. Asks the database at its first use (the tag prefix is kept there), so that a service whose database is down
     starts, says so, and recovers by itself. Raises StoreUnavailable."""
+    login: Login | None = None
+    """None: the settings allow no login at the broker."""

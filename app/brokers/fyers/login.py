@@ -184,6 +184,12 @@ def fyers_login(settings: Settings) -> FyersLogin:
     return FyersLogin(client, settings.fyers_app_id, secret, settings.redirect_uri)
 
 
+def given_tokens(settings: Settings, started_at: datetime) -> StaticTokens:
+    """`FYERS_ACCESS_TOKEN`; also in the header's form, with the app's id before it."""
+    given = settings.fyers_access_token.get_secret_value().strip()
+    return StaticTokens(given.removeprefix(f"{settings.fyers_app_id}:"), started_at)
+
+
 class StaticTokens:
     """Implements service.ports.Tokens over one token that was given at the start, for tests and short runs."""
 
