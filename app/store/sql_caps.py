@@ -63,16 +63,18 @@ def reserve(connection: Connection, scope: Scope, order_id: str, wanted: Sequenc
     missing = [cap for cap in wanted if (cap.name, cap.window) not in held]
     if not missing:
         return None
-    savepoint = connection.begin_nested()
+    counted: list[dict[str, object]] = []
     for cap in _by_name(missing):
         more = cap.amount - left.get((cap.name, cap.window), 0)
-        values = keys | {"name": cap.name, "window": cap.window, "amount": more, "whole": cap.amount}
-        fits = cap.amount <= cap.limit
-        if not fits or connection.execute(_ADD, values | {"limit": cap.limit}).rowcount != 1:
-            savepoint.rollback()
+        values = keys | {"name": cap.name, "window": cap.window, "amount": more, "limit": cap.limit}
+        if cap.amount > cap.limit or connection.execute(_ADD, values).rowcount != 1:
+            for added in counted:  # the counters are locked by this transaction: nobody saw them higher
+                connection.execute(_LOWER, added)
             return _denial(cap, connection.execute(_USED, values).scalar() or 0)
+        counted.append(values)
+    for cap in missing:
+        values = keys | {"name": cap.name, "window": cap.window, "whole": cap.amount}
         connection.execute(_RESERVE, values | {"returnable": cap.returnable})
-    savepoint.commit()
     return None
 
 

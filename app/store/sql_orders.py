@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     Connection,
+    Select,
     TextClause,
+    Update,
     and_,
     bindparam,
     case,
@@ -48,25 +52,56 @@ def scoped(scope: Scope) -> dict[str, Any]:
     return {"in_mode": scope.mode.value, "in_account": scope.account}
 
 
-_SET_HEAD = update(orders).where(_c.id == bindparam("order")).values(head_hash=bindparam("head"))
+_INSERT = insert(orders)
 _ADD_EVENT = insert(order_events)
+_SET_HEAD = update(orders).where(_c.id == bindparam("order")).values(head_hash=bindparam("head"))
+# The columns to set are the names of the values that come with the call.
+_RECORD = (
+    update(orders)
+    .where(_c.id == bindparam("in_id"), in_scope(orders))
+    .values(event_count=_c.event_count + 1)
+    .returning(orders)
+)
+_MOVE = _RECORD.where(_c.status == bindparam("before"), _c.attempt == bindparam("of_attempt"))
+_RESTART = _RECORD.where(_c.status == bindparam("before"), _c.attempt <= bindparam("of_attempt"))
+_FIND = select(orders).where(_c.id == bindparam("in_id"), in_scope(orders))
+_FIND_LOCKED = _FIND.with_for_update()
 
 
 def insert_order(connection: Connection, order: Order, event: AuditEvent) -> None:
     first = chained(order.id, 1, event, FIRST_HASH)
-    values = order_values(order) | {"event_count": 1, "head_hash": first["hash"]}
+    values = order_values(order)
+    values["event_count"], values["head_hash"] = 1, first["hash"]
     values["created_at"] = order.created_at or event.at
     values["updated_at"] = order.updated_at or event.at
-    connection.execute(insert(orders), values)
+    connection.execute(_INSERT, values)
     connection.execute(_ADD_EVENT, first)
 
 
-def change_order(
-    connection: Connection, where: ColumnElement[bool], values: Mapping[str, Any], event: AuditEvent
+def move(connection: Connection, order: Order, values: dict[str, Any], event: AuditEvent) -> Order | None:
+    """From exactly the state and attempt of `order`. None: the row is no longer there."""
+    fits = {"before": order.status.value, "of_attempt": order.attempt}
+    return _change(connection, _MOVE, order, values | fits, event)
+
+
+def restart(
+    connection: Connection, order: Order, values: dict[str, Any], event: AuditEvent, before: Status
+) -> Order | None:
+    # A waiting exit has sent nothing under its attempt yet, so that its first send may keep the number.
+    last = order.attempt if before is Status.EXIT_PENDING else order.attempt - 1
+    return _change(connection, _RESTART, order, values | {"before": before.value, "of_attempt": last}, event)
+
+
+def record(connection: Connection, order: Order, values: dict[str, Any], event: AuditEvent) -> Order | None:
+    return _change(connection, _RECORD, order, values, event)
+
+
+def _change(
+    connection: Connection, statement: Update, order: Order, values: dict[str, Any], event: AuditEvent
 ) -> Order | None:
     """One conditional UPDATE of one row and its event. None: no row fits the condition any more."""
-    changed = update(orders).where(where).values(**values, event_count=_c.event_count + 1).returning(orders)
-    row = connection.execute(changed).one_or_none()
+    place = {"in_id": order.id, **scoped(order.scope)}
+    row = connection.execute(statement, values | place).one_or_none()
     if row is None:
         return None
     added = chained(row.id, row.event_count, event, row.head_hash)
@@ -76,22 +111,27 @@ def change_order(
 
 
 def find(connection: Connection, scope: Scope, order_id: str, *, lock: bool) -> Order | None:
-    wanted = select(orders).where(_c.id == order_id, of_scope(orders, scope))
-    row = connection.execute(wanted.with_for_update() if lock else wanted).one_or_none()
+    place = {"in_id": order_id, **scoped(scope)}
+    row = connection.execute(_FIND_LOCKED if lock else _FIND, place).one_or_none()
     return None if row is None else order_from(row)
+
+
+@cache
+def _open_query(*, client: bool, ticker: bool, side: bool) -> Select[Any]:
+    wanted = select(orders).where(in_scope(orders), IS_OPEN).order_by(_c.created_at, _c.id)
+    for column, given in ((_c.client, client), (_c.ticker, ticker), (_c.side, side)):
+        if given:
+            wanted = wanted.where(column == bindparam(f"in_{column.name}"))
+    return wanted
 
 
 def open_orders(
     connection: Connection, scope: Scope, client: str | None, ticker: str | None, side: Side | None
 ) -> tuple[Order, ...]:
-    where: list[ColumnElement[bool] | TextClause] = [of_scope(orders, scope), IS_OPEN]
-    if client is not None:
-        where.append(_c.client == client)
-    if ticker is not None:
-        where.append(_c.ticker == ticker)
-    if side is not None:
-        where.append(_c.side == side.value)
-    return _oldest_first(connection, *where)
+    query = _open_query(client=client is not None, ticker=ticker is not None, side=side is not None)
+    given = {"in_client": client, "in_ticker": ticker, "in_side": side and side.value}
+    values = scoped(scope) | {name: value for name, value in given.items() if value is not None}
+    return tuple(order_from(row) for row in connection.execute(query, values))
 
 
 def orders_in(connection: Connection, scope: Scope, ticker: str, product: Product) -> tuple[Order, ...]:
@@ -139,28 +179,38 @@ def _oldest_first(connection: Connection, *where: ColumnElement[bool] | TextClau
     return tuple(order_from(row) for row in rows)
 
 
+@cache
+def _holdings_query(*, client: bool, before: bool) -> Select[Any]:
+    a = holding_adjustments.c
+    signed = case((_c.side == Side.BUY.value, _c.filled_quantity), else_=-_c.filled_quantity)
+    filled = select(_c.client, _c.ticker, _c.product, signed.label("net")).where(in_scope(orders), IS_FILLED)
+    adjusted = select(a.client, a.ticker, a.product, a.delta.label("net")).where(
+        in_scope(holding_adjustments)
+    )
+    if client:
+        one: BindParameter[str] = bindparam("in_client")
+        filled, adjusted = filled.where(_c.client == one), adjusted.where(a.client == one)
+    if before:
+        filled = filled.where(_c.ist_date < bindparam("before"))
+        adjusted = adjusted.where(a.at < bindparam("began"))
+    both = union_all(filled, adjusted).subquery()
+    net = func.sum(both.c.net)
+    names = (both.c.client, both.c.ticker, both.c.product)
+    return select(*names, net).group_by(*names).having(net != 0).order_by(*names)
+
+
 def holdings(
     connection: Connection, scope: Scope, client: str | None, before: date | None
 ) -> tuple[Holding, ...]:
     """Fills by side, whatever the order's state (a cancelled one may have filled in part), and adjustments."""
-    a = holding_adjustments.c
-    signed = case((_c.side == Side.BUY.value, _c.filled_quantity), else_=-_c.filled_quantity)
-    filled = select(_c.client, _c.ticker, _c.product, signed.label("net")).where(
-        of_scope(orders, scope), IS_FILLED
-    )
-    adjusted = select(a.client, a.ticker, a.product, a.delta.label("net")).where(
-        of_scope(holding_adjustments, scope)
-    )
+    values = scoped(scope)
     if client is not None:
-        filled, adjusted = filled.where(_c.client == client), adjusted.where(a.client == client)
+        values["in_client"] = client
     if before is not None:
         began = datetime(before.year, before.month, before.day, tzinfo=IST).astimezone(UTC)
-        filled, adjusted = filled.where(_c.ist_date < before), adjusted.where(a.at < began)
-    both = union_all(filled, adjusted).subquery()
-    net = func.sum(both.c.net)
-    names = (both.c.client, both.c.ticker, both.c.product)
-    rows = connection.execute(select(*names, net).group_by(*names).having(net != 0).order_by(*names))
-    return tuple(Holding(r[0], r[1], Product(r[2]), int(r[3])) for r in rows)
+        values |= {"before": before, "began": began}
+    query = _holdings_query(client=client is not None, before=before is not None)
+    return tuple(Holding(r[0], r[1], Product(r[2]), int(r[3])) for r in connection.execute(query, values))
 
 
 def events(connection: Connection, scope: Scope, order_id: str) -> tuple[AuditEvent, ...]:

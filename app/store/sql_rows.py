@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from sqlalchemy import Row
@@ -14,6 +15,7 @@ from app.domain.audit import Event
 from app.domain.order import Mode, Order, Protection, Purpose, Scope, Side
 from app.domain.status import Status
 from app.service.records import AuditEvent, Moved, Refusal
+from app.store.tables import orders
 
 FIRST_HASH = ""
 """What stands before an order's first event."""
@@ -62,6 +64,12 @@ _ENUMS: dict[str, type[Any]] = {
     "status": Status,
     "protection": Protection,
 }
+_PLACES = {column.name: place for place, column in enumerate(orders.c)}
+_PLAIN_OF = itemgetter(*(_PLACES[name] for name in _PLAIN))
+_OTHERS_OF = itemgetter(
+    *(_PLACES[n] for n in ("mode", "account", "key_kind", "key_digest", "key_body_hash", "warnings"))
+)
+_ENUM_PLACES = [(name, _PLACES[name], {one.value: one for one in kind}) for name, kind in _ENUMS.items()]
 _MOVED = [
     "code",
     "reason",
@@ -78,10 +86,14 @@ _MOVED = [
 ]
 
 
+_GET_PLAIN = attrgetter(*_PLAIN)
+
+
 def order_values(order: Order) -> dict[str, Any]:
     """The row of an order, without its event count and head hash."""
-    values: dict[str, Any] = {name: getattr(order, name) for name in _PLAIN}
-    values |= {name: getattr(order, name).value for name in _ENUMS}
+    values: dict[str, Any] = dict(zip(_PLAIN, _GET_PLAIN(order), strict=True))
+    for name in _ENUMS:
+        values[name] = getattr(order, name).value
     return values | {
         "mode": order.scope.mode.value,
         "account": order.scope.account,
@@ -93,14 +105,16 @@ def order_values(order: Order) -> dict[str, Any]:
 
 
 def order_from(row: Row[Any]) -> Order:
-    found = row._mapping  # noqa: SLF001 - the documented way to a row's names
-    values: dict[str, Any] = {name: found[name] for name in _PLAIN}
-    values |= {name: kind(found[name]) for name, kind in _ENUMS.items()}
+    """From a row that begins with the columns of `orders`."""
+    mode, account, kind, digest, body_hash, warnings = _OTHERS_OF(row)
+    values: dict[str, Any] = dict(zip(_PLAIN, _PLAIN_OF(row), strict=True))
+    for name, place, enum in _ENUM_PLACES:
+        values[name] = enum[row[place]]
     return Order(
         **values,
-        scope=Scope(Mode(found["mode"]), found["account"]),
-        key=AlertKey(KeyKind(found["key_kind"]), found["key_digest"], found["key_body_hash"]),
-        warnings=tuple(found["warnings"]),
+        scope=Scope(Mode(mode), account),
+        key=AlertKey(KeyKind(kind), digest, body_hash),
+        warnings=tuple(warnings),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
 from fractions import Fraction
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.alert import AlertKey, Product
@@ -25,7 +25,8 @@ from app.service.records import (
     Stranger,
 )
 from app.store import sql_caps, sql_control, sql_orders
-from app.store.sql_orders import of_scope
+from app.store.column_types import UtcTime
+from app.store.sql_orders import in_scope, scoped
 from app.store.sql_rows import changes, order_from, order_values
 from app.store.tables import holding_adjustments, idempotency_keys, locks, orders
 
@@ -33,6 +34,26 @@ from app.store.tables import holding_adjustments, idempotency_keys, locks, order
 def upsert(connection: Connection) -> type[postgresql.Insert | sqlite.Insert]:
     """INSERT … ON CONFLICT: the same words on both, in two classes."""
     return sqlite.Insert if connection.dialect.name == "sqlite" else postgresql.Insert
+
+
+_K = idempotency_keys.c
+_FIND_KEY = (
+    select(orders, _K.body_hash.label("known_body_hash"))
+    .join(idempotency_keys, _K.order_id == orders.c.id)
+    .where(
+        in_scope(idempotency_keys), _K.client == bindparam("in_client"), _K.digest == bindparam("in_digest")
+    )
+    .where(_K.expires_at > bindparam("now"))
+)
+_FIND_KEY_LOCKED = _FIND_KEY.with_for_update(of=orders)
+_CLAIM_KEY = text(
+    "INSERT INTO idempotency_keys "
+    "(mode, account, client, digest, body_hash, order_id, claimed_at, expires_at) "
+    "VALUES (:mode, :account, :client, :digest, :body_hash, :order_id, :now, :until) "
+    "ON CONFLICT (mode, account, client, digest) DO UPDATE SET body_hash = excluded.body_hash, "
+    "order_id = excluded.order_id, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at "
+    "WHERE idempotency_keys.expires_at <= :now"
+).bindparams(bindparam("now", type_=UtcTime), bindparam("until", type_=UtcTime))
 
 
 class SqlTransaction:
@@ -59,38 +80,23 @@ class SqlTransaction:
         return sql_control.history(self._connection, scope, limit)
 
     def find_key(self, scope: Scope, client: str, key: AlertKey) -> Known | None:
-        k = idempotency_keys.c
-        wanted = (
-            select(orders, k.body_hash.label("known_body_hash"))
-            .join(idempotency_keys, k.order_id == orders.c.id)
-            .where(of_scope(idempotency_keys, scope), k.client == client, k.digest == key.digest)
-            .where(k.expires_at > self._now)
-        )
-        if self._writing:
-            wanted = wanted.with_for_update(of=orders)
-        row = self._connection.execute(wanted).one_or_none()
+        place = {"in_client": client, "in_digest": key.digest, "now": self._now, **scoped(scope)}
+        wanted = _FIND_KEY_LOCKED if self._writing else _FIND_KEY
+        row = self._connection.execute(wanted, place).one_or_none()
         return None if row is None else Known(order_from(row), row.known_body_hash)
 
     def claim_key(self, scope: Scope, client: str, key: AlertKey, order_id: str, ttl: timedelta) -> bool:
-        k = idempotency_keys.c
-        claim = upsert(self._connection)(idempotency_keys).values(
-            mode=scope.mode.value,
-            account=scope.account,
-            client=client,
-            digest=key.digest,
-            body_hash=key.body_hash,
-            order_id=order_id,
-            claimed_at=self._now,
-            expires_at=self._now + ttl,
-        )
-        taken = {name: claim.excluded[name] for name in ("body_hash", "order_id", "claimed_at", "expires_at")}
-        claim = claim.on_conflict_do_update(
-            index_elements=[k.mode, k.account, k.client, k.digest],
-            set_=taken,
-            where=k.expires_at <= self._now,
-        )
-        # A row comes back only when it was written; SQLAlchemy keeps no row count of an INSERT.
-        return self._connection.execute(claim.returning(k.order_id)).one_or_none() is not None
+        claim = {
+            "mode": scope.mode.value,
+            "account": scope.account,
+            "client": client,
+            "digest": key.digest,
+            "body_hash": key.body_hash,
+            "order_id": order_id,
+            "now": self._now,
+            "until": self._now + ttl,
+        }
+        return self._connection.execute(_CLAIM_KEY, claim).rowcount == 1
 
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         return sql_caps.reserve(self._connection, scope, order_id, caps)
@@ -109,15 +115,7 @@ class SqlTransaction:
         values = order_values(order)
         del values["id"], values["created_at"]
         values["updated_at"] = order.updated_at or self._now
-        # A waiting exit has sent nothing under its attempt yet, so that its first send may keep the number.
-        last = order.attempt if before is Status.EXIT_PENDING else order.attempt - 1
-        where = (
-            (orders.c.id == order.id)
-            & of_scope(orders, order.scope)
-            & (orders.c.status == before.value)
-            & (orders.c.attempt <= last)
-        )
-        return sql_orders.change_order(self._connection, where, values, event) is not None
+        return sql_orders.restart(self._connection, order, values, event, before) is not None
 
     def get_order(self, scope: Scope, order_id: str, *, lock: bool = False) -> Order | None:
         return sql_orders.find(self._connection, scope, order_id, lock=lock and self._writing)
@@ -126,19 +124,12 @@ class SqlTransaction:
         self, order: Order, after: Status, event: AuditEvent, change: Moved | None = None
     ) -> Order | None:
         check_move(order.status, after)
-        where = (
-            (orders.c.id == order.id)
-            & of_scope(orders, order.scope)
-            & (orders.c.status == order.status.value)
-            & (orders.c.attempt == order.attempt)
-        )
         values = changes(change) | {"status": after.value, "updated_at": self._now}
-        return sql_orders.change_order(self._connection, where, values, event)
+        return sql_orders.move(self._connection, order, values, event)
 
     def record(self, order: Order, event: AuditEvent, change: Moved | None = None) -> Order:
-        where = (orders.c.id == order.id) & of_scope(orders, order.scope)
         values = changes(change) | {"updated_at": self._now}
-        row = sql_orders.change_order(self._connection, where, values, event)
+        row = sql_orders.record(self._connection, order, values, event)
         if row is None:
             raise LookupError(f"expected order {order.id}, was gone")
         return row
