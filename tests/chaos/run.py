@@ -1,0 +1,169 @@
+"""One run: a victim dies at a point, a second process recovers, and the ledger is judged. All by fork."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app import factory
+from app.domain.contract import ist_date
+from app.store.engine import Database
+from tests.chaos.judge import Verdict, judge
+from tests.chaos.naive import NaivePlaceOrder
+from tests.chaos.points import TRACER, Point
+from tests.chaos.scenarios import Scenario, Variant
+from tests.chaos.simulator import SimProcess
+from tests.chaos.world import OPENING, Report, SetClock, World
+from tests.fyers_sim import sample_masters
+
+MASTERS = sample_masters(ist_date(OPENING))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    scenario: Scenario
+    variant: Variant
+    database: str
+    """`sqlite` or `postgres`."""
+    point: Point | None
+    """None: nobody dies, the passages are counted."""
+
+    def __str__(self) -> str:
+        return f"{self.scenario.name} [{self.variant}] on {self.database}, {self.point}"
+
+
+@dataclass
+class Result:
+    case: Case
+    killed: bool
+    verdict: Verdict
+    points: list[Point] = field(default_factory=list)
+    said: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Bench:
+    """One worker's place: a directory, and databases that are open in no process between runs."""
+
+    directory: Path
+    template: Path
+    """A SQLite file at the newest revision."""
+    databases: dict[str, Database]
+    clock: SetClock
+    runs: int = 0
+
+    @classmethod
+    def at(cls, directory: Path, template: Path, postgres: str | None) -> Bench:
+        directory.mkdir()
+        shutil.copytree(template.parent / "contracts-fyers", directory / "contracts-fyers")
+        clock = SetClock()
+        databases = {"sqlite": Database(f"sqlite:///{directory / 'orders.db'}", clock)}
+        if postgres is not None:
+            databases["postgres"] = Database(postgres, clock)
+        return cls(directory, template, databases, clock)
+
+    def run(self, case: Case) -> Result:
+        """Raises when the harness itself fails; what the service does wrong is in the verdict."""
+        self.runs += 1
+        self._fresh(case)
+        ledger = self.directory / "ledger.jsonl"
+        ledger.unlink(missing_ok=True)
+        sim = SimProcess(ledger, MASTERS, OPENING)
+        alerts = case.scenario.alerts(case.variant)
+        try:
+            said, status = self._fork(lambda report: self._victim(case, sim, report))
+            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+            if not killed and status != 0:
+                raise AssertionError(f"{case}: the victim failed: {said}")
+            sim.quiet()
+            again = list(alerts[case.scenario.skip :])
+            more, status = self._fork(lambda report: self.world(case, sim, report).recover(again))
+            if status != 0:
+                raise AssertionError(f"{case}: the recovery failed: {more}")
+            ledger_lines = sim.lines()
+        finally:
+            sim.close()
+        everything = said + more
+        points = [Point(*p) for line in everything for p in line.get("points", ())]
+        found = next(line["found"] for line in more if "found" in line)
+        rows = next(line["rows"] for line in more if "rows" in line)
+        answered = [line for line in everything if "answer" in line]
+        known = {(row["symbol"], row["side"]) for row in found}
+        must = {a.name for a in again if (a.place[0], {1: "BUY", -1: "SELL"}[a.place[1]]) not in known}
+        verdict = judge(alerts, ledger_lines, rows, answered, must)
+        return Result(case, killed, verdict, points, everything)
+
+    def warm(self, case: Case) -> None:
+        """Walk through a scenario in this process, so that what it loads and compiles is there in every fork."""
+        self._fresh(case)
+        ledger = self.directory / "ledger.jsonl"
+        sim = SimProcess(ledger, MASTERS, OPENING)
+        try:
+            world = self.world(case, sim, lambda _: None)
+            alerts = case.scenario.alerts(case.variant)
+            world.one_pass()
+            case.scenario.before(world, alerts)
+            case.scenario.act(world, alerts)
+            world.recover(list(alerts[case.scenario.skip :]))
+            world.close()
+        finally:
+            sim.close()
+            ledger.unlink()
+
+    def world(self, case: Case, sim: SimProcess, report: Report) -> World:
+        # On Postgres an account of its own is what makes a run's database empty.
+        app_id = f"X{self.directory.parent.name}{self.directory.name}N{self.runs}-200".upper()
+        verb = NaivePlaceOrder if case.scenario.naive else _CAREFUL
+        factory.PlaceOrder = verb  # type: ignore[misc]  # the name that create_app's verb is looked up by
+        return World(self.directory, self.databases[case.database], self.clock, sim.door, app_id, report)
+
+    def _victim(self, case: Case, sim: SimProcess, report: Report) -> None:
+        world = self.world(case, sim, report)
+        alerts = case.scenario.alerts(case.variant)
+        world.one_pass()
+        case.scenario.before(world, alerts)
+        TRACER.arm(case.point)
+        case.scenario.act(world, alerts)
+        TRACER.disarm()
+        report({"points": [[p.kind, p.name, p.nth, p.phase] for p in TRACER.passed]})
+
+    def _fresh(self, case: Case) -> None:
+        """A database without orders: a new file, or on Postgres an account that has none."""
+        self.clock.offset = OPENING - datetime.now(UTC)
+        if case.database == "sqlite":
+            for end in ("", "-wal", "-shm"):
+                (self.directory / f"orders.db{end}").unlink(missing_ok=True)
+            shutil.copyfile(self.template, self.directory / "orders.db")
+
+    def _fork(self, work: Callable[[Report], object]) -> tuple[list[dict[str, Any]], int]:
+        """Run `work` in a fork; what it reported until its end, and its wait status."""
+        out, into = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                os.close(out)
+                log = os.open(self.directory / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                work(lambda line: os.write(into, json.dumps(line).encode() + b"\n") and None)
+                status = 0
+            except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
+                os.write(into, json.dumps({"error": traceback.format_exc()}).encode() + b"\n")
+            finally:
+                os._exit(status)
+        os.close(into)
+        with os.fdopen(out) as lines:
+            said = [json.loads(line) for line in lines if line.endswith("\n")]
+        return said, os.waitpid(pid, 0)[1]
+
+
+_CAREFUL = factory.PlaceOrder

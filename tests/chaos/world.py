@@ -1,0 +1,184 @@
+"""The real service on the simulated broker, in whatever process this is built; only its clock can be set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from app import wiring
+from app.domain.order import Mode
+from app.errors import ServiceError
+from app.factory import create_app
+from app.settings import Settings
+from app.store import engine
+from app.store.engine import Database
+from app.wiring import build
+from tests.chaos.points import TRACER
+from tests.chaos.simulator import Door
+
+WEBHOOK, ADMIN, PREFIX = "webhook-token-of-chaos", "admin-token-of-chaos", "KAOS"
+OPENING = datetime(2026, 9, 9, 4, 30, tzinfo=UTC)
+"""A Wednesday, 10:00 IST: hours of the same IST date lie ahead, which NOT_PLACED can only be proven on."""
+UNSETTLED = frozenset({"SENDING", "IN_DOUBT", "EXIT_PENDING", "NOT_SENT"})
+PASSES = 12
+STEP_S = 25.0
+"""Between passes. Five readings over ninety seconds is the rule for NOT_PLACED; four of these are a hundred."""
+RESEND_S = 5.0
+"""TradingView's own pause before it sends an alert again."""
+RESENDS = 3
+
+
+class SetClock:
+    """The machine's time moved by an offset; its monotonic side, which deadlines are on, is the machine's."""
+
+    def __init__(self) -> None:
+        self.offset = OPENING - datetime.now(UTC)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.offset
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An alert as TradingView posts it, and the order that it means, as the broker must see it (without its tag)."""
+
+    name: str
+    body: dict[str, Any]
+    means: dict[str, Any]
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """(symbol, side): no two alerts of a run share it, so that an order in the ledger tells its alert."""
+        return self.means["symbol"], self.means["side"]
+
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class World:
+    """One process of the service, as a test sees it: alerts in, passes of the reconciler, time."""
+
+    directory: Path
+    database: Database
+    clock: SetClock
+    door: Door
+    app_id: str
+    report: Report
+    passes: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.clock.offset = self.door.now() - datetime.now(UTC)
+        url = self.door.root_url
+        settings = Settings(
+            _env_file=None,  # type: ignore[call-arg]
+            trading_mode=Mode.LIVE,
+            database_url=self.database.engine.url.render_as_string(hide_password=False),
+            fyers_app_id=self.app_id,
+            fyers_access_token="t",  # type: ignore[arg-type]
+            fyers_api_url=f"{url}/api/v3",
+            fyers_data_url=f"{url}/data",
+            webhook_secret_token=WEBHOOK,  # type: ignore[arg-type]
+            admin_token=ADMIN,  # type: ignore[arg-type]
+            order_tag_prefix=PREFIX,
+            instance_dir=self.directory,
+            request_deadline_seconds=2.5,
+            log_level="ERROR",
+        )
+        with (
+            _instead(wiring, "SystemClock", lambda: self.clock),
+            _instead(engine, "Database", lambda *_: self.database),
+        ):
+            ports = build(settings)
+        self.ports = ports
+        self.app = create_app(settings, ports)
+        self.client = self.app.test_client()
+
+    def advance(self, seconds: float) -> None:
+        """Time passes, here and at the broker."""
+        self.clock.offset += timedelta(seconds=seconds)
+        self.door.call("advance", seconds=seconds)
+
+    def deliver(self, sent: Sent) -> int:
+        """Post an alert once; the HTTP status."""
+        answer = self.client.post("/webhook", json=sent.body)
+        said = answer.get_json(silent=True) or {}
+        self.report(
+            {
+                "answer": sent.name,
+                "status": answer.status_code,
+                "state": said.get("state") or said.get("code"),
+                "detail": said.get("detail"),
+            }
+        )
+        return answer.status_code
+
+    def refused(self, sent: Sent) -> int:
+        """Post an alert whose order finds the broker's port closed: provably nothing is sent."""
+        TRACER.arm_by(lambda p: "refuse" if p.kind == "connect" and p.name.startswith("place ") else None)
+        try:
+            return self.deliver(sent)
+        finally:
+            TRACER.disarm()
+
+    def one_pass(self) -> None:
+        """One pass of the reconciler; a failed one is a pass that did nothing."""
+        self.passes += 1
+        try:
+            self.app.extensions["reconcile"]()
+        except ServiceError as error:
+            self.report({"failed_pass": error.code, "detail": error.detail})
+
+    def settle(self) -> None:
+        """Passes with time and trade going by, until every row is settled or nothing more is to be expected."""
+        for _ in range(PASSES):
+            if not any(row["state"] in UNSETTLED for row in self.rows()):
+                return
+            self.advance(STEP_S)
+            self.door.call("place_by_hand", ticker="NSE:SBIN-EQ", side=1, qty=1)
+            self.one_pass()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The orders as the API shows them."""
+        answer = self.client.get("/api/v1/orders?limit=200", headers={"Authorization": f"Bearer {ADMIN}"})
+        found: list[dict[str, Any]] = answer.get_json()["orders"]
+        return found
+
+    def recover(self, again: list[Sent]) -> None:
+        """What follows a crash: start, the alerts come again on TradingView's schedule, passes until settled."""
+        self.advance(RESEND_S)
+        self.report({"found": self.rows()})
+        waiting = [sent for sent in again if self.deliver(sent) in (409, 503)]
+        self.one_pass()
+        for _ in range(RESENDS - 1):
+            if waiting:
+                self.advance(RESEND_S)
+            waiting = [sent for sent in waiting if self.deliver(sent) in (409, 503)]
+        self.settle()
+        for sent in again:
+            if "idempotency_key" in sent.body:  # a key of the sender's holds all day
+                self.deliver(sent)
+        self.report({"rows": self.rows()})
+
+    def close(self) -> None:
+        """Nothing open is left, so that a fork inherits nothing."""
+        self.database.close()
+        self.ports.broker.close()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _instead(module: Any, name: str, value: object) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
