@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -148,9 +148,14 @@ class AlertBody(BaseModel):
     @field_validator("fired_at", mode="after")
     @classmethod
     def _aware(cls, value: datetime | None) -> datetime | None:
-        if value is not None and value.tzinfo is None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
             raise ValueError("expected a time with its zone, as {{timenow}} writes it")
-        return value
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:  # in the first or last hours of what a datetime can hold
+            raise ValueError(f"expected a time of this century, was {value.isoformat()}") from None
 
     @field_validator("*", mode="before")
     @classmethod

@@ -18,6 +18,11 @@ REFUSED = [
     (b'{"a":1e99999999999999999999}', "ordinary size"),
     (b'{"a":0e999999}', "ordinary size"),
     (b'{"a":' + b"9" * 21 + b"}", "digits"),
+    (
+        b'{"a":-' + b"9" * 5000 + b"}",
+        "one has 5001",
+    ),  # above Python's own limit, which would raise ValueError
+    (b'{"a":1.' + b"9" * 5000 + b"}", "one has 5002"),
     (b'{"qty":75,"qty":7500}', "stands twice"),
     (b"[1]", "an array"),
     (b"null", "null"),
@@ -34,6 +39,9 @@ REFUSED = [
     (b'{"a":"\xff"}', "UTF-8"),
     (b'{"a":"\\u0000"}', "NUL"),
     (b'{"a":"\\ud800"}', "surrogate"),
+    (b'{"\\udfff":1}', "surrogate"),
+    (b'{"a":[{"b":["\\ude00\\ud83d"]}]}', "surrogate"),
+    (b'{"a":"\xed\xa0\x80"}', "UTF-8"),  # a surrogate as bytes
     (b'{"a":"x\ny"}', "line break"),
     (b'{"a":' + b"[" * 100_000, "nesting"),
 ]
@@ -63,3 +71,20 @@ def test_depth_is_bounded_and_brackets_in_texts_do_not_count() -> None:
     assert parse_object(b'{"a":"' + b"[" * 100 + b'\\"["}')
     with pytest.raises(MalformedBody):
         parse_object(deepest.replace(b"[", b"[[", 1).replace(b"]", b"]]", 1))
+
+
+def test_depth_counts_objects_and_arrays_alike() -> None:
+    def nested(levels: int) -> bytes:
+        opened = (b'{"a":', b"[")
+        closed = (b"}", b"]")
+        turns = [level % 2 for level in range(levels)]
+        return b"".join(opened[t] for t in turns) + b"1" + b"".join(closed[t] for t in reversed(turns))
+
+    assert parse_object(nested(MAX_DEPTH))
+    for levels in (MAX_DEPTH + 1, 20_000):
+        with pytest.raises(MalformedBody, match="nesting"):
+            parse_object(nested(levels))
+
+
+def test_a_surrogate_pair_is_one_character() -> None:
+    assert parse_object(b'{"a":"\\ud83d\\ude00"}') == {"a": "\U0001f600"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.alert import Action, Alert, Exchange, ExpiryRule, OptionType, Product
+from app.domain.alert import Action, Alert, Exchange, ExpiryRule, KeyKind, OptionType, Product
 from app.errors import InvalidAlert
 from app.web.schemas import to_alert
 
@@ -66,7 +66,9 @@ WRONG: list[tuple[str, Any]] = [
     *[("expiry", v) for v in ("SOON", "2026-02-30", 20261229)],
     *[("optionType", v) for v in ("XX", None)],
     *[("strategy", v) for v in ("s" * 65, ["x"])],
-    ("idempotency_key", "k" * 201),
+    *[("idempotency_key", v) for v in ("k" * 201, True, ["k"])],
+    *[("fired_at", v) for v in ("2026-11-24T05:00:00", "2026-11-24", "now", [], True)],
+    *[("fired_at", v) for v in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")],
 ]
 
 
@@ -110,6 +112,26 @@ def test_token_plays_no_part_in_the_key() -> None:
     assert alert(qty=130).key != alert().key
     # The header is the stronger of two explicit keys.
     assert alert("K1", idempotency_key="K2").key.digest == alert(idempotency_key="K1").key.digest
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-11-24T05:00:00Z", "2026-11-24T10:30:00+05:30", "2026-11-24 05:00:00+00:00"]
+)
+def test_the_time_of_firing_is_utc_inside(text: str) -> None:
+    fired = alert(fired_at=text).fired_at
+    assert (fired, fired and fired.tzinfo) == (NOW, UTC)
+
+
+@pytest.mark.parametrize("key", ["", "k" * 201])
+def test_a_header_key_of_a_wrong_length_is_refused_by_its_name(key: str) -> None:
+    with pytest.raises(InvalidAlert) as caught:
+        alert(key)
+    assert [e.field for e in caught.value.errors] == ["Idempotency-Key"]
+    assert alert("k" * 200).key.kind is KeyKind.EXPLICIT
+
+
+def test_an_empty_key_in_the_body_is_none_at_all() -> None:
+    assert alert(idempotency_key="").key.kind is KeyKind.DERIVED
 
 
 def test_a_field_in_two_spellings_is_refused() -> None:

@@ -57,11 +57,11 @@ class WebDesk(TradingDesk):
             ports=Ports(
                 settings=Settings.model_validate(given | settings),
                 clock=self.clock,
-                store=self.store,  # type: ignore[arg-type] # as far as these routes ask
-                broker=self.broker,  # type: ignore[arg-type]
-                contracts=self.contracts,  # type: ignore[arg-type]
+                store=self.store,
+                broker=self.broker,
+                contracts=self.contracts,
                 scope=SCOPE,
-                tokens=None,  # type: ignore[arg-type]
+                tokens=None,  # type: ignore[arg-type] # no route of these tests asks for it
                 notifier=self.notifier,
                 reconcile=lambda _: self.reconcile(),
                 desk=lambda: replace(self.desk, store=self.store),
