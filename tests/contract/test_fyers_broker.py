@@ -169,12 +169,13 @@ def test_without_a_token_nothing_is_asked(sim: FyersSim) -> None:
 
 
 @pytest.mark.parametrize("fault", ["html_200", "html_503", "truncated", "rate_429", "auth_401", "no_ack"])
-@pytest.mark.parametrize("endpoint", ["GET /orders", "GET /positions", "GET /data/quotes"])
+@pytest.mark.parametrize("endpoint", ["GET /orders", "GET /tradebook", "GET /positions", "GET /data/quotes"])
 def test_a_spoilt_read_fails(sim: FyersSim, broker: FyersBroker, endpoint: str, fault: str) -> None:
     sim.faults.set(endpoint, fault)
     with broker.exchange(within(2)) as exchanger:
         reads: dict[str, Callable[[], object]] = {
             "GET /orders": exchanger.order_book,
+            "GET /tradebook": exchanger.trades,
             "GET /positions": exchanger.positions,
             "GET /data/quotes": lambda: exchanger.quotes([TICKER]),
         }
@@ -201,7 +202,10 @@ def test_a_hand_at_the_broker_is_seen_as_nobodys_tag(sim: FyersSim, broker: Fyer
     sim.place_by_hand(TICKER, 1, 65)
     with broker.exchange(within(2)) as exchanger:
         (row,) = exchanger.order_book()
+        (trade,) = exchanger.trades()
     assert (row.tag, row.source) == (None, "W")
+    assert (trade.tag, trade.broker_order_id) == (None, row.broker_order_id)
+    assert trade.at == OPEN
 
 
 def test_from_settings(sim: FyersSim) -> None:

@@ -17,7 +17,7 @@ from app.domain.order import Ticket
 from app.domain.outcome import NotSent, Outcome, Refused, Unknown
 from app.errors import BrokerReadFailed
 from app.service.ports import Broker, Clock, Tokens
-from app.service.records import BookOrder, Position, Quote
+from app.service.records import BookOrder, Position, Quote, Trade
 from app.settings import Settings
 
 BeforeSend = Callable[[], NotSent | None]
@@ -80,6 +80,10 @@ class FyersExchanger:
     def positions(self) -> tuple[Position, ...]:
         reply = self._read("positions", lambda calls: calls.positions())
         return rows.positions_of(reply.status, reply.body)
+
+    def trades(self) -> tuple[Trade, ...]:
+        reply = self._read("trade book", lambda calls: calls.tradebook())
+        return rows.trades_of(reply.status, reply.body)
 
     def place(self, ticket: Ticket, before_send: BeforeSend) -> Outcome:
         fields = wire.order_fields(ticket)
