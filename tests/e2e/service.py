@@ -72,12 +72,22 @@ class Service:
                 break
             try:
                 if self.get("/readyz").status == 200:
+                    self.wait_reconciled()
                     return
             except OSError:
                 pass
             time.sleep(0.05)
         self.stop()
         raise AssertionError(f"the service did not become ready:\n{self.log[-4000:]}")
+
+    def wait_reconciled(self, within_s: float = 3) -> bool:
+        """Entries are answered 503 until the first pass; with a broken broker it never comes, and False does."""
+        give_up = time.monotonic() + within_s
+        while time.monotonic() < give_up:
+            if self.get("/readyz").body["checks"]["reconciled"] == "ok":
+                return True
+            time.sleep(0.02)
+        return False
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

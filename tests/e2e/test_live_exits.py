@@ -184,3 +184,31 @@ def test_what_has_ended_is_not_sold_as_this_weeks(desk: Desk) -> None:
     out = desk.alert("EXIT")
     assert (out.ticker, out.quantity) == (this_week.ticker, this_week.quantity), out
     assert sold(desk.sim) == [(this_week.ticker, this_week.quantity)]
+
+
+@pytest.mark.parametrize("seen_before", [False, True], ids=["nobody-looked", "a-pass-looked"])
+def test_after_our_stop_a_hands_position_is_never_sold(desk: Desk, *, seen_before: bool) -> None:
+    """The stop closes ours, then a hand buys the same contract and product: from the net alone that looks like ours."""
+    held = desk.alert("BUY")
+    place = f"{held.ticker}-MARGIN"
+    desk.sim.trigger_stop(place)
+    if seen_before:
+        desk.reconcile()
+    desk.sim.place_by_hand(held.ticker, 1, held.quantity, "MARGIN")
+    out = desk.alert("EXIT")
+    assert (out.status, out.code) == (Status.DENIED, "nothing_to_exit"), out
+    assert sold(desk.sim) == []
+    assert desk.sim.exchange.positions[place].net == held.quantity
+
+
+def test_a_stop_of_yesterday_is_remembered_though_the_trade_book_is_gone(desk: Desk) -> None:
+    desk.sim_clock.advance((datetime(2026, 9, 15, 10, 15, tzinfo=UTC) - WEDNESDAY).total_seconds())
+    desk.sim.market_open = True
+    desk.load(date(2026, 9, 16), without=date(2026, 9, 22))
+    held = desk.alert("BUY")
+    desk.sim.trigger_stop(f"{held.ticker}-MARGIN")
+    desk.advance(NEXT_WEDNESDAY)
+    desk.sim.place_by_hand(held.ticker, 1, held.quantity, "MARGIN")
+    out = desk.alert("EXIT")
+    assert (out.status, out.code) == (Status.DENIED, "nothing_to_exit"), out
+    assert sold(desk.sim) == []
