@@ -13,8 +13,11 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from app.brokers.paper import PaperBroker
+from app.brokers.paper import PaperBroker, engine
+from app.brokers.paper.book import Book, Meta, PaperOrder, PaperPosition
+from app.brokers.paper.engine import Market
 from app.brokers.paper.master import Spec, find_spec
+from app.brokers.paper.pricing import around
 from app.brokers.paper.sql import metadata
 from app.domain.alert import Product
 from app.domain.deadline import Deadline
@@ -47,6 +50,28 @@ def spec() -> Spec:
     found = find_spec(CALL, TODAY)
     assert found is not None
     return found
+
+
+def market(last: str | Decimal = HUNDRED, *, second: int = 0, depth: int = 5000) -> Market:
+    """Bid and ask stand 0.15 beside a last price of 100."""
+    return Market({CALL: around(CALL, Decimal(last))}, NOON + timedelta(seconds=second), depth)
+
+
+def new_book() -> Book:
+    return Book("paper", Meta())
+
+
+def nothing(_: PaperPosition) -> Decimal:
+    return Decimal(0)
+
+
+def bought(order: Ticket | None = None, depth: int = 5000) -> tuple[Book, PaperOrder]:
+    book = new_book()
+    return book, engine.place(book, order or ticket(), spec(), market(depth=depth))
+
+
+def position(book: Book, product: str = "INTRADAY") -> PaperPosition:
+    return book.positions[f"{CALL}-{product}"]
 
 
 class Clock:

@@ -9,45 +9,28 @@ from decimal import Decimal
 import pytest
 
 from app.brokers.paper import engine
-from app.brokers.paper.book import Book, Meta, PaperOrder, PaperPosition
+from app.brokers.paper.book import Meta, PaperOrder, PaperPosition, PaperTrade
 from app.brokers.paper.engine import Market
 from app.brokers.paper.master import UNDERLYINGS
-from app.brokers.paper.pricing import around, settlement, spot
+from app.brokers.paper.pricing import settlement, spot
 from app.domain.alert import Product
-from app.domain.order import OrderKind, Side, Ticket
+from app.domain.order import OrderKind, Side
 from app.domain.outcome import Refused
 from app.service.records import BookStatus, Quote
 from tests.unit.paper_desk import (
     CALL,
     HUNDRED,
     NOON,
+    bought,
     bracket,
     limit,
+    market,
+    new_book,
+    nothing,
+    position,
     spec,
     ticket,
 )
-
-
-def market(last: str | Decimal = HUNDRED, *, second: int = 0, depth: int = 5000) -> Market:
-    """Bid and ask stand 0.15 beside a last price of 100."""
-    return Market({CALL: around(CALL, Decimal(last))}, NOON + timedelta(seconds=second), depth)
-
-
-def new_book() -> Book:
-    return Book("paper", Meta())
-
-
-def nothing(_: PaperPosition) -> Decimal:
-    return Decimal(0)
-
-
-def bought(order: Ticket | None = None, depth: int = 5000) -> tuple[Book, PaperOrder]:
-    book = new_book()
-    return book, engine.place(book, order or ticket(), spec(), market(depth=depth))
-
-
-def position(book: Book, product: str = "INTRADAY") -> PaperPosition:
-    return book.positions[f"{CALL}-{product}"]
 
 
 def test_a_market_order_fills_at_the_touch_behind_its_protection() -> None:
@@ -243,5 +226,6 @@ def test_a_day_order_ends_with_its_day_and_an_expired_position_is_settled() -> N
 def test_documents_survive_their_json() -> None:
     book, order = bought(ticket(stop_distance=Decimal(15)))
     assert PaperOrder.load(order.dump()) == order
+    assert [PaperTrade.load(t.dump()) for t in book.trades] == book.trades
     assert PaperPosition.load(position(book).dump()) == position(book)
     assert Meta.load(book.meta.dump()) == book.meta

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Self
 
+from app.brokers.paper.master import TICK
 from app.domain.alert import IST
 from app.domain.order import OrderKind, Side
 from app.service.records import BookOrder, BookStatus, Position, Trade
@@ -35,7 +36,7 @@ class PaperOrder(Document):
     """An order as the exchange holds it. Quantities in contracts, prices in rupees, times ISO texts in UTC."""
 
     DECIMALS: ClassVar[frozenset[str]] = frozenset(
-        {"limit_price", "stop_price", "stop_distance", "target_distance", "value", "margin_unit"}
+        {"limit_price", "stop_price", "stop_distance", "target_distance", "value", "margin_unit", "tick"}
     )
     id: str
     seq: int
@@ -49,6 +50,7 @@ class PaperOrder(Document):
     """End of the contract's last session."""
     margin_unit: Decimal
     """Margin of one contract sold short."""
+    tick: Decimal = TICK
     tag: str | None = None
     limit_price: Decimal = Decimal(0)
     stop_price: Decimal = Decimal(0)
@@ -107,7 +109,7 @@ class PaperOrder(Document):
 class PaperPosition(Document):
     """Net of one contract and product, with the overlay legs as price levels."""
 
-    DECIMALS: ClassVar[frozenset[str]] = frozenset({"average", "stop", "target", "margin_unit"})
+    DECIMALS: ClassVar[frozenset[str]] = frozenset({"average", "stop", "target", "margin_unit", "tick"})
     id: str
     ticker: str
     product: str
@@ -121,6 +123,7 @@ class PaperPosition(Document):
     target: Decimal | None = None
     leg_quantity: int | None = None
     """None: the legs cover whatever is open."""
+    tick: Decimal = TICK
 
     @property
     def sign(self) -> int:

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from app.brokers.paper.book import Book, PaperOrder, PaperPosition, day_of, stamp
-from app.brokers.paper.master import TICK
 from app.brokers.paper.pricing import to_tick
 from app.brokers.paper.rules import Listed, protected_price
 from app.domain.alert import Product
@@ -50,6 +49,7 @@ def place(book: Book, ticket: Ticket, spec: Listed, market: Market) -> PaperOrde
         placed_at=stamp(market.now),
         ends=stamp(spec.session_end),
         margin_unit=spec.strike * SHORT_MARGIN,
+        tick=spec.tick,
         tag=ticket.tag,
         limit_price=ticket.limit_price,
         stop_price=ticket.stop_price,
@@ -88,7 +88,7 @@ def _protect_market_order(order: PaperOrder, quote: Quote | None) -> None:
         and quote is not None
         and quote.ltp is not None
     ):
-        order.limit_price = protected_price(order.side, quote.ltp)
+        order.limit_price = protected_price(order.side, quote.ltp, order.tick)
 
 
 def match(book: Book, order: PaperOrder, market: Market) -> None:
@@ -109,7 +109,8 @@ def match(book: Book, order: PaperOrder, market: Market) -> None:
         return
     if order.filled_at and market.now - datetime.fromisoformat(order.filled_at) < REFILL:
         return
-    _fill(book, order, min(order.remaining, market.depth), touch, market.now)
+    if (quantity := min(order.remaining, market.depth)) > 0:  # an empty touch trades nothing
+        _fill(book, order, quantity, touch, market.now)
 
 
 def _fill(book: Book, order: PaperOrder, quantity: int, price: Decimal, now: datetime) -> None:
@@ -137,7 +138,9 @@ def _add_to_position(
     key = order.position_id
     position = book.positions.get(key)
     if position is None:
-        position = PaperPosition(key, order.ticker, order.product, order.ends, order.margin_unit, "")
+        position = PaperPosition(
+            key, order.ticker, order.product, order.ends, order.margin_unit, "", tick=order.tick
+        )
         book.positions[key] = position
     signed = order.side.sign * quantity
     before, after = position.net, position.net + signed
@@ -155,8 +158,8 @@ def _levels(order: PaperOrder) -> tuple[Decimal | None, Decimal | None]:
     entry, sign = order.value / order.filled, order.side.sign
     stop, target = order.stop_distance, order.target_distance
     return (
-        None if stop is None else to_tick(entry - sign * stop),
-        None if target is None else to_tick(entry + sign * target),
+        None if stop is None else to_tick(entry - sign * stop, order.tick),
+        None if target is None else to_tick(entry + sign * target, order.tick),
     )
 
 
@@ -197,7 +200,7 @@ def _counter_order(
     side = of.side.opposite if isinstance(of, PaperOrder) else Side.SELL if of.net > 0 else Side.BUY
     seq = book.next_seq()
     return PaperOrder(
-        key, seq, of.ticker, side, quantity, of.product, kind, placed_at, of.ends, of.margin_unit
+        key, seq, of.ticker, side, quantity, of.product, kind, placed_at, of.ends, of.margin_unit, of.tick
     )
 
 
@@ -274,13 +277,13 @@ def protect(
     if not position.net:
         return Refused("-352", "no open position")
     for name, distance in (("StopLoss", stop), ("TakeProfit", target)):
-        if distance < 0 or distance % TICK:
-            return Refused("-50", f"{name} not a multiple of tick size {TICK:.4f}")
+        if distance < 0 or distance % position.tick:
+            return Refused("-50", f"{name} not a multiple of tick size {position.tick:.4f}")
     entry, sign = position.average, position.sign
     if entry - sign * stop <= 0 or entry + sign * target <= 0:
         return Refused("-50", "StopLoss or TakeProfit is further away than the price itself")
-    position.stop = to_tick(entry - sign * stop) if stop else None
-    position.target = to_tick(entry + sign * target) if target else None
+    position.stop = to_tick(entry - sign * stop, position.tick) if stop else None
+    position.target = to_tick(entry + sign * target, position.tick) if target else None
     position.leg_quantity = quantity if stop or target else None
     book.changed_positions.add(position_id)
     return None
