@@ -66,8 +66,10 @@ WRONG: list[tuple[str, Any]] = [
     *[("expiry", v) for v in ("SOON", "2026-02-30", 20261229)],
     *[("optionType", v) for v in ("XX", None)],
     *[("strategy", v) for v in ("s" * 65, ["x"])],
-    *[("idempotency_key", v) for v in ("k" * 201, True, ["k"])],
-    *[("fired_at", v) for v in ("2026-11-24T05:00:00", "2026-11-24", "now", [], True)],
+    ("idempotency_key", "k" * 201),
+    ("idempotency_key", ["k"]),
+    ("fired_at", []),
+    *[("fired_at", v) for v in ("2026-11-24T05:00:00", "2026-11-24", "now")],
     *[("fired_at", v) for v in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")],
 ]
 
