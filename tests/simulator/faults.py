@@ -2,7 +2,7 @@
 
 A bare name means: the operation was NOT carried out. `<name>_created` means it was carried out first.
 `late_<name>` means it was accepted, and appears in the book `appear_after` seconds later by the simulator's
-clock. On reads only the answer counts.
+clock; `late` alone is answered properly. On reads only the answer counts.
 
 | name | answer |
 |---|---|
@@ -54,7 +54,7 @@ NAMES: frozenset[str] = frozenset(
     {*_BARE, *(f"{n}_created" for n in _BARE), *(f"late_{n}" for n in _BARE)}
     | _DELIVERY
     | _REFUSALS
-    | {"slow_created", "rms_reject_with_id"}
+    | {"slow_created", "rms_reject_with_id", "late"}
 )
 
 _SECONDS_BY_BASE = {"hang": 30.0, "slow": 5.0, "drip_body": 0.05, "drip_headers": 0.05, "rate_429": 1.0}
@@ -80,7 +80,7 @@ class Fault:
     @property
     def carries_out(self) -> bool:
         """Whether a write is carried out although the answer is spoilt."""
-        made = self.name.endswith("_created") or self.name.startswith("late_")
+        made = self.name.endswith("_created") or self.name.startswith("late")
         return made or self.name == "rms_reject_with_id" or self.base in _DELIVERY
 
 
@@ -97,7 +97,7 @@ def make_fault(
     if name not in NAMES:
         raise ValueError(f"expected one of {sorted(NAMES)}, was {name!r}")
     base = name.removeprefix("late_").removesuffix("_created")
-    late = LATE_DEFAULT_S if name.startswith("late_") else 0.0
+    late = LATE_DEFAULT_S if name.startswith("late") else 0.0
     return Fault(
         name,
         _SECONDS_BY_BASE.get(base, 0.0) if seconds is None else seconds,

@@ -106,6 +106,11 @@ class MarketHand:
         with self.exchange.lock:
             return self.exchange.position_rows()
 
+    def trades(self) -> list[JsonObject]:
+        """The rows of GET /tradebook."""
+        with self.exchange.lock:
+            return self.exchange.trade_rows()
+
     def freeze_book(self) -> None:
         """GET /orders and /tradebook show this moment until `unfreeze_book`; positions go on."""
         with self.exchange.lock:

@@ -60,8 +60,8 @@ def test_market_protection_stands_on_the_contracts_tick() -> None:
 def test_legs_stand_on_the_contracts_tick() -> None:
     """The fill is at 100.15."""
     book = new_book()
-    legs = {"stop_distance": Decimal(15), "target_distance": Decimal(25)}
-    engine.place(book, ticket(**legs), COARSE, market())
+    covered = ticket(stop_distance=Decimal(15), target_distance=Decimal(25))
+    engine.place(book, covered, COARSE, market())
     parent = engine.place(book, bracket(), COARSE, market())
     assert (position(book).stop, position(book).target) == (Decimal("85.25"), Decimal("125.25"))
     stop, target = (book.orders[f"{parent.id}-BO-{n}"] for n in (2, 3))
