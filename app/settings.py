@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     max_ltp_gap_percent: Decimal = Field(Decimal(5), gt=0)
     default_product_type: Product = Product.INTRADAY
     risk_max_orders_per_day: int = Field(300, ge=1)
+    scheduler_service_account: str = ""
+    scheduler_audience: str = ""
     fyers_app_id: str = ""
     fyers_secret_id: SecretStr = SecretStr("")
     fyers_redirect_uri: str = ""
@@ -120,6 +122,12 @@ class Settings(BaseSettings):
             if length != FERNET_KEY_BYTES:
                 raise ValueError(f"expected Fernet keys (44 characters each), key {number} is none")
         return value
+
+    @model_validator(mode="after")
+    def _scheduler(self) -> Settings:
+        if bool(self.scheduler_service_account) != bool(self.scheduler_audience):
+            raise ValueError("SCHEDULER_SERVICE_ACCOUNT and SCHEDULER_AUDIENCE: expected both or none")
+        return self
 
     @model_validator(mode="after")
     def _store_of_tokens(self) -> Settings:

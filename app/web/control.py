@@ -12,18 +12,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import NotFound
-from app.service.control import Control, Resolution
+from app.service.control import REASON_LENGTH, Control, Resolution, StateSet
 from app.service.records import StateChange, Stranger
 from app.web import answers
 from app.web.middleware.authentication import admin
-from app.web.middleware.scheduler import admin_or_scheduler
+from app.web.middleware.scheduler import SchedulerTokens, admin_or_scheduler
+from app.web.middleware.size import bounded_body
 from app.web.parse import parse_object
 from app.web.ports import Ports
 from app.web.schemas import validated
 
 RunJob = Callable[[str], str]
 """One run of a job by its name. Raises KeyError for a name that is none."""
-BY_API = "admin"
+BY_API = "api:admin"
+HISTORY = 50
+"""Changes of the trading state in an answer, newest first."""
+WHY = Field(min_length=REASON_LENGTH[0], max_length=REASON_LENGTH[1])
 
 
 class StateBody(BaseModel):
@@ -31,7 +35,7 @@ class StateBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     state: TradingState
-    reason: str = Field(min_length=3, max_length=500)
+    reason: str = WHY
 
 
 class ResolveBody(BaseModel):
@@ -39,9 +43,9 @@ class ResolveBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     status: Status
-    reason: str = Field(min_length=3, max_length=500)
-    filled: int | None = Field(None, ge=0)
-    price: Decimal | None = Field(None, gt=0)
+    reason: str = WHY
+    filled: int | None = Field(None, ge=0, strict=True)
+    price: Decimal | None = Field(None, gt=0, max_digits=14, decimal_places=4)
 
 
 def state_body(change: StateChange) -> dict[str, Any]:
@@ -50,6 +54,14 @@ def state_body(change: StateChange) -> dict[str, Any]:
         "by": change.by,
         "reason": change.reason,
         "at": answers.ist(change.at),
+    }
+
+
+def set_body(done: StateSet) -> dict[str, Any]:
+    return {
+        **state_body(done.now),
+        "changed": done.changed,
+        "acknowledged": [stranger_body(s) for s in done.acknowledged],
     }
 
 
@@ -66,14 +78,15 @@ def stranger_body(stranger: Stranger) -> dict[str, Any]:
     }
 
 
-def blueprint(ports: Ports, run_job: RunJob) -> Blueprint:
+def blueprint(ports: Ports, run_job: RunJob, scheduler: SchedulerTokens) -> Blueprint:
     routes = Blueprint("control", __name__)
+    settings = ports.settings
 
     @routes.get("/api/v1/state")
     def state() -> Response:
-        admin(request, ports.settings)
+        admin(request, settings)
         with ports.store.read() as tx:
-            now, history = tx.state_change(ports.scope), tx.state_history(ports.scope, 50)
+            now, history = tx.state_change(ports.scope), tx.state_history(ports.scope, HISTORY)
             strangers = tx.strangers(ports.scope, acknowledged=False)
         return jsonify(
             {
@@ -85,20 +98,20 @@ def blueprint(ports: Ports, run_job: RunJob) -> Blueprint:
 
     @routes.post("/api/v1/state")
     def set_state() -> Response:
-        admin(request, ports.settings)
-        body = validated(StateBody, parse_object(request.get_data()))
-        return jsonify(state_body(Control(ports.desk()).set_state(body.state, BY_API, body.reason)))
+        admin(request, settings)
+        body = validated(StateBody, _object(ports))
+        return jsonify(set_body(Control(ports.desk()).set_state(body.state, BY_API, body.reason)))
 
     @routes.post("/api/v1/orders/<order_id>/resolve")
     def resolve(order_id: str) -> Response:
-        admin(request, ports.settings)
-        body = validated(ResolveBody, parse_object(request.get_data()))
+        admin(request, settings)
+        body = validated(ResolveBody, _object(ports))
         verdict = Resolution(body.status, BY_API, body.reason, body.filled, body.price)
         return jsonify(answers.order_body(Control(ports.desk()).resolve(order_id, verdict)))
 
     @routes.post("/internal/jobs/<name>")
     def job(name: str) -> Response:
-        admin_or_scheduler(request, ports.settings)
+        admin_or_scheduler(request, settings, scheduler)
         try:
             said = run_job(name)
         except KeyError:
@@ -106,3 +119,7 @@ def blueprint(ports: Ports, run_job: RunJob) -> Blueprint:
         return jsonify({"job": name, "result": said})
 
     return routes
+
+
+def _object(ports: Ports) -> dict[str, Any]:
+    return parse_object(bounded_body(request, ports.settings.max_content_length))

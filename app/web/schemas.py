@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -30,6 +30,7 @@ _WHOLE = re.compile(r"\+?[0-9]{1,9}(\.0{1,8})?", re.ASCII)
 _PLACEHOLDER = re.compile(r"\{\{[^{}]*\}\}")
 _SYMBOL = re.compile(r"[A-Z0-9&_-]{1,32}", re.ASCII)
 _DELAYED = re.compile(r"_DLY?$")
+M = TypeVar("M", bound=BaseModel)
 
 
 def shown(value: object) -> str:
@@ -216,10 +217,7 @@ def to_alert(
     secret_free = {k: v for k, v in body.items() if k.lower() != TOKEN}
     fields, unknown = _renamed(secret_free)
     delayed = _feed_delayed(fields)
-    try:
-        parsed = AlertBody.model_validate(fields)
-    except ValidationError as error:
-        raise InvalidAlert(tuple(_field_error(e) for e in error.errors())) from None
+    parsed = validated(AlertBody, fields)
     if header_key is not None and not 0 < len(header_key) <= MAX_KEY:
         raise InvalidAlert((FieldError("Idempotency-Key", f"expected 1 to {MAX_KEY} characters"),))
     warnings = [f"unknown field {shown(name)} was ignored" for name in sorted(unknown)[:20]]
@@ -246,6 +244,14 @@ def to_alert(
         delayed_feed=delayed,
         warnings=tuple(warnings),
     )
+
+
+def validated(model: type[M], fields: dict[str, Any]) -> M:
+    """The body as its model. Raises InvalidAlert with every wrong field."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidAlert(tuple(_field_error(e) for e in error.errors())) from None
 
 
 def _field_error(error: Any) -> FieldError:  # noqa: ANN401 - pydantic's own shape
