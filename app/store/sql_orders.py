@@ -30,7 +30,7 @@ from app.domain.order import Order, Scope, Side
 from app.domain.status import Status
 from app.service.records import AuditEvent, Holding
 from app.store.sql_rows import FIRST_HASH, chained, event_from, order_from, order_values
-from app.store.tables import AT_BROKER, IS_FILLED, IS_OPEN, holding_adjustments, order_events, orders
+from app.store.tables import AT_BROKER, IS_FILLED, IS_OPEN, OPEN, holding_adjustments, order_events, orders
 
 IDS_AT_ONCE = 500
 """Both databases bound the number of values in one statement; a book has hundreds of rows at most."""
@@ -118,7 +118,7 @@ def find(connection: Connection, scope: Scope, order_id: str, *, lock: bool) -> 
 
 @cache
 def _open_query(*, client: bool, ticker: bool, side: bool) -> Select[Any]:
-    wanted = select(orders).where(in_scope(orders), IS_OPEN).order_by(_c.created_at, _c.id)
+    wanted = select(orders).where(in_scope(orders), IS_OPEN)
     for column, given in ((_c.client, client), (_c.ticker, ticker), (_c.side, side)):
         if given:
             wanted = wanted.where(column == bindparam(f"in_{column.name}"))
@@ -131,7 +131,9 @@ def open_orders(
     query = _open_query(client=client is not None, ticker=ticker is not None, side=side is not None)
     given = {"in_client": client, "in_ticker": ticker, "in_side": side and side.value}
     values = scoped(scope) | {name: value for name, value in given.items() if value is not None}
-    return tuple(order_from(row) for row in connection.execute(query, values))
+    # Sorted here: an ORDER BY makes SQLite walk all of history in order rather than sort the few open rows.
+    rows = sorted(connection.execute(query, values), key=lambda row: (row.created_at, row.id))
+    return tuple(order_from(row) for row in rows)
 
 
 def orders_in(connection: Connection, scope: Scope, ticker: str, product: Product) -> tuple[Order, ...]:
@@ -165,13 +167,28 @@ def known_at_broker(connection: Connection, scope: Scope, ids: Collection[str]) 
     return frozenset(known)
 
 
-def orders_by_day(
-    connection: Connection, scope: Scope, day: ColumnElement[bool], statuses: Collection[Status] | None
+def orders_on(
+    connection: Connection, scope: Scope, day: date, statuses: Collection[Status] | None
 ) -> tuple[Order, ...]:
-    where: list[ColumnElement[bool] | TextClause] = [of_scope(orders, scope), day]
+    where = [of_scope(orders, scope), _c.ist_date == day]
     if statuses is not None:
-        where.append(_c.status.in_(sorted(s.value for s in statuses)))
+        where.append(_c.status.in_(_words(statuses)))
     return _oldest_first(connection, *where)
+
+
+def orders_before(
+    connection: Connection, scope: Scope, day: date, statuses: Collection[Status]
+) -> tuple[Order, ...]:
+    """Open orders are few and have their own index; the days before are all of history."""
+    words = _words(statuses)
+    if set(words) <= set(OPEN):
+        found = open_orders(connection, scope, None, None, None)
+        return tuple(o for o in found if o.ist_date < day and o.status in statuses)
+    return _oldest_first(connection, of_scope(orders, scope), _c.ist_date < day, _c.status.in_(words))
+
+
+def _words(statuses: Collection[Status]) -> list[str]:
+    return sorted(s.value for s in statuses)
 
 
 def _oldest_first(connection: Connection, *where: ColumnElement[bool] | TextClause) -> tuple[Order, ...]:

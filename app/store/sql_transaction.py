@@ -143,10 +143,10 @@ class SqlTransaction:
     def orders_on(
         self, scope: Scope, ist_date: date, statuses: Collection[Status] | None = None
     ) -> tuple[Order, ...]:
-        return sql_orders.orders_by_day(self._connection, scope, orders.c.ist_date == ist_date, statuses)
+        return sql_orders.orders_on(self._connection, scope, ist_date, statuses)
 
     def orders_before(self, scope: Scope, ist_date: date, statuses: Collection[Status]) -> tuple[Order, ...]:
-        return sql_orders.orders_by_day(self._connection, scope, orders.c.ist_date < ist_date, statuses)
+        return sql_orders.orders_before(self._connection, scope, ist_date, statuses)
 
     def note_absence(self, order: Order) -> Evidence:
         return sql_control.note_absence(self._connection, order, self._now)

@@ -98,16 +98,19 @@ orders = Table(
     Column("head_hash", String, nullable=False),
     Index("ix_orders_newest", "mode", "account", "created_at", "id"),
     Index("ix_orders_contract", "mode", "account", "ticker", "product"),
-    Index("ix_orders_day", "mode", "account", "ist_date"),
+    Index("ix_orders_day", "mode", "account", "ist_date", "created_at", "id"),
 )
 # Queries repeat these words as they stand: a bound value would hide from the planner that the index fits.
-IS_OPEN = text("status IN ('EXIT_PENDING','SENDING','IN_DOUBT','NEEDS_REVIEW','ACCEPTED','PARTIALLY_FILLED')")
+OPEN = ("EXIT_PENDING", "SENDING", "IN_DOUBT", "NEEDS_REVIEW", "ACCEPTED", "PARTIALLY_FILLED")
+IS_OPEN = text(f"status IN ({','.join(repr(word) for word in OPEN)})")
 IS_FILLED = text("filled_quantity > 0")
 AT_BROKER = text("broker_order_id IS NOT NULL")
 Index(
     "ix_orders_open",
     orders.c.mode,
     orders.c.account,
+    orders.c.ticker,
+    orders.c.side,
     orders.c.created_at,
     orders.c.id,
     postgresql_where=IS_OPEN,
@@ -154,7 +157,6 @@ idempotency_keys = Table(
     Column("order_id", String, nullable=False),
     Column("claimed_at", UtcTime, nullable=False),
     Column("expires_at", UtcTime, nullable=False),
-    Index("ix_idempotency_keys_expired", "mode", "account", "expires_at"),
 )
 
 caps = Table(

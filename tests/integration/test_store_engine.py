@@ -18,12 +18,14 @@ from sqlalchemy import Connection, MetaData, create_engine, event, text
 
 from app.brokers.paper import sql as paper
 from app.domain.deadline import Deadline
+from app.domain.order import Side
 from app.domain.risk import TradingState
+from app.domain.status import UNSETTLED
 from app.errors import CommitUnknown, StoreUnavailable
 from app.store import migrate, tables
 from app.store.engine import Database, WriterQueue
 from app.store.sql import SqlStore, connect
-from tests.integration.store_rows import SCOPE, Clock, insert, order, said
+from tests.integration.store_rows import NOON, SCOPE, TICKER, Clock, insert, order, said
 
 
 def test_migrations_build_exactly_the_metadata(database_url: str) -> None:
@@ -203,6 +205,17 @@ def test_a_connection_lost_in_commit_is_commit_unknown_and_before_it_is_not(
     store.close()
 
 
+def test_a_connection_that_died_in_the_pool_is_replaced_unseen(postgres_url: str, clock: Clock) -> None:
+    store = connect(postgres_url, clock)
+    with store.database.read() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    _killed(postgres_url, pid)
+    insert(store, order())
+    with store.read() as tx:
+        assert tx.get_order(SCOPE, "A") is not None
+    store.close()
+
+
 def test_a_failing_commit_on_sqlite_is_commit_unknown(sqlite_url: str, clock: Clock) -> None:
     store = connect(sqlite_url, clock)
 
@@ -226,8 +239,12 @@ def test_the_frequent_reads_use_their_partial_indexes(sqlite_url: str, clock: Cl
         asked.append((statement, parameters))
 
     with store.read() as tx:
-        tx.open_orders(SCOPE)
+        tx.open_orders(SCOPE, "trader", ticker=TICKER, side=Side.SELL)
         tx.holdings(SCOPE, "trader")
+        tx.known_at_broker(SCOPE, ["1", "2"])
+        tx.orders_on(SCOPE, NOON.date())
+        tx.find_tag(SCOPE, "TAGSA")
+        tx.orders_before(SCOPE, NOON.date(), UNSETTLED)
     event.remove(store.database.engine, "before_cursor_execute", note)
     reads = [one for one in asked if one[0].startswith("SELECT")]
     with store.database.read() as connection:
@@ -235,8 +252,12 @@ def test_the_frequent_reads_use_their_partial_indexes(sqlite_url: str, clock: Cl
             str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all())  # type: ignore[arg-type]
             for sql, values in reads
         ]
-    assert "ix_orders_open" in plans[0]
+    assert "ix_orders_open (mode=? AND account=? AND ticker=? AND side=?)" in plans[0]
     assert "ix_orders_filled" in plans[1]
+    assert "ix_orders_broker_id (mode=? AND account=? AND broker_order_id=?)" in plans[2]
+    assert "ix_orders_day (mode=? AND account=? AND ist_date=?)" in plans[3]
+    assert "sqlite_autoindex_orders" in plans[4]
+    assert "ix_orders_open (mode=? AND account=?)" in plans[5]
     store.close()
 
 

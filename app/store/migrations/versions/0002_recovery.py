@@ -19,9 +19,23 @@ def _scope() -> tuple[sa.Column[str], sa.Column[str]]:
     return sa.Column("mode", sa.String(), nullable=False), sa.Column("account", sa.String(), nullable=False)
 
 
+def _open_index(*columns: str) -> None:
+    is_open = sa.text(
+        "status IN ('EXIT_PENDING','SENDING','IN_DOUBT','NEEDS_REVIEW','ACCEPTED','PARTIALLY_FILLED')"
+    )
+    op.drop_index("ix_orders_open", "orders")
+    op.create_index(
+        "ix_orders_open",
+        "orders",
+        ["mode", "account", *columns],
+        postgresql_where=is_open,
+        sqlite_where=is_open,
+    )
+
+
 def upgrade() -> None:
     op.add_column("orders", sa.Column("filled_at", column_types.UtcTime(timezone=True), nullable=True))
-    op.create_index("ix_orders_day", "orders", ["mode", "account", "ist_date"])
+    op.create_index("ix_orders_day", "orders", ["mode", "account", "ist_date", "created_at", "id"])
     at_broker = sa.text("broker_order_id IS NOT NULL")
     op.create_index(
         "ix_orders_broker_id",
@@ -30,7 +44,7 @@ def upgrade() -> None:
         postgresql_where=at_broker,
         sqlite_where=at_broker,
     )
-    op.create_index("ix_idempotency_keys_expired", "idempotency_keys", ["mode", "account", "expires_at"])
+    _open_index("ticker", "side", "created_at", "id")  # an entry asks for one contract's open orders
     op.add_column(
         "cap_reservations", sa.Column("returned", sa.BigInteger(), nullable=False, server_default="0")
     )
@@ -113,7 +127,7 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION refuse_change()")
     op.drop_column("trading_state", "changed_by")
     op.drop_column("cap_reservations", "returned")
-    op.drop_index("ix_idempotency_keys_expired", "idempotency_keys")
+    _open_index("created_at", "id")
     op.drop_index("ix_orders_broker_id", "orders")
     op.drop_index("ix_orders_day", "orders")
     op.drop_column("orders", "filled_at")
