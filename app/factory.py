@@ -13,7 +13,7 @@ from app.service.check import CheckAlert, CheckReport
 from app.service.place_order import Answer, PlaceOrder
 from app.settings import Settings, load
 from app.telemetry.logging import configure
-from app.web import errors, openapi, ops, orders, webhook
+from app.web import errors, fyers_login, openapi, ops, orders, webhook
 from app.web.ports import Ports
 from app.wiring import build
 
@@ -39,6 +39,8 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     app.register_blueprint(orders.blueprint(door, place_order, check_alert))
     app.register_blueprint(ops.blueprint(ports))
     app.register_blueprint(openapi.blueprint())
+    if ports.login is not None:
+        app.register_blueprint(fyers_login.blueprint(ports, ports.login))
     errors.register(app)
     app.extensions["ports"] = ports
     app.extensions["reconcile"] = lambda: ports.reconcile(None)

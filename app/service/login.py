@@ -44,6 +44,9 @@ class TokenVault(Protocol):
     def save(self, record: TokenRecord) -> TokenRecord:
         """Store it unless a newer one is stored already. Returns what stands afterwards."""
 
+    def rotate(self) -> bool:
+        """Write it anew with the first key. False: there is nothing, or the first key wrote it already."""
+
 
 class LoginDesk(Protocol):
     """The broker's side. Each call goes out once. Raises LoginRefused, or BrokerReadFailed without an answer."""
@@ -108,6 +111,10 @@ class Login:
         if held.token_at(self._clock.now()) is not None:
             self._desk.logout(held.access_token, self._deadline())
         return True
+
+    def rotate(self) -> bool:
+        """Re-encrypt what is stored with the first key. False: there was nothing to do."""
+        return self._vault.rotate()
 
     def status(self) -> TokenStatus | None:
         """Of the stored token; None when there is none."""
