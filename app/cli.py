@@ -11,6 +11,7 @@ from app.settings import load
 
 def register(app: Flask) -> None:
     """Add the operator's commands."""
+    login_cli.register(app)
 
     @app.cli.command("migrate")
     def migrate() -> None:
