@@ -92,8 +92,7 @@ class Control:
         after = verdict.status
         allowed = MOVES[order.status] if order.status in BY_HAND else frozenset()
         if after not in allowed - {Status.SENDING}:
-            words = ", ".join(sorted(allowed - {Status.SENDING})) or "nothing else by hand"
-            raise _wrong("status", f"an order in {order.status} can become {words}; was {after}")
+            raise _wrong("status", _instead(order, allowed - {Status.SENDING}, after))
         filled = self._filled(order, verdict)
         detail = {"by": verdict.by, "reason": verdict.reason, "was": order.status.value}
         event = event_of(Event.ORDER_RESOLVED, tx.now(), after, filled=str(filled), **detail)
@@ -131,6 +130,12 @@ class Control:
         if verdict.status is Status.PARTIALLY_FILLED and not 0 < filled < order.quantity:
             raise _wrong("filled", f"expected more than 0 and less than {order.quantity}, was {filled}")
         return filled
+
+
+def _instead(order: Order, allowed: frozenset[Status], wanted: Status) -> str:
+    if not allowed:
+        return f"an order in {order.status} is not settled by hand"
+    return f"an order in {order.status} can become {', '.join(sorted(allowed))}; was {wanted}"
 
 
 def _said(reason: str) -> str:
