@@ -72,7 +72,7 @@ class SchedulerTokens:
             claims: Mapping[str, Any] = id_token.verify_oauth2_token(  # type: ignore[no-untyped-call]
                 token, self._certs, audience=self._audience, clock_skew_in_seconds=CLOCK_SKEW_S
             )
-        except (GoogleAuthError, ValueError):  # also what is no token at all
+        except (GoogleAuthError, ValueError, KeyError):  # also what is no token at all, or names no issuer
             raise NotAuthenticated("expected a valid token of Google for this service") from None
         if claims.get("email") != self._account or claims.get("email_verified") is not True:
             raise NotAllowed("expected the token of the configured service account")
