@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 
 HEAD = "0002"
@@ -23,7 +24,7 @@ def at_head(connection: Connection) -> bool:
 
 
 def upgrade(database_url: str) -> None:
-    """Run what is missing, in one transaction on Postgres; changes nothing when all is there."""
+    """Run what is missing, in one transaction; changes nothing when all is there."""
     from alembic import command
     from alembic.config import Config
 
@@ -33,12 +34,26 @@ def upgrade(database_url: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        _whole(engine)
     try:
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     finally:
         engine.dispose()
+
+
+def _whole(engine: Engine) -> None:
+    """SQLite's driver would commit before every CREATE: a start killed half-way could then never be repeated."""
+
+    @event.listens_for(engine, "connect")
+    def leave_it_to_us(raw: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection
+        raw.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The paper exchange's memory: JSON documents in four tables of the service's database.
 
 A change locks the account's meta row (Postgres; on SQLite the transaction itself is exclusive), so that two
-processes never match the same order.
+processes never match the same order. The tables are defined here alone; the service's migrations build them.
 """
 
 from __future__ import annotations
