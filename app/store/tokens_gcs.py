@@ -51,13 +51,12 @@ class GcsObject:
             blob = self._bucket_of().get_blob(self._object, timeout=TIMEOUT_S, retry=None)
             if blob is None:
                 return None
+            generation = int(blob.generation)
             try:
-                data = blob.download_as_bytes(
-                    if_generation_match=blob.generation, timeout=TIMEOUT_S, retry=None
-                )
+                data = blob.download_as_bytes(if_generation_match=generation, timeout=TIMEOUT_S, retry=None)
             except (NotFound, PreconditionFailed):
                 continue  # replaced between the two calls: content and generation must belong together
-            return Held(int(blob.generation), data)
+            return Held(generation, data)
         raise TimeoutError("it changes faster than it can be read")
 
     def write(self, data: bytes, expected: int) -> bool:
