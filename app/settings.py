@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.domain.alert import Product
 from app.domain.order import Mode
+from app.risk_settings import RiskSettings
 
 WEBHOOK_TOKEN_FILE = "webhook_token"  # noqa: S105 - a file's name
 ADMIN_TOKEN_FILE = "admin_token"  # noqa: S105 - a file's name
@@ -37,10 +38,10 @@ class SettingsError(Exception):
     """The operator must correct the named settings."""
 
 
-class Settings(BaseSettings):
-    """All settings; the README's table says what each means. An empty value is the default."""
+class Settings(RiskSettings):
+    """All settings; the README's table says what each means. An empty value is the default, for a risk limit off."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore")
 
     trading_mode: Mode = Mode.PAPER
     database_url: str = ""
@@ -49,7 +50,6 @@ class Settings(BaseSettings):
     max_content_length: int = Field(65536, ge=1024, le=1_000_000)
     ip_allowlist: str = ""
     trusted_proxy_hops: int = Field(0, ge=0, le=5)
-    webhook_max_qty: int = Field(1, ge=1)
     dedupe_window_seconds: int = Field(40, ge=20, lt=60)
     settle_min_seconds: float = Field(90, gt=0)
     settle_min_reads: int = Field(5, ge=1)
@@ -60,7 +60,6 @@ class Settings(BaseSettings):
     tp_percent: Decimal = Field(Decimal(25), gt=0)
     max_ltp_gap_percent: Decimal = Field(Decimal(5), gt=0)
     default_product_type: Product = Product.INTRADAY
-    risk_max_orders_per_day: int = Field(300, ge=1)
     scheduler_service_account: str = ""
     scheduler_audience: str = ""
     fyers_app_id: str = ""
@@ -207,6 +206,12 @@ class Settings(BaseSettings):
         token = _plain(self.fyers_access_token).strip()
         given = bool(self.fyers_app_id.strip()) and token not in {"", EXAMPLE_SECRET}
         return given or self.can_log_in or self.trading_mode is Mode.LIVE
+
+    @property
+    def hours_enforced(self) -> bool:
+        """With real money always, unless it was said otherwise; on paper an order at midnight works."""
+        said = self.enforce_market_hours
+        return self.trading_mode is Mode.LIVE if said is None else said
 
     @property
     def dedupe_window(self) -> timedelta:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from app.domain.contract import Contract
 from app.domain.deadline import Deadline
+from app.domain.limits import Limits, Runaway
 from app.domain.order import Mode, Scope
-from app.domain.risk import Limits
 from app.service.login import Login, TokenRecord, TokenVault
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import FirstPass, Pass, Reconcile
@@ -150,16 +150,47 @@ class OneReconcile:
             return self._kept()
 
 
+def limits_of(settings: Settings) -> Limits:
+    """The limits as the environment gives them."""
+    s = settings
+    orders, seconds = s.risk_runaway or (None, None)
+    return Limits(
+        max_lots=s.webhook_max_qty,
+        qty_caps=s.qty_caps,
+        symbols=s.risk_symbols,
+        position_policy=s.risk_position_policy,
+        repeat_seconds=s.risk_repeat_seconds,
+        max_signal_age_s=s.risk_max_signal_age_seconds,
+        max_exit_age_s=s.risk_max_exit_age_seconds,
+        max_order_value=s.risk_max_order_value,
+        max_order_risk=s.risk_max_order_risk,
+        max_open_lots=s.risk_max_open_lots,
+        max_open_value=s.risk_max_open_value,
+        max_orders_per_minute=s.risk_max_orders_per_minute,
+        max_orders_per_hour=s.risk_max_orders_per_hour,
+        max_orders_per_day=s.risk_max_orders_per_day,
+        max_lots_per_day=s.risk_max_lots_per_day,
+        runaway=Runaway(orders, seconds) if orders and seconds else None,
+        max_daily_loss=s.risk_max_daily_loss,
+        price_band_percent=s.risk_price_band_percent,
+        max_spread_percent=s.risk_max_spread_percent,
+        min_premium=s.risk_min_premium,
+        enforce_hours=s.hours_enforced,
+        intraday_cutoff=s.risk_intraday_cutoff,
+        expiry_cutoff=s.risk_expiry_cutoff,
+        stock_expiry_days=s.risk_stock_expiry_days,
+    )
+
+
 def policy_of(settings: Settings, tag_prefix: str) -> Policy:
     return Policy(
         sl_percent=settings.sl_percent,
         tp_percent=settings.tp_percent,
         max_ltp_gap_percent=settings.max_ltp_gap_percent,
-        limits=Limits(max_lots=settings.webhook_max_qty),
+        limits=limits_of(settings),
         dedupe_window=settings.dedupe_window,
         request_deadline_s=settings.request_deadline_seconds,
         tag_prefix=tag_prefix,
-        max_orders_per_day=settings.risk_max_orders_per_day,
     )
 
 

@@ -98,6 +98,5 @@ def a_policy(**changes: Any) -> Policy:
         "dedupe_window": timedelta(seconds=40),
         "request_deadline_s": 2.0,
         "tag_prefix": "TEST",
-        "max_orders_per_day": None,
     }
     return Policy(**(values | changes))

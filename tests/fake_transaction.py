@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 from app.domain.alert import AlertKey, Product
 from app.domain.contract import ist_date
-from app.domain.order import Order, Scope, Side
-from app.domain.risk import Denial, TradingState
+from app.domain.order import Order, Purpose, Scope, Side
+from app.domain.risk import Denial, Exposure, TradingState
 from app.domain.status import UNSETTLED, WORKING, Status, check_move
 from app.service.ports import WHOLE, Clock
 from app.service.records import (
@@ -223,6 +224,31 @@ class FakeTransaction:
                 key = (h.client, h.ticker, h.product)
                 nets[key] = nets.get(key, 0) + h.net_quantity
         return tuple(Holding(*key, net) for key, net in nets.items() if net and client in (None, key[0]))
+
+    def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
+        rows = [o for o in self._data.orders.values() if o.scope == order.scope and o.id != order.id]
+        live: dict[tuple[str, Product], list[Order]] = {}
+        for row in rows:
+            if row.session_end > self.now():
+                live.setdefault((row.ticker, row.product), []).append(row)
+        lots, value = Decimal(0), Decimal(0)
+        for place, here in live.items():
+            net = sum(
+                h.net_quantity for h in self.holdings(order.scope, None) if (h.ticker, h.product) == place
+            )
+            waiting = [o for o in here if o.status in OPEN and o.purpose is Purpose.ENTRY]
+            lots += Decimal(abs(net) + sum(o.quantity - o.filled_quantity for o in waiting)) / here[0].lot
+            opened = [o for o in here if o.filled_quantity and o.side.sign * net > 0]
+            paid = sum(((o.fill_price or o.ltp or 0) * o.filled_quantity for o in opened), Decimal(0))
+            value += abs(net) * paid / max(1, sum(o.filled_quantity for o in opened))
+            value += sum(((o.ltp or 0) * (o.quantity - o.filled_quantity) for o in waiting), Decimal(0))
+        mine = [o for o in rows if o.client == order.client and o.purpose is Purpose.ENTRY and o.created_at]
+        shape, no = (order.ticker, order.side), (Status.DENIED, Status.NOT_SENT)
+        same = [o.created_at for o in mine if (o.ticker, o.side) == shape and o.status not in no]
+        since = self.now() - (runaway or timedelta(0))
+        tried = [o for o in mine if o.strategy == order.strategy and o.created_at and o.created_at > since]
+        last = max((at for at in same if at), default=None)
+        return Exposure(lots, value.quantize(Decimal("0.01")), last, 1 + len(tried) if runaway else 1)
 
     def open_orders(
         self,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,7 +21,9 @@ from app.brokers.fyers.symbols import IndexedContracts, build_from_bytes
 from app.domain.alert import Alert
 from app.domain.audit import Event
 from app.domain.contract import ist_date
+from app.domain.deadline import Deadline
 from app.domain.order import Mode, Order, Purpose, Scope
+from app.domain.outcome import NotSent
 from app.domain.risk import Limits, TradingState
 from app.domain.status import Status
 from app.service import place_order
@@ -99,7 +102,7 @@ class WireDesk:
         self.broker = FyersBroker(client, "X-200", tokens, self.clock)
         self.notifier = FakeNotifier()
         self._numbers = itertools.count(1)
-        values = {"limits": Limits(max_lots=10), "request_deadline_s": 5.0, "max_orders_per_day": 100}
+        values = {"limits": Limits(max_lots=10, max_orders_per_day=100), "request_deadline_s": 5.0}
         self.desk = Desk(
             self.store,
             self.broker,
@@ -209,13 +212,15 @@ def _counted(order: Order) -> int:
 
 
 def count_contracts(monkeypatch: Any) -> None:
-    """Besides the count of orders a cap that is given back, so that every release shows in a counter."""
-    orders_only = place_order.caps_of
+    """A count of orders, which is kept, and one of contracts, which is given back: every release shows in one."""
 
-    def caps_of(policy: Any, job: Any, *rest: Any) -> tuple[Cap, ...]:
+    def caps_of(_: object, job: Any, *__: object) -> tuple[Cap, ...]:
         quantity = place_order.quantity_of(job.alert, LOT)
-        more = Cap("contracts", job.today.isoformat(), 10**6, quantity, returnable=True)
-        return (*(c for c in orders_only(policy, job, *rest) if c.name == "orders"), more)
+        day = job.today.isoformat()
+        return (
+            Cap("orders", day, 10**6, 1, returnable=False),
+            Cap("contracts", day, 10**6, quantity, returnable=True),
+        )
 
     monkeypatch.setattr(place_order, "caps_of", caps_of)
 
@@ -228,6 +233,34 @@ def simulated(directory: Path, start: datetime = MORNING, **changes: Any) -> Ite
         ledger=directory / "ledger.jsonl", clock=clock, rate_limits=False, fsync=False, **changes
     ) as sim:
         yield sim
+
+
+class UnreachedBroker:
+    """Reads answer; an order finds that its connection does not come to stand, and no byte leaves."""
+
+    name = "unreached"
+
+    def __init__(self, broker: FyersBroker) -> None:
+        self._broker = broker
+
+    def ready(self) -> str | None:
+        return None
+
+    @contextmanager
+    def exchange(self, deadline: Deadline) -> Iterator[Any]:
+        with self._broker.exchange(deadline) as exchanger:
+            yield _Unreached(exchanger)
+
+
+class _Unreached:
+    def __init__(self, exchanger: Any) -> None:
+        self._exchanger = exchanger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._exchanger, name)
+
+    def place(self, *_: Any) -> NotSent:
+        return NotSent("broker_unreachable", "nothing was sent: the connection was refused")
 
 
 class Desks(ExitStack):

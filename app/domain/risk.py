@@ -1,141 +1,136 @@
 """The checks between an alert and an order: an ordered table of small functions that give a reason or nothing.
 
-Adding a check means adding a row to CHECKS. Checks with `stops_exits` false are never asked about an exit.
+Adding a check means adding a row to CHECKS. A check looks at its stage's facts only: SHAPE needs nothing but the alert
+and the contract, PRICE a quote, BOOKS what our own orders hold, read in the transaction that commits the intent.
+Only the checks that say so are ever asked about an exit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import date
-from enum import StrEnum
 
-from app.domain.alert import Product
-from app.domain.contract import Contract
+from app.domain import checks as c
+from app.domain.limits import Limits
+from app.domain.proposal import Denial, Exposure, Finding, Price, Proposal, Stage, TradingState
 
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Denial",
+    "Exposure",
+    "Limits",
+    "Price",
+    "Proposal",
+    "Stage",
+    "TradingState",
+    "Verdict",
+    "first_denial",
+    "judge",
+]
 
-class TradingState(StrEnum):
-    ACTIVE = "ACTIVE"
-    REDUCING = "REDUCING"
-    HALTED = "HALTED"
-
-
-@dataclass(frozen=True, slots=True)
-class Denial:
-    """A "no" of ours: a stable code and one sentence with the limit and the value."""
-
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What the checks look at. Quantity in contracts; prices in rupees."""
-
-    contract: Contract
-    quantity: int
-    product: Product
-    is_exit: bool
-    state: TradingState
-    master_not_before: date
-    """The oldest inside date at which the symbol master is still fresh: the previous trading day."""
-    live: bool = False
-    """Real money: a delayed feed is refused then, and only remarked on paper."""
-    delayed_feed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    max_lots: int
+Look = Callable[[Proposal, Limits], Finding | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     code: str
     doc: str
+    setting: str
+    stage: Stage
     stops_exits: bool
-    verdict: Callable[[Proposal, Limits], str | None]
+    look: Look
+    """None: the limit is off, or does not apply to this order."""
 
 
-def _trading_state(p: Proposal, _: Limits) -> str | None:
-    if p.state is TradingState.HALTED:
-        return "trading is halted: no alert sends anything until a person resumes"
-    if p.state is TradingState.REDUCING and not p.is_exit:
-        return "trading is reducing: exits pass, entries do not"
-    return None
-
-
-def _master_fresh(p: Proposal, _: Limits) -> str | None:
-    if p.contract.master_date < p.master_not_before:
-        return (
-            f"the symbol master is of {p.contract.master_date}, expected {p.master_not_before} or later: "
-            "an entry on stale contract data could have the wrong lot"
-        )
-    return None
-
-
-def _feed_current(p: Proposal, _: Limits) -> str | None:
-    if p.live and p.delayed_feed:
-        return "the alert comes from a delayed feed (_DL, _DLY): its signal is minutes old"
-    return None
-
-
-def _lot_multiple(p: Proposal, _: Limits) -> str | None:
-    lot = p.contract.lot
-    if p.quantity % lot:
-        below = p.quantity // lot * lot
-        allowed = f"{below} or {below + lot}" if below else f"{lot}"
-        return f"quantity {p.quantity} is not a whole number of lots of {lot}; allowed would be {allowed}"
-    return None
-
-
-def _max_lots(p: Proposal, limits: Limits) -> str | None:
-    allowed = limits.max_lots * p.contract.lot
-    if p.quantity > allowed:
-        return (
-            f"quantity {p.quantity} is above {limits.max_lots} lots of {p.contract.lot} "
-            f"(WEBHOOK_MAX_QTY); allowed would be {allowed}"
-        )
-    return None
-
-
-def _freeze(p: Proposal, _: Limits) -> str | None:
-    freeze = p.contract.freeze
-    if freeze is not None and p.quantity > freeze:
-        return (
-            f"quantity {p.quantity} is above the exchange's freeze quantity {freeze}; "
-            f"allowed would be {freeze // p.contract.lot * p.contract.lot}"
-        )
-    return None
-
-
+S, P, B = Stage.SHAPE, Stage.PRICE, Stage.BOOKS
 CHECKS: tuple[Check, ...] = (
-    Check("trading_state", "HALTED stops everything, REDUCING stops entries", True, _trading_state),
-    Check("stale_master", "the symbol master is of the previous trading day or later", False, _master_fresh),
-    Check("delayed_feed", "no entry with real money on a delayed feed", False, _feed_current),
-    Check("lot_multiple", "the quantity is whole lots", False, _lot_multiple),
-    Check("max_lots", "at most WEBHOOK_MAX_QTY lots in one order", False, _max_lots),
-    Check("freeze_quantity", "at most the exchange's freeze quantity, where known", False, _freeze),
+    Check("trading_state", "HALTED stops everything, REDUCING stops entries", "", S, True, c.trading_state),
+    Check("market_closed", "the exchange trades now", "ENFORCE_MARKET_HOURS", S, True, c.market_open),
+    Check("signal_age", "the signal is fresh", "RISK_MAX_SIGNAL_AGE_SECONDS", S, True, c.signal_age),
+    Check(
+        "position_policy",
+        "which side may open a position",
+        "RISK_POSITION_POLICY",
+        S,
+        False,
+        c.position_policy,
+    ),
+    Check("symbol", "the underlying is allowed", "RISK_SYMBOLS", S, False, c.symbol),
+    Check(
+        "stale_master",
+        "the symbol master is of the previous trading day or later",
+        "",
+        S,
+        False,
+        c.master_fresh,
+    ),
+    Check("delayed_feed", "no entry with real money on a delayed feed", "", S, False, c.feed_current),
+    Check(
+        "intraday_cutoff",
+        "no intraday entry near the square-off",
+        "RISK_INTRADAY_CUTOFF",
+        S,
+        False,
+        c.intraday_cutoff,
+    ),
+    Check(
+        "expiry_cutoff", "no late entry on the expiry day", "RISK_EXPIRY_CUTOFF", S, False, c.expiry_cutoff
+    ),
+    Check(
+        "stock_expiry",
+        "no stock option near its physical settlement",
+        "RISK_STOCK_EXPIRY_DAYS",
+        S,
+        False,
+        c.stock_expiry,
+    ),
+    Check("lot_multiple", "the quantity is whole lots", "", S, False, c.lot_multiple),
+    Check("max_lots", "the lots of one order", "WEBHOOK_MAX_QTY, QTY_CAPS", S, False, c.max_lots),
+    Check("freeze_quantity", "at most the exchange's freeze quantity, where known", "", S, False, c.freeze),
+    Check("order_value", "the rupees of one order", "RISK_MAX_ORDER_VALUE", P, False, c.order_value),
+    Check(
+        "order_risk", "the rupees that one order's stop risks", "RISK_MAX_ORDER_RISK", P, False, c.order_risk
+    ),
+    Check(
+        "price_band", "the touch is near the last price", "RISK_PRICE_BAND_PERCENT", P, False, c.price_band
+    ),
+    Check("spread", "the spread is narrow", "RISK_MAX_SPREAD_PERCENT", P, False, c.spread),
+    Check("min_premium", "the option is not next to worthless", "RISK_MIN_PREMIUM", P, False, c.min_premium),
+    Check("repeat", "not the same order again at once", "RISK_REPEAT_SECONDS", B, False, c.repeat),
+    Check("open_lots", "lots open and under way", "RISK_MAX_OPEN_LOTS", B, False, c.open_lots),
+    Check("open_value", "rupees open and under way", "RISK_MAX_OPEN_VALUE", B, False, c.open_value),
+    Check("runaway", "a strategy that fires without end", "RISK_RUNAWAY", B, False, c.runaway),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     check: Check
-    denial: Denial | None
+    finding: Finding
+
+    @property
+    def denial(self) -> Denial | None:
+        reason = self.finding.reason
+        return None if reason is None else Denial(self.check.code, reason)
 
 
-def judge(proposal: Proposal, limits: Limits) -> tuple[Verdict, ...]:
-    """Every applicable check with its verdict, in the table's order."""
+def judge(
+    proposal: Proposal, limits: Limits, stages: Collection[Stage] = tuple(Stage)
+) -> tuple[Verdict, ...]:
+    """Every applicable check of these stages with its verdict, in the table's order."""
     verdicts = []
     for check in CHECKS:
-        if proposal.is_exit and not check.stops_exits:
+        if check.stage not in stages or (proposal.is_exit and not check.stops_exits):
             continue
-        reason = check.verdict(proposal, limits)
-        verdicts.append(Verdict(check, None if reason is None else Denial(check.code, reason)))
+        finding = check.look(proposal, limits)
+        if finding is not None:
+            verdicts.append(Verdict(check, finding))
     return tuple(verdicts)
 
 
-def first_denial(proposal: Proposal, limits: Limits) -> Denial | None:
+def first_denial(
+    proposal: Proposal, limits: Limits, stages: Collection[Stage] = tuple(Stage)
+) -> Denial | None:
     """The first "no" in the table's order, or nothing."""
-    return next((v.denial for v in judge(proposal, limits) if v.denial is not None), None)
+    return next((v.denial for v in judge(proposal, limits, stages) if v.denial is not None), None)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 
 from app.domain.alert import Action, Alert
 from app.domain.contract import Contract, ist_date
 from app.domain.levels import Levels, levels_for
-from app.domain.order import Side
-from app.domain.risk import Denial, Verdict, judge
+from app.domain.order import Purpose, Side
+from app.domain.risk import Denial, Price, Verdict, judge
 from app.errors import PriceUnavailable
-from app.service.intent import Job
-from app.service.place_order import last_price, proposal_of, quantity_of, quote_of, resolve
+from app.service.exits import exit_verdicts
+from app.service.intent import Job, draft
+from app.service.place_order import proposal_of, quantity_of, quote_of, resolve, usable_price
 from app.service.records import Quote, Resolved
 from app.service.send import Budget, Desk
 from app.service.which import choose
@@ -50,13 +51,23 @@ class CheckAlert:
         resolved = resolve(desk, job)
         if isinstance(resolved, Denial):
             return CheckReport(alert, None, resolved, None, None, None, None, ())
-        contract = resolved.contract
+        return self._entry(job, resolved)
+
+    def _entry(self, job: Job, resolved: Resolved) -> CheckReport:
+        """Every check of an entry, those after the first "no" too."""
+        desk, alert, contract = self.desk, job.alert, resolved.contract
+        limits, side = desk.policy.limits, Side(alert.action.value)
         quantity = quantity_of(alert, contract.lot)
         lots = quantity // contract.lot if quantity % contract.lot == 0 else None
-        verdicts = judge(proposal_of(desk, job, contract, quantity), desk.policy.limits)
+        proposal = proposal_of(desk, job, contract, quantity)
+        quote = quote_of(desk, job.budget.send, contract.ticker)
+        levels, price = self._levels(alert, resolved, quote)
+        order = draft(desk, job, contract, side, quantity, Purpose.ENTRY)
+        with desk.store.read(job.budget.send) as tx:
+            window = timedelta(seconds=limits.runaway.seconds) if limits.runaway else None
+            exposure = tx.exposure(order, window)
+        verdicts = judge(replace(proposal, price=price, exposure=exposure), limits)
         denial = next((v.denial for v in verdicts if v.denial is not None), None)
-        quote = quote_of(desk, budget.send, contract.ticker)
-        levels = self._levels(alert, resolved, quote)
         if isinstance(levels, Denial):
             return CheckReport(alert, resolved, denial or levels, quantity, lots, quote, None, verdicts)
         return CheckReport(alert, resolved, denial, quantity, lots, quote, levels, verdicts)
@@ -73,13 +84,20 @@ class CheckAlert:
         resolved = Resolved(found.contract, target.explanation) if isinstance(found, Resolved) else None
         quantity = quantity_of(alert, order.lot) or None
         lots = quantity // order.lot if quantity and quantity % order.lot == 0 else None
-        return CheckReport(alert, resolved, target.denial, quantity, lots, None, None, ())
+        verdicts = exit_verdicts(self.desk, job, order)
+        denial = target.denial or next((v.denial for v in verdicts if v.denial is not None), None)
+        return CheckReport(alert, resolved, denial, quantity, lots, None, None, verdicts)
 
-    def _levels(self, alert: Alert, resolved: Resolved, quote: Quote | None) -> Levels | Denial:
+    def _levels(
+        self, alert: Alert, resolved: Resolved, quote: Quote | None
+    ) -> tuple[Levels | Denial, Price | None]:
         policy = self.desk.policy
         try:
-            ltp = last_price(quote, policy.max_ltp_gap_percent)
+            price = usable_price(quote, policy.max_ltp_gap_percent)
         except PriceUnavailable as error:
-            return Denial(error.code, error.detail)
+            return Denial(error.code, error.detail), None
         side, tick = Side(alert.action.value), resolved.contract.tick
-        return levels_for(ltp, side, alert.product, tick, policy.sl_percent, policy.tp_percent)
+        levels = levels_for(price.ltp, side, alert.product, tick, policy.sl_percent, policy.tp_percent)
+        if isinstance(levels, Denial):
+            return levels, price
+        return levels, replace(price, stop_distance=levels.stop_distance)

@@ -14,17 +14,17 @@ from datetime import timedelta
 
 from app.domain.audit import Event
 from app.domain.contract import Contract
-from app.domain.order import Order, Protection, Purpose, Side
-from app.domain.risk import Denial
+from app.domain.order import Mode, Order, Protection, Purpose, Side
+from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
 from app.domain.status import UNSETTLED, WORKING, Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
 from app.service.amount import asked_of, bracket_denial, how_much
 from app.service.holding import Held, legs_shown, open_part
-from app.service.intent import Job, claim, deny, draft, put, put_denied, put_sending
+from app.service.intent import Job, claim, deny, draft, listed, put, put_denied, put_sending
 from app.service.legs import Legs, send_without_legs
 from app.service.ports import Exchanger, Transaction
 from app.service.position import Place, Readings, Seen, look, read_on
-from app.service.send import Answer, Desk, armed, committed_after_all, event_of, stops
+from app.service.send import Answer, Desk, armed, committed_after_all, event_of
 from app.service.which import Target, choose
 
 log = logging.getLogger(__name__)
@@ -70,10 +70,12 @@ def close(
     explanation: str = "",
 ) -> Answer | None:
     """Exit one contract. With a `side` (a BUY or SELL), None means: nothing to close, so it is an entry."""
-    if stops(job.state, Purpose.EXIT, admin=job.all_clients):
+    no = next((v.denial for v in exit_verdicts(desk, job, contract) if v.denial is not None), None)
+    if no is not None and job.retake is not None and job.retake.status is Status.EXIT_PENDING:
+        return Answer(job.retake, replayed=False)  # it waits until it may go; denying it would lose it
+    if no is not None:
         order = draft(desk, job, contract, side or Side.SELL, job.alert.qty or 0, Purpose.EXIT)
-        reason = "trading is halted: no alert sends anything until a person resumes"
-        return deny(desk, job, order, Denial("trading_state", reason))
+        return deny(desk, job, order, no)
     place = Place(desk.scope, contract.ticker, job.alert.product)
     with _lease(desk, job, place.lease) as owner:
         target = Target(contract, freeze, explanation, None)
@@ -84,6 +86,25 @@ def close(
                 return step
             removed = step.remove(desk, exchanger, job.budget, admin=job.all_clients)
         return send_without_legs(desk, step, removed, job.budget, admin=job.all_clients)
+
+
+def exit_verdicts(desk: Desk, job: Job, contract: Contract | Order) -> tuple[Verdict, ...]:
+    """The few checks that may stop an exit. A person who halted may still get out."""
+    state = job.state
+    if job.all_clients and state is TradingState.HALTED:
+        state = TradingState.REDUCING
+    proposal = Proposal(
+        contract=listed(contract, job.today),
+        quantity=0,
+        product=job.alert.product,
+        is_exit=True,
+        state=state,
+        master_not_before=job.today,
+        now=job.now,
+        live=desk.scope.mode is Mode.LIVE,
+        fired_at=job.alert.fired_at,
+    )
+    return judge(proposal, desk.policy.limits)
 
 
 @contextmanager

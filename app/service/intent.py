@@ -70,6 +70,27 @@ def unknown_contract(alert: Alert, today: date) -> Contract:
     )
 
 
+def listed(contract: Contract | Order, today: date) -> Contract:
+    """A held order's contract, as far as its row tells: an exit needs no master."""
+    if isinstance(contract, Contract):
+        return contract
+    return Contract(
+        exchange=contract.exchange,
+        underlying=contract.underlying,
+        expiry=contract.expiry,
+        session_end=contract.session_end,
+        strike=contract.strike,
+        option_type=contract.option_type,
+        ticker=contract.ticker,
+        lot=contract.lot,
+        tick=Decimal("0.05"),
+        freeze=None,
+        underlying_ticker=None,
+        is_stock=False,
+        master_date=today,
+    )
+
+
 def draft(
     desk: Desk, job: Job, contract: Contract | Order, side: Side, quantity: int, purpose: Purpose
 ) -> Order:

@@ -7,12 +7,12 @@ import logging
 from app.domain.alert import ADMIN_CLIENT, Action, Alert
 from app.domain.audit import Event
 from app.domain.contract import ist_date
-from app.domain.order import Order, Purpose
+from app.domain.order import Order
 from app.domain.status import Status
 from app.errors import ServiceError
 from app.service.exits import close
 from app.service.intent import Job
-from app.service.send import Budget, Desk, event_of, stops
+from app.service.send import Budget, Desk, event_of
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,6 @@ def run_pending(desk: Desk) -> list[Order]:
     changed = []
     for order in waiting:
         job = _job(desk, order)
-        if stops(job.state, Purpose.EXIT, admin=job.all_clients):
-            continue  # it waits until a person resumes; denying it would lose it
         try:
             answer = close(desk, job, order, None, None, order.explanation)
         except ServiceError as error:  # a failed read, or another exit at it: the next pass tries again

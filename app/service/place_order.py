@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 from app.domain.alert import Action, Alert
@@ -10,7 +11,7 @@ from app.domain.contract import Contract, ist_date
 from app.domain.deadline import Deadline
 from app.domain.levels import levels_for
 from app.domain.order import Mode, Order, Protection, Purpose, Side
-from app.domain.risk import Denial, Proposal, first_denial
+from app.domain.risk import Denial, Limits, Price, Proposal, Stage, TradingState, first_denial
 from app.domain.session import previous_trading_day
 from app.domain.status import UNSETTLED
 from app.errors import BrokerReadFailed, CommitUnknown, NotReconciled, PriceUnavailable
@@ -30,6 +31,8 @@ from app.service.records import Cap, Quote, Resolved
 from app.service.send import Answer, Budget, Desk, Policy, armed, committed_after_all, send
 
 __all__ = ["Answer", "PlaceOrder", "Policy"]
+
+RUNAWAY = "runaway"
 
 
 class PlaceOrder:
@@ -84,15 +87,20 @@ class PlaceOrder:
         order = draft(desk, job, contract, side, quantity_of(alert, contract.lot), Purpose.ENTRY)
         order = replace(order, explanation=resolved.explanation)
         proposal = proposal_of(desk, job, contract, order.quantity)
-        denial = first_denial(proposal, policy.limits)
+        denial = first_denial(proposal, policy.limits, (Stage.SHAPE,))
         if denial is not None:
             return deny(desk, job, order, denial)
         if (missing := desk.broker.ready()) is not None:
             raise BrokerReadFailed(missing, code="broker_not_ready")
-        ltp = last_price(quote_of(desk, job.budget.send, contract.ticker), policy.max_ltp_gap_percent)
+        price = usable_price(quote_of(desk, job.budget.send, contract.ticker), policy.max_ltp_gap_percent)
+        ltp = price.ltp
         levels = levels_for(ltp, side, alert.product, contract.tick, policy.sl_percent, policy.tp_percent)
         if isinstance(levels, Denial):
             return deny(desk, job, replace(order, ltp=ltp), levels)
+        proposal = replace(proposal, price=replace(price, stop_distance=levels.stop_distance))
+        denial = first_denial(proposal, policy.limits, (Stage.PRICE,))
+        if denial is not None:
+            return deny(desk, job, replace(order, ltp=ltp), denial)
         order = replace(
             order,
             ltp=ltp,
@@ -108,23 +116,31 @@ class PlaceOrder:
         return send(desk, step, job.budget, lambda x, check: x.place(step.ticket(), check))
 
     def _commit(self, job: Job, order: Order, proposal: Proposal) -> Order | Answer:
-        desk = self.desk
+        desk, limits, tripped = self.desk, self.desk.policy.limits, False
         try:
             with desk.store.write(job.budget.send) as tx:
                 repeat = claim(desk, tx, job, order.id)
                 if repeat is not None:
                     return repeat
-                fresh = replace(proposal, state=tx.trading_state(desk.scope))
-                denial = first_denial(fresh, desk.policy.limits) or unsettled_bracket(tx, order)
+                window = timedelta(seconds=limits.runaway.seconds) if limits.runaway else None
+                fresh = replace(
+                    proposal, state=tx.trading_state(desk.scope), exposure=tx.exposure(order, window)
+                )
+                denial = first_denial(fresh, limits) or unsettled_bracket(tx, order)
                 if denial is None:
-                    denial = tx.reserve(desk.scope, order.id, caps_of(desk.policy, job))
+                    denial = tx.reserve(desk.scope, order.id, caps_of(limits, job, fresh))
                 if denial is not None:
-                    return Answer(put_denied(tx, job, order, denial), replayed=False)
-                order = armed(desk, tx, order, job.budget)
-                put_sending(tx, job, order)
+                    row = put_denied(tx, job, order, denial)
+                    tripped = denial.code == RUNAWAY and trip(tx, desk, denial)
+                else:
+                    order = armed(desk, tx, order, job.budget)
+                    put_sending(tx, job, order)
         except CommitUnknown:
             return committed_after_all(desk, order, job.budget)
-        return order
+        if tripped:
+            text = f"strategy {order.strategy or 'without a name'} of {order.client}: only exits pass now"
+            desk.notifier.notify(RUNAWAY, text, page=True)
+        return order if denial is None else Answer(row, replayed=False)
 
 
 def resolve(desk: Desk, job: Job) -> Resolved | Denial:
@@ -139,7 +155,15 @@ def quantity_of(alert: Alert, lot: int) -> int:
     return alert.qty if alert.qty is not None else (alert.lots or 0) * lot
 
 
+def trip(tx: Transaction, desk: Desk, denial: Denial) -> bool:
+    """A strategy gone wild is stopped for all: exits pass, entries wait for a person. True: just now."""
+    if tx.trading_state(desk.scope) is not TradingState.ACTIVE:
+        return False
+    return tx.set_trading_state(desk.scope, TradingState.REDUCING, denial.code, denial.reason)
+
+
 def proposal_of(desk: Desk, job: Job, contract: Contract, quantity: int) -> Proposal:
+    """An entry, as far as its alert and its contract go."""
     return Proposal(
         contract=contract,
         quantity=quantity,
@@ -148,7 +172,10 @@ def proposal_of(desk: Desk, job: Job, contract: Contract, quantity: int) -> Prop
         state=job.state,
         master_not_before=previous_trading_day(job.today),
         live=desk.scope.mode is Mode.LIVE,
+        now=job.now,
+        is_buy=job.alert.action is Action.BUY,
         delayed_feed=job.alert.delayed_feed,
+        fired_at=job.alert.fired_at,
     )
 
 
@@ -158,8 +185,8 @@ def quote_of(desk: Desk, deadline: Deadline, ticker: str) -> Quote | None:
         return exchanger.quotes([ticker]).get(ticker)
 
 
-def last_price(quote: Quote | None, max_gap_percent: Decimal) -> Decimal:
-    """The last price when levels may stand on it, else PriceUnavailable.
+def usable_price(quote: Quote | None, max_gap_percent: Decimal) -> Price:
+    """The quote when levels may stand on it, else PriceUnavailable.
 
     Quotes carry no trade time: a last price far outside the spread is an old one, and would set a wrong stop.
     """
@@ -176,15 +203,24 @@ def last_price(quote: Quote | None, max_gap_percent: Decimal) -> Decimal:
             f"{quote.ticker}: the last price {quote.ltp} lies more than {max_gap_percent} % outside "
             f"{quote.bid} to {quote.ask}: it is an old trade's"
         )
-    return quote.ltp
+    return Price(quote.ltp, quote.bid, quote.ask, None)
 
 
-def caps_of(policy: Policy, job: Job) -> tuple[Cap, ...]:
-    """What an entry counts against. The store counts a row once, whatever its attempts."""
-    if policy.max_orders_per_day is None:
-        return ()
+def caps_of(limits: Limits, job: Job, proposal: Proposal) -> tuple[Cap, ...]:
+    """What an entry counts against, by the IST clock. The store counts a row once, whatever its attempts."""
+    ist = proposal.ist
     day = job.today.isoformat()
-    return (Cap("orders", day, policy.max_orders_per_day, 1, returnable=False),)
+    windows = (
+        ("orders_minute", f"{day}T{ist:%H:%M}", limits.max_orders_per_minute, 1, False),
+        ("orders_hour", f"{day}T{ist:%H}", limits.max_orders_per_hour, 1, False),
+        ("orders_day", day, limits.max_orders_per_day, 1, False),
+        ("lots_day", day, limits.max_lots_per_day, int(proposal.lots), True),
+    )
+    return tuple(
+        Cap(name, window, limit, amount, returnable=returnable)
+        for name, window, limit, amount, returnable in windows
+        if limit is not None
+    )
 
 
 def unsettled_bracket(tx: Transaction, order: Order) -> Denial | None:

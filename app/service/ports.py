@@ -17,7 +17,7 @@ from app.domain.contract import Contract
 from app.domain.deadline import Deadline
 from app.domain.order import Order, Scope, Side, Ticket
 from app.domain.outcome import NotSent, Outcome
-from app.domain.risk import Denial, TradingState
+from app.domain.risk import Denial, Exposure, TradingState
 from app.domain.status import Status
 from app.service.records import (
     AuditEvent,
@@ -205,6 +205,9 @@ class Transaction(Protocol):
 
         `before`: only fills and adjustments of earlier IST dates.
         """
+
+    def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
+        """What is open and under way beside `order`, in its account; `tried` within `runaway`, the order counted."""
 
     def open_orders(
         self,

@@ -47,7 +47,6 @@ class Policy:
     dedupe_window: timedelta
     request_deadline_s: float
     tag_prefix: str
-    max_orders_per_day: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,5 +172,5 @@ def _place_of(cursor: str) -> tuple[datetime, str]:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         at, order_id = text.split(" ")
         return datetime.fromisoformat(at).astimezone(UTC), order_id
-    except (ValueError, binascii.Error):
+    except (ValueError, OverflowError, binascii.Error):
         raise InvalidAlert((FieldError("cursor", "expected a cursor of an earlier answer"),)) from None

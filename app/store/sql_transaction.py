@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.alert import AlertKey, Product
 from app.domain.order import Order, Scope, Side
-from app.domain.risk import Denial, TradingState
+from app.domain.risk import Denial, Exposure, TradingState
 from app.domain.status import Status, check_move
 from app.service.ports import WHOLE
 from app.service.records import (
@@ -24,7 +24,7 @@ from app.service.records import (
     StateChange,
     Stranger,
 )
-from app.store import sql_caps, sql_control, sql_orders
+from app.store import sql_caps, sql_control, sql_exposure, sql_orders
 from app.store.column_types import UtcTime
 from app.store.sql_orders import in_scope, scoped
 from app.store.sql_rows import changes, order_from, order_values
@@ -173,6 +173,9 @@ class SqlTransaction:
         self, scope: Scope, client: str | None, *, before: date | None = None
     ) -> tuple[Holding, ...]:
         return sql_orders.holdings(self._connection, scope, client, before)
+
+    def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
+        return sql_exposure.exposure(self._connection, order, self._now, runaway)
 
     def open_orders(
         self,

@@ -26,6 +26,7 @@ STATUS: dict[type[e.ServiceError], int] = {
     e.CommitUnknown: 503,
     e.BrokerReadFailed: 503,
     e.TokenStoreUnavailable: 503,
+    e.NotReconciled: 503,
     e.NoMaster: 503,
     e.OutOfTime: 503,
 }

@@ -13,7 +13,7 @@ from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.order import Protection, Ticket
 from app.domain.outcome import Accepted, NotSent, Refused, Unknown
-from app.domain.risk import TradingState
+from app.domain.risk import Limits, TradingState
 from app.domain.status import Status
 from app.errors import BrokerReadFailed, KeyClash, KeyInUse, PriceUnavailable, StoreUnavailable
 from app.service.check import CheckAlert
@@ -196,7 +196,7 @@ def test_a_doubt_settled_meanwhile_keeps_its_proof(desk: TradingDesk) -> None:
 
 
 def test_the_daily_cap_counts_a_row_once(desk: TradingDesk) -> None:
-    desk = TradingDesk(policy=a_policy(max_orders_per_day=1))
+    desk = TradingDesk(policy=a_policy(limits=Limits(max_lots=1, max_orders_per_day=1)))
     desk.broker.next_place = [NotSent("connect_failed", "no route")]
     desk.alert(key="k")
     assert desk.alert(key="k").order.status is Status.ACCEPTED

@@ -34,6 +34,7 @@ GOOD = Proposal(
     is_exit=False,
     state=TradingState.ACTIVE,
     master_not_before=date(2026, 11, 23),
+    now=datetime(2026, 11, 25, 5, 0, tzinfo=UTC),
     live=True,
 )
 LIMITS = Limits(max_lots=3)

@@ -189,9 +189,6 @@ def test_a_body_of_no_announced_length_is_read_up_to_the_bound_only(desk: WebDes
     assert streamed(desk, io.BytesIO(sized(LIMIT)), None, chunked=True).status_code == 200
 
 
-@pytest.mark.xfail(
-    reason="werkzeug cuts a streamed body at its bound without a word, so size.py must ask for more"
-)
 def test_a_body_of_no_announced_length_is_not_cut_but_refused(desk: WebDesk) -> None:
     is_problem(streamed(desk, io.BytesIO(sized(LIMIT + 1)), None, chunked=True), 413, "too_large")
     is_problem(streamed(desk, Endless(), None, chunked=True), 413, "too_large")

@@ -1,0 +1,87 @@
+"""The risk limits among the settings (design section 7): on by default, and each off when it is set to nothing."""
+
+from __future__ import annotations
+
+from datetime import time
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+from app.domain.alert import Product
+from app.domain.limits import PositionPolicy
+
+Money = Annotated[Decimal, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+PREFIX = "risk_"
+
+
+class RiskSettings(BaseSettings):
+    """Rupees, lots, seconds, percents; times are IST."""
+
+    webhook_max_qty: int = Field(1, ge=1)
+    qty_caps: dict[str, Count] = Field(default_factory=dict)
+    enforce_market_hours: bool | None = None
+    risk_position_policy: PositionPolicy = PositionPolicy.ANY
+    risk_repeat_seconds: Count | None = None
+    risk_max_signal_age_seconds: Count | None = 60
+    risk_max_exit_age_seconds: Count | None = None
+    risk_max_order_value: Money | None = Decimal(500_000)
+    risk_max_order_risk: Money | None = None
+    risk_max_open_lots: Count | None = 50
+    risk_max_open_value: Money | None = None
+    risk_max_orders_per_minute: Count | None = 20
+    risk_max_orders_per_hour: Count | None = 100
+    risk_max_orders_per_day: Count | None = 300
+    risk_max_lots_per_day: Count | None = None
+    risk_runaway: Annotated[tuple[Count, Count] | None, NoDecode] = (30, 60)
+    """Entries tried by one strategy, in so many seconds; written `30/60s`."""
+    risk_max_daily_loss: Money | None = None
+    risk_price_band_percent: Money | None = None
+    risk_max_spread_percent: Money | None = Decimal(20)
+    risk_min_premium: Money | None = None
+    risk_symbols: Annotated[frozenset[str] | None, NoDecode] = None
+    risk_intraday_cutoff: time | None = time(15, 10)
+    risk_expiry_cutoff: time | None = None
+    risk_stock_expiry_days: Annotated[int, Field(ge=0)] | None = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty(cls, values: Any) -> Any:  # noqa: ANN401 - whatever the environment gives
+        """Nothing means the default; for a risk limit that can be off it means off."""
+        kept = {}
+        for name, value in values.items():
+            if value != "":
+                kept[name] = value
+            elif name.startswith(PREFIX) and name != "risk_position_policy":
+                kept[name] = None
+        return kept
+
+    @field_validator("risk_runaway", mode="before")
+    @classmethod
+    def _runaway(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment gives
+        if not isinstance(value, str):
+            return value
+        orders, slash, seconds = value.strip().removesuffix("s").partition("/")
+        if not slash:
+            raise ValueError("expected entries/seconds like 30/60s")
+        return (orders, seconds)
+
+    @field_validator("risk_symbols", mode="before")
+    @classmethod
+    def _symbols(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment gives
+        if not isinstance(value, str):
+            return value
+        return frozenset(word.strip().upper() for word in value.split(",") if word.strip())
+
+    @field_validator("qty_caps")
+    @classmethod
+    def _caps(cls, value: dict[str, int]) -> dict[str, int]:
+        """Names are `SYMBOL`, `SYMBOL:PRODUCT` or `*:PRODUCT`."""
+        found = {name.strip().upper(): lots for name, lots in value.items()}
+        for name in found:
+            symbol, colon, product = name.partition(":")
+            if not symbol or (colon and product not in Product.__members__) or name == "*":
+                raise ValueError(f"expected SYMBOL, SYMBOL:PRODUCT or *:PRODUCT, was {name}")
+        return found
