@@ -13,13 +13,13 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from app.brokers.fyers.symbols import build_from_bytes
 from app.store.migrate import upgrade
-from tests.chaos import points
+from tests.chaos import gunicorn, points
 from tests.chaos.judge import Verdict
 from tests.chaos.points import Point
 from tests.chaos.register import KNOWN
@@ -27,6 +27,7 @@ from tests.chaos.run import MASTERS, Bench, Case
 from tests.chaos.scenarios import NAIVE, SCENARIOS, VARIANTS
 from tests.chaos.table import SHOWN_FAILURES, Line, problems, render
 
+T = TypeVar("T")
 DATABASES = ("sqlite", "postgres")
 
 
@@ -37,6 +38,7 @@ def main(given: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--seed", type=int, default=0, help="which of the points, when not all are asked for"
     )
+    options.add_argument("--gunicorn", type=int, default=100, help="how many more in real gunicorn workers")
     options.add_argument("--only", default="", help="scenarios whose name has this in it")
     options.add_argument("--database", choices=DATABASES, help="one database only")
     asked = options.parse_args(given)
@@ -73,13 +75,16 @@ def _run(directory: Path, asked: argparse.Namespace) -> int:
             f"{c}: {r['verdict']['why']}" for c, r in zip(plain, counted, strict=True) if r["verdict"]["why"]
         ]
         chosen = _choose(cases, asked.kills, random.Random(asked.seed))
-        for case, result in zip(
-            chosen, _share(directory / "kill", chosen, template, url, asked.workers), strict=True
-        ):
+        results = _share(directory / "kill", chosen, template, url, asked.workers)
+        for case, result in zip(chosen, results, strict=True):
             verdict = Verdict(**result["verdict"])
             lines[case.scenario.name, case.database].add(result["killed"], verdict)
             if verdict.why and not case.scenario.naive:
                 failures.append(f"{case}: {verdict.why}\n    " + "\n    ".join(map(str, result["said"])))
+        if asked.gunicorn:
+            for line, why in _gunicorn(directory, databases, url, cases, asked.gunicorn):
+                lines[line.scenario, line.database] = line
+                failures += why
     finally:
         if postgres is not None:
             postgres.close()
@@ -88,9 +93,31 @@ def _run(directory: Path, asked: argparse.Namespace) -> int:
     say(render(table))
     seconds = time.monotonic() - began
     say(f"{sum(line.kills for line in table)} kills in {seconds:.0f} s")
-    wrong = problems(table, asked.kills, passed, {} if asked.only else KNOWN)
+    wrong = problems(table, asked.kills + asked.gunicorn, passed, {} if asked.only else KNOWN)
     say("\n".join(f"FAILED: {problem}" for problem in wrong) or "passed")
     return 1 if wrong else 0
+
+
+def _gunicorn(
+    directory: Path, databases: Sequence[str], postgres: str | None, cases: Sequence[Case], kills: int
+) -> list[tuple[Line, list[str]]]:
+    """One real service per database, side by side, each a fork of this process."""
+    each = -(-kills // len(databases))
+
+    def serve(database: str) -> dict[str, Any]:
+        place = directory / f"gunicorn-{database}"
+        url = f"sqlite:///{place / 'orders.db'}" if database == "sqlite" else postgres or ""
+        points = [c.point for c in cases if (c.scenario, c.database) == (SCENARIOS[0], database)]
+        died, verdict = gunicorn.run(place, url, [p for p in points if p is not None and p.nth == 0], each)
+        return {"died": died, "points": len(points), "verdict": vars(verdict)}
+
+    found = []
+    for database, result in zip(databases, fork_each(directory / "served", databases, serve), strict=True):
+        line = Line("entry, in gunicorn", database, points=result["points"], kills=result["died"])
+        verdict = Verdict(**result["verdict"])
+        line.add(False, verdict)
+        found.append((line, [f"gunicorn on {database}: {verdict.why}"] if verdict.why else []))
+    return found
 
 
 def _choose(cases: Sequence[Case], kills: int, random_: random.Random) -> list[Case]:
@@ -115,46 +142,35 @@ def _share(
 ) -> list[dict[str, Any]]:
     """The results of the cases, in their order; each worker is a fork that does every n-th of them."""
     directory.mkdir()
-    if threading.active_count() != 1:
-        raise AssertionError(f"expected no thread at the fork, were {threading.enumerate()}")
-    pids = []
-    for number in range(workers):
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                _work(directory / f"w{number}", cases[number::workers], template, postgres)
-                status = 0
-            except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        pids.append(pid)
-    statuses = [os.waitpid(pid, 0)[1] for pid in pids]
-    if any(statuses):
-        raise AssertionError(f"a worker failed: {statuses}")
+
+    def work(number: int) -> list[dict[str, Any]]:
+        return _work(directory / f"w{number}", cases[number::workers], template, postgres)
+
     results: list[dict[str, Any]] = [{}] * len(cases)
-    for number in range(workers):
-        text = (directory / f"w{number}" / "results").read_text()
-        results[number::workers] = [json.loads(line) for line in text.splitlines()]
+    for number, found in enumerate(fork_each(directory / "results", range(workers), work)):
+        results[number::workers] = found
     return results
 
 
-def _work(directory: Path, cases: Sequence[Case], template: Path, postgres: str | None) -> None:
+def _work(
+    directory: Path, cases: Sequence[Case], template: Path, postgres: str | None
+) -> list[dict[str, Any]]:
     bench = Bench.at(directory, template, postgres)
+    log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT, 0o600)
+    os.dup2(log, 1)
     for kind in dict.fromkeys((c.scenario.name, c.database) for c in cases):
         bench.warm(next(c for c in cases if (c.scenario.name, c.database) == kind))
-    with (directory / "results").open("w") as out:
-        for case in cases:
-            result = bench.run(case)
-            line = {
-                "killed": result.killed,
-                "verdict": vars(result.verdict),
-                "points": [[p.kind, p.name, p.nth, p.phase] for p in result.points],
-                "said": [_short(s) for s in result.said if "points" not in s] if result.verdict.why else [],
-            }
-            out.write(json.dumps(line) + "\n")
+    found = []
+    for case in cases:
+        result = bench.run(case)
+        line = {
+            "killed": result.killed,
+            "verdict": vars(result.verdict),
+            "points": [[p.kind, p.name, p.nth, p.phase] for p in result.points],
+            "said": [_short(s) for s in result.said if "points" not in s] if result.verdict.why else [],
+        }
+        found.append(line)
+    return found
 
 
 def _short(line: dict[str, Any]) -> dict[str, Any]:
@@ -165,6 +181,31 @@ def _short(line: dict[str, Any]) -> dict[str, Any]:
 
 def say(text: str) -> None:
     sys.stdout.write(text + "\n")
+
+
+def fork_each(directory: Path, arguments: Iterable[T], work: Callable[[T], Any]) -> list[Any]:
+    """`work` of each argument, all at once, each in a fork of this process; what they return, through JSON."""
+    directory.mkdir()
+    if threading.active_count() != 1:
+        raise AssertionError(f"expected no thread at the fork, were {threading.enumerate()}")
+    pids = []
+    for number, argument in enumerate(arguments):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                (directory / str(number)).write_text(json.dumps(work(argument)))
+                status = 0
+            except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        pids.append(pid)
+    statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+    if any(statuses):
+        raise AssertionError(f"a fork failed: {statuses}")
+    return [json.loads((directory / str(number)).read_text()) for number in range(len(pids))]
 
 
 class Postgres:

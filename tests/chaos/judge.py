@@ -63,6 +63,9 @@ def judge(
             verdict.note("changed", f"{sent.name}: expected {sent.means}, was {body}, tag {tag!r}")
         if line["order_id"] is not None:
             placed[sent.name] = line
+    for answer in answered:
+        if answer["status"] >= 500 and answer["status"] != 503:
+            verdict.note("unaccounted", f"{answer['answer']}: answered {answer['status']}")
     for sent in alerts:
         # An order POST that came to nothing counts too: what may have been sent is never sent again.
         if posted[sent.name] > 1:

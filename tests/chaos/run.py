@@ -9,7 +9,6 @@ import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +78,12 @@ class Bench:
         sim = SimProcess(ledger, MASTERS, OPENING)
         alerts = case.scenario.alerts(case.variant)
         try:
+            first: list[dict[str, Any]] = []
+            if case.scenario.crash is not None:
+                first, status = self._fork(lambda report: self._first(case, sim, report))
+                if status != signal.SIGKILL:
+                    raise AssertionError(f"{case}: the first crash did not come: {first}")
+                sim.quiet()
             said, status = self._fork(lambda report: self._victim(case, sim, report))
             killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
             if not killed and status != 0:
@@ -91,13 +96,20 @@ class Bench:
             ledger_lines = sim.lines()
         finally:
             sim.close()
-        everything = said + more
+        everything = first + said + more
         points = [Point(*p) for line in everything for p in line.get("points", ())]
         found = next(line["found"] for line in more if "found" in line)
         rows = next(line["rows"] for line in more if "rows" in line)
         answered = [line for line in everything if "answer" in line]
         known = {(row["symbol"], row["side"]) for row in found}
-        must = {a.name for a in again if (a.place[0], {1: "BUY", -1: "SELL"}[a.place[1]]) not in known}
+        repeated = {line["answer"] for line in more if "answer" in line}
+        must = {
+            a.name
+            for a in again
+            if a.name in repeated
+            and (a.place[0], {1: "BUY", -1: "SELL"}[a.place[1]]) not in known
+            and not case.scenario.swallowed
+        }
         verdict = judge(alerts, ledger_lines, rows, answered, must)
         return Result(case, killed, verdict, points, everything)
 
@@ -125,10 +137,21 @@ class Bench:
         factory.PlaceOrder = verb  # type: ignore[misc]  # the name that create_app's verb is looked up by
         return World(self.directory, self.databases[case.database], self.clock, sim.door, app_id, report)
 
+    def _first(self, case: Case, sim: SimProcess, report: Report) -> None:
+        """Die while the scenario's first alert is worked on."""
+        world = self.world(case, sim, report)
+        world.one_pass()
+        where, name = case.scenario.crash or ("", "")
+        TRACER.arm_by(
+            lambda p: "kill" if (f"{p.phase} {p.kind}", p.name[: len(name)]) == (where, name) else None
+        )
+        world.deliver(case.scenario.alerts(case.variant)[0])
+
     def _victim(self, case: Case, sim: SimProcess, report: Report) -> None:
         world = self.world(case, sim, report)
         alerts = case.scenario.alerts(case.variant)
-        world.one_pass()
+        if case.scenario.crash is None:
+            world.one_pass()
         case.scenario.before(world, alerts)
         TRACER.arm(case.point)
         case.scenario.act(world, alerts)
@@ -137,7 +160,7 @@ class Bench:
 
     def _fresh(self, case: Case) -> None:
         """A database without orders: a new file, or on Postgres an account that has none."""
-        self.clock.offset = OPENING - datetime.now(UTC)
+        self.clock.open()
         if case.database == "sqlite":
             for end in ("", "-wal", "-shm"):
                 (self.directory / f"orders.db{end}").unlink(missing_ok=True)

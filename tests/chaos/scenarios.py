@@ -50,6 +50,10 @@ class Scenario:
     skip: int = 0
     """How many of the first alerts had their answer before, and are not delivered again."""
     naive: bool = False
+    swallowed: bool = False
+    """The broker's fault may meet the alert's repeat too: then a clear "no" is the right end."""
+    crash: tuple[str, str] | None = None
+    """A process dies once before the victim starts: (phase and kind, beginning of the name)."""
 
 
 def entry(variant: Variant, strike: int = 24500, name: str = "entry") -> Sent:
@@ -129,6 +133,10 @@ def _passes(world: World, _alerts: tuple[Sent, ...]) -> None:
     world.settle()
 
 
+def _recover(world: World, alerts: tuple[Sent, ...]) -> None:
+    world.recover(list(alerts))
+
+
 def _exit_in_waiting(world: World, alerts: tuple[Sent, ...]) -> None:
     world.door.fault("reset_created")
     world.deliver(alerts[0])
@@ -139,11 +147,14 @@ def _exit_in_waiting(world: World, alerts: tuple[Sent, ...]) -> None:
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("entry", _one, _nothing, _deliver),
     Scenario("entry, accepted then reset", _one, _fault("reset_created"), _deliver),
-    Scenario("entry, reset before", _one, _fault("reset"), _deliver),
+    Scenario("entry, reset before", _one, _fault("reset"), _deliver, swallowed=True),
     Scenario("entry sent again after a 503", _one, _refused, _deliver),
     Scenario("exit with legs", _entry_and_exit, _held, _deliver, 1),
     Scenario("exit, accepted then reset", _entry_and_exit, _fault("reset_created"), _deliver, 1),
     Scenario("reconcile three doubts", _three, _three_doubts, _passes, 3),
+    Scenario("recovery, written", _one, _nothing, _recover, crash=("after write", "place ")),
+    Scenario("recovery, not written", _one, _nothing, _recover, crash=("after commit", "send:last_check")),
+    Scenario("recovery, no intent", _one, _nothing, _recover, crash=("after read", "quotes ")),
     Scenario("reconcile, then a waiting exit", _entry_and_exit, _exit_in_waiting, _passes, 2),
 )
 NAIVE = Scenario("naive: intent after the call", _one, _nothing, _deliver, naive=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from tests.chaos.points import TRACER
 from tests.chaos.simulator import Door
 
 WEBHOOK, ADMIN, PREFIX = "webhook-token-of-chaos", "admin-token-of-chaos", "KAOS"
+SESSION = "session-secret-of-chaos-runs-only"
 OPENING = datetime(2026, 9, 9, 4, 30, tzinfo=UTC)
 """A Wednesday, 10:00 IST: hours of the same IST date lie ahead, which NOT_PLACED can only be proven on."""
 UNSETTLED = frozenset({"SENDING", "IN_DOUBT", "EXIT_PENDING", "NOT_SENT"})
@@ -31,16 +34,35 @@ STEP_S = 25.0
 RESEND_S = 5.0
 """TradingView's own pause before it sends an alert again."""
 RESENDS = 3
+RESEND_WITHIN = timedelta(seconds=20)
+"""TradingView gives up after 15; an alert without a key that came after 40 would be another alert."""
 
 
 class SetClock:
-    """The machine's time moved by an offset; its monotonic side, which deadlines are on, is the machine's."""
+    """The machine's time moved by an offset that all forks share, so that time goes by for a stopped one too. Its
+    monotonic side, which deadlines are on, is the machine's.
+    """
 
     def __init__(self) -> None:
-        self.offset = OPENING - datetime.now(UTC)
+        self._shared = mmap.mmap(-1, 8)
+        self.open()
+
+    def open(self) -> None:
+        """It is `OPENING`."""
+        self._set((OPENING - datetime.now(UTC)).total_seconds())
+
+    def advance(self, seconds: float) -> None:
+        self._set(self._offset + seconds)
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + self.offset
+        return datetime.now(UTC) + timedelta(seconds=self._offset)
+
+    @property
+    def _offset(self) -> float:
+        return float(struct.unpack("d", self._shared[:8])[0])
+
+    def _set(self, seconds: float) -> None:
+        self._shared[:8] = struct.pack("d", seconds)
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -59,6 +81,10 @@ class Sent:
         """(symbol, side): no two alerts of a run share it, so that an order in the ledger tells its alert."""
         return self.means["symbol"], self.means["side"]
 
+    @property
+    def keyed(self) -> bool:
+        return "idempotency_key" in self.body
+
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -76,7 +102,6 @@ class World:
     passes: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.clock.offset = self.door.now() - datetime.now(UTC)
         url = self.door.root_url
         settings = Settings(
             _env_file=None,  # type: ignore[call-arg]
@@ -88,6 +113,7 @@ class World:
             fyers_data_url=f"{url}/data",
             webhook_secret_token=WEBHOOK,  # type: ignore[arg-type]
             admin_token=ADMIN,  # type: ignore[arg-type]
+            session_secret=SESSION,  # type: ignore[arg-type]
             order_tag_prefix=PREFIX,
             instance_dir=self.directory,
             request_deadline_seconds=2.5,
@@ -104,7 +130,7 @@ class World:
 
     def advance(self, seconds: float) -> None:
         """Time passes, here and at the broker."""
-        self.clock.offset += timedelta(seconds=seconds)
+        self.clock.advance(seconds)
         self.door.call("advance", seconds=seconds)
 
     def deliver(self, sent: Sent) -> int:
@@ -147,8 +173,10 @@ class World:
             self.one_pass()
 
     def rows(self) -> list[dict[str, Any]]:
-        """The orders as the API shows them."""
+        """The orders as the API shows them. Not part of what is killed."""
+        armed, TRACER.armed = TRACER.armed, False
         answer = self.client.get("/api/v1/orders?limit=200", headers={"Authorization": f"Bearer {ADMIN}"})
+        TRACER.armed = armed
         found: list[dict[str, Any]] = answer.get_json()["orders"]
         return found
 
@@ -156,17 +184,22 @@ class World:
         """What follows a crash: start, the alerts come again on TradingView's schedule, passes until settled."""
         self.advance(RESEND_S)
         self.report({"found": self.rows()})
-        waiting = [sent for sent in again if self.deliver(sent) in (409, 503)]
-        self.one_pass()
-        for _ in range(RESENDS - 1):
+        early = self.clock.now() - OPENING < RESEND_WITHIN
+        waiting = again if early else [sent for sent in again if sent.keyed]
+        for _ in range(RESENDS):
+            waiting = self._again(waiting)
             if waiting:
                 self.advance(RESEND_S)
-            waiting = [sent for sent in waiting if self.deliver(sent) in (409, 503)]
+            self.one_pass()
+            if not waiting:
+                break
         self.settle()
-        for sent in again:
-            if "idempotency_key" in sent.body:  # a key of the sender's holds all day
-                self.deliver(sent)
+        self._again([sent for sent in again if sent.keyed])  # a key of the sender's holds all day
         self.report({"rows": self.rows()})
+
+    def _again(self, waiting: list[Sent]) -> list[Sent]:
+        """Deliver each; those that are still to come again."""
+        return [sent for sent in waiting if (status := self.deliver(sent)) == 409 or status >= 500]
 
     def close(self) -> None:
         """Nothing open is left, so that a fork inherits nothing."""
