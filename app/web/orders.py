@@ -30,11 +30,12 @@ def argument(name: str, convert: Callable[[str], T], expected: str) -> T | None:
     if not text:
         return None
     try:
-        if "\0" in text:  # Postgres keeps no such text, and no name has one
-            raise ValueError(name)
-        return convert(text)
+        found = convert(text)
     except ValueError:
-        raise InvalidAlert((FieldError(name, f"expected {expected}, was {shown(text)}"),)) from None
+        found = None
+    if found is None or "\0" in text:  # Postgres keeps no such text, and no name has one
+        raise InvalidAlert((FieldError(name, f"expected {expected}, was {shown(text)}"),))
+    return found
 
 
 def _page_size(text: str) -> int:
