@@ -9,11 +9,13 @@ import structlog
 from flask import Flask, Response, g, request
 
 from app.domain.alert import Alert
+from app.jobs import run_job
 from app.service.check import CheckAlert, CheckReport
 from app.service.place_order import Answer, PlaceOrder
 from app.settings import Settings, load
 from app.telemetry.logging import configure
-from app.web import errors, fyers_login, openapi, ops, orders, webhook
+from app.web import control, errors, fyers_login, openapi, ops, orders, webhook
+from app.web.middleware.scheduler import SchedulerTokens
 from app.web.ports import Ports
 from app.wiring import build
 
@@ -38,6 +40,10 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     app.register_blueprint(webhook.blueprint(door, place_order))
     app.register_blueprint(orders.blueprint(door, place_order, check_alert))
     app.register_blueprint(ops.blueprint(ports))
+    scheduler = SchedulerTokens(
+        ports.settings.scheduler_service_account, ports.settings.scheduler_audience, ports.clock.monotonic
+    )
+    app.register_blueprint(control.blueprint(ports, lambda name: run_job(ports, name), scheduler))
     app.register_blueprint(openapi.blueprint())
     if ports.login is not None:
         app.register_blueprint(fyers_login.blueprint(ports, ports.login))

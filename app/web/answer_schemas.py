@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.domain.alert import Exchange, OptionType, Product
 from app.domain.order import Mode, Protection, Purpose, Side
+from app.domain.risk import TradingState
 from app.domain.status import Status
 
 Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", description="rupees as text, exact")]
@@ -156,6 +157,41 @@ class RefusalView(Shape):
 
 class RefusalList(Shape):
     refused: list[RefusalView]
+
+
+class StateChangeView(Shape):
+    state: TradingState
+    by: str
+    reason: str
+    at: datetime
+
+
+class StrangerView(Shape):
+    """An order at the broker that came by the API and is none of ours."""
+
+    broker_order_id: str
+    symbol: str
+    side: Side
+    quantity: int
+    product: str
+    tag: str | None
+    placed_at: datetime
+    acknowledged_by: str | None
+
+
+class StateView(StateChangeView):
+    history: list[StateChangeView] = Field(description="newest first")
+    strangers: list[StrangerView] = Field(description="those that nobody has looked at")
+
+
+class StateSetView(StateChangeView):
+    changed: bool = Field(description="false: it was that already")
+    acknowledged: list[StrangerView] = Field(description="the strangers that resuming has acknowledged")
+
+
+class JobAnswer(Shape):
+    job: str
+    result: str = Field(description="one line for a person")
 
 
 class Health(Shape):

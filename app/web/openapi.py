@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 from app.domain.alert import Exchange, OptionType
 from app.domain.status import Status
 from app.web import answer_schemas as a
+from app.web.control import ResolveBody, StateBody
 from app.web.errors import TITLES
 from app.web.schemas import MAX_KEY, AlertBody
 
@@ -47,6 +48,7 @@ KEY: Parameters = (
     },
 )
 ORDER_ID: Parameters = ({"name": "order_id", "in": "path", "required": True, "schema": {"type": "string"}},)
+JOB: Parameters = ({"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},)
 FILTERS: Parameters = (
     _query("from", format="date", description="IST date"),
     _query("to", format="date", description="IST date"),
@@ -75,10 +77,7 @@ class Route:
     good: dict[int, type[BaseModel] | None]
     refusals: tuple[int, ...] = ()
     parameters: Parameters = ()
-
-    @property
-    def takes_alert(self) -> bool:
-        return self.method == "post"
+    body: type[BaseModel] | None = None
 
 
 PLACED: dict[int, type[BaseModel] | None] = {200: a.OrderAnswer, 202: a.OrderAnswer}
@@ -91,6 +90,7 @@ ROUTES: tuple[Route, ...] = (
         PLACED,
         (400, 401, 403, 409, 413, 422, 503),
         KEY,
+        AlertBody,
     ),
     Route(
         "post",
@@ -99,6 +99,7 @@ ROUTES: tuple[Route, ...] = (
         PLACED,
         (400, 401, 409, 413, 422, 503),
         KEY,
+        AlertBody,
     ),
     Route("get", "/api/v1/orders", "Orders, newest first", {200: a.OrderList}, (400, 401, 503), FILTERS),
     Route(
@@ -123,6 +124,7 @@ ROUTES: tuple[Route, ...] = (
         "What would become of an alert; sends nothing",
         {200: a.CheckAnswer},
         (400, 401, 413, 503),
+        body=AlertBody,
     ),
     Route(
         "get",
@@ -131,6 +133,38 @@ ROUTES: tuple[Route, ...] = (
         {200: a.RefusalList},
         (400, 401, 403, 503),
         (LIMIT,),
+    ),
+    Route(
+        "get",
+        "/api/v1/state",
+        "The trading state, who set it and why, and what waits for a look; admin token",
+        {200: a.StateView},
+        (401, 403, 503),
+    ),
+    Route(
+        "post",
+        "/api/v1/state",
+        "Halt, reduce or resume; resuming acknowledges the strangers; admin token",
+        {200: a.StateSetView},
+        (400, 401, 403, 413, 503),
+        body=StateBody,
+    ),
+    Route(
+        "post",
+        "/api/v1/orders/{order_id}/resolve",
+        "A person's verdict on an order that nothing could prove; admin token",
+        {200: a.OrderView},
+        (400, 401, 403, 404, 413, 503),
+        ORDER_ID,
+        ResolveBody,
+    ),
+    Route(
+        "post",
+        "/internal/jobs/{name}",
+        "Run a job once, now; admin token, or Cloud Scheduler's where it is configured",
+        {200: a.JobAnswer},
+        (401, 403, 404, 503),
+        JOB,
     ),
     Route("get", "/healthz", "Whether the process lives", {200: a.Health}),
     Route("get", "/readyz", "Whether this instance should get traffic", READY),
@@ -141,7 +175,8 @@ ROUTES: tuple[Route, ...] = (
 
 def document() -> dict[str, Any]:
     good = {model for route in ROUTES for model in route.good.values() if model is not None}
-    models: list[type[BaseModel]] = sorted({*good, a.Problem, AlertBody}, key=lambda model: model.__name__)
+    bodies = {route.body for route in ROUTES if route.body is not None}
+    models: list[type[BaseModel]] = sorted({*good, *bodies, a.Problem}, key=lambda model: model.__name__)
     wanted: list[tuple[type[BaseModel], Literal["validation"]]] = [(m, "validation") for m in models]
     # Not for "serialization": there a field with a default counts as always present.
     _, schemas = models_json_schema(wanted, ref_template=REF)
@@ -166,10 +201,10 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "responses": {str(status): answers[status] for status in sorted(answers)},
     }
-    if route.path.startswith("/api"):
+    if route.path.startswith(("/api", "/internal")):
         operation["security"] = [{"bearer": []}]
-    if route.takes_alert:
-        schema = {"$ref": REF.format(model="AlertBody")}
+    if route.body is not None:
+        schema = {"$ref": REF.format(model=route.body.__name__)}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     if route.parameters:
         operation["parameters"] = list(route.parameters)

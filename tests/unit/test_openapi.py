@@ -19,23 +19,10 @@ from app.domain.outcome import NotSent, Refused, Unknown
 from app.domain.status import Status
 from app.web.errors import STATUS
 from app.web.openapi import HEADERS, document
+from tests.unit.openapi_asks import CONTROL, Ask, Asked, down, got, prepared
 from tests.unit.web_desk import ALERT, TOKEN, WebDesk
 
 DOCUMENT = document()
-Ask = Callable[[WebDesk], TestResponse]
-Asked = tuple[str, str, int, Ask]
-
-
-def prepared(ask: Ask, prepare: Callable[[WebDesk], object]) -> Ask:
-    def run(desk: WebDesk) -> TestResponse:
-        prepare(desk)
-        return ask(desk)
-
-    return run
-
-
-def down(desk: WebDesk) -> None:
-    desk.store.down = True
 
 
 def no_master(desk: WebDesk) -> None:
@@ -122,13 +109,6 @@ def placing(path: str) -> list[Asked]:
     return [("post", path, status, run) for status, run in answers]
 
 
-def got(path: str, url: str, status: int, token: str | None = None, prepare: Any = None) -> Asked:
-    def ask(desk: WebDesk) -> TestResponse:
-        return desk.api("get", url) if token is None else desk.api("get", url, token)
-
-    return "get", path, status, ask if prepare is None else prepared(ask, prepare)
-
-
 def checked(status: int, body: Any = ALERT, token: str = TOKEN, prepare: Any = None) -> Asked:
     def ask(desk: WebDesk) -> TestResponse:
         return desk.api("post", "/api/v1/check", token, body)
@@ -182,6 +162,7 @@ ASKED: list[Asked] = [
     got(REFUSED, REFUSED, 401, "wrong"),
     got(REFUSED, REFUSED, 403, TOKEN),
     got(REFUSED, REFUSED, 503, prepare=down),
+    *CONTROL,
     got("/healthz", "/healthz", 200),
     got(READY, READY, 200),
     got(READY, READY, 503, prepare=down),

@@ -11,6 +11,8 @@ from werkzeug.test import TestResponse
 
 from app.errors import StoreUnavailable
 from app.factory import create_app
+from app.service.place_order import PlaceOrder
+from app.service.reconcile import Reconcile
 from app.service.records import OrderFilter, OrderPage, Refusal
 from app.settings import Settings
 from app.web.ports import Ports
@@ -52,6 +54,8 @@ class WebDesk(TradingDesk):
     def __init__(self, directory: Path, **settings: Any) -> None:
         super().__init__()
         self.store = Store(self.clock, SCOPE)
+        self.desk = replace(self.desk, store=self.store)
+        self.service, self.reconcile = PlaceOrder(self.desk), Reconcile(self.desk)
         given = {"webhook_secret_token": TOKEN, "admin_token": ADMIN, "instance_dir": directory}
         self.app = create_app(
             ports=Ports(
@@ -64,7 +68,7 @@ class WebDesk(TradingDesk):
                 tokens=None,  # type: ignore[arg-type] # no route of these tests asks for it
                 notifier=self.notifier,
                 reconcile=lambda _: self.reconcile(),
-                desk=lambda: replace(self.desk, store=self.store),
+                desk=lambda: self.desk,
             )
         )
         self.client = self.app.test_client()

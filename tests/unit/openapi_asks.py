@@ -1,0 +1,101 @@
+"""Requests that test_openapi.py sends: how they are built, and those to the operator's routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from werkzeug.test import TestResponse
+
+from app.domain.order import Side
+from app.domain.outcome import Unknown
+from app.service.records import Stranger
+from tests.builders import SCOPE
+from tests.unit.web_desk import ADMIN, TOKEN, WebDesk
+
+Ask = Callable[[WebDesk], TestResponse]
+Asked = tuple[str, str, int, Ask]
+
+
+STATE, RESOLVE, JOB = "/api/v1/state", "/api/v1/orders/{order_id}/resolve", "/internal/jobs/{name}"
+
+
+def prepared(ask: Ask, prepare: Callable[[WebDesk], object]) -> Ask:
+    def run(desk: WebDesk) -> TestResponse:
+        prepare(desk)
+        return ask(desk)
+
+    return run
+
+
+def down(desk: WebDesk) -> None:
+    desk.store.down = True
+
+
+def got(path: str, url: str, status: int, token: str | None = None, prepare: Any = None) -> Asked:
+    def ask(desk: WebDesk) -> TestResponse:
+        return desk.api("get", url) if token is None else desk.api("get", url, token)
+
+    return "get", path, status, ask if prepare is None else prepared(ask, prepare)
+
+
+def state(status: int, body: Any = None, token: str = ADMIN, prepare: Any = None) -> Asked:
+    return posted(STATE, STATE, status, body or {"state": "HALTED", "reason": "going away"}, token, prepare)
+
+
+def job(status: int, name: str = "reconcile", token: str = ADMIN, prepare: Any = None) -> Asked:
+    return posted(JOB, f"/internal/jobs/{name}", status, b"", token, prepare)
+
+
+def posted(path: str, url: str, status: int, body: Any, token: str = ADMIN, prepare: Any = None) -> Asked:
+    def ask(desk: WebDesk) -> TestResponse:
+        return desk.api("post", url, token, body)
+
+    return "post", path, status, ask if prepare is None else prepared(ask, prepare)
+
+
+def resolved(status: int, token: str = ADMIN, prepare: Any = None, verdict: str = "REJECTED") -> Asked:
+    """A verdict on an order in doubt."""
+    body = {"status": verdict, "reason": "not in the app"}
+
+    def ask(desk: WebDesk) -> TestResponse:
+        desk.broker.next_place.append(Unknown("no answer"))
+        order = desk.webhook().get_json()["order_id"]
+        if prepare is not None:
+            prepare(desk)
+        return desk.api("post", f"/api/v1/orders/{order}/resolve", token, body)
+
+    return "post", RESOLVE, status, ask
+
+
+def a_stranger(desk: WebDesk) -> None:
+    now = desk.clock.now()
+    with desk.store.write() as tx:
+        tx.add_stranger(SCOPE, Stranger("1", "NSE:X", Side.BUY, 65, "INTRADAY", None, now, now))
+
+
+CONTROL: list[Asked] = [
+    got(STATE, STATE, 200, prepare=a_stranger),
+    got(STATE, STATE, 401, "wrong"),
+    got(STATE, STATE, 403, TOKEN),
+    got(STATE, STATE, 503, prepare=down),
+    state(200),
+    state(200, {"state": "ACTIVE", "reason": "looked at it"}, prepare=a_stranger),
+    state(400, {"state": "PAUSED"}),
+    state(401, token="wrong"),
+    state(403, token=TOKEN),
+    state(413, b" " * 70_000),
+    state(503, prepare=down),
+    resolved(200),
+    resolved(400, verdict="FILLED"),
+    resolved(401, token="wrong"),
+    resolved(403, token=TOKEN),
+    posted(RESOLVE, "/api/v1/orders/NOSUCH/resolve", 404, {"status": "REJECTED", "reason": "not in the app"}),
+    posted(RESOLVE, "/api/v1/orders/NOSUCH/resolve", 413, b" " * 70_000),
+    resolved(503, prepare=down),
+    job(200),
+    job(401, token="wrong"),
+    job(403, token=TOKEN),
+    job(404, "nosuch"),
+    job(503, prepare=down),
+]
