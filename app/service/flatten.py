@@ -1,0 +1,166 @@
+"""The kill switch's hands: cancel what is working, close what this service opened, and (typed out) all the rest.
+
+Trading is HALTED first, so that nothing new comes meanwhile. Every close is an ordinary exit of the operator's: under
+its lease, reduce-only, never more than is held, waiting where something is in doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from app.domain.alert import ADMIN_CLIENT, Action, Alert, canonical_hash, key_of
+from app.domain.audit import Event
+from app.domain.deadline import Deadline
+from app.domain.order import Order
+from app.domain.outcome import Accepted, NotSent, Refused
+from app.domain.risk import TradingState
+from app.domain.status import WORKING, Status
+from app.errors import ServiceError
+from app.service.control import Control
+from app.service.place_order import PlaceOrder
+from app.service.send import Desk, event_of
+
+MOST_EXITS = 50
+"""Per contract: each sends up to the freeze quantity, so that this is far beyond any limit of open lots."""
+CALL_S = 2.0
+
+
+@dataclass
+class Done:
+    """What the kill switch did; one line for each thing that a person has to know."""
+
+    cancelled: list[str] = field(default_factory=list)
+    exits: list[Order] = field(default_factory=list)
+    closed_by_hand: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class KillSwitch:
+    desk: Desk
+
+    def cancel(self, by: str, reason: str) -> Done:
+        """Halt, and cancel every working order of ours: entries, and exits that have not filled."""
+        Control(self.desk).set_state(TradingState.HALTED, by, reason)
+        done = Done()
+        self._cancel(done, entries_only=False)
+        return done
+
+    def flatten(self, by: str, reason: str, *, all_positions: bool = False) -> Done:
+        """Halt, cancel the working entries, and exit what this service opened, over all clients.
+
+        `all_positions`: then also what the broker's account holds beyond it, by the broker's own close.
+        """
+        Control(self.desk).set_state(TradingState.HALTED, by, reason)
+        done = Done()
+        self._cancel(done, entries_only=True)
+        for one in self._held():
+            self._exit(one, done)
+        if all_positions:
+            self._close_the_rest(by, reason, done)
+        return done
+
+    def _cancel(self, done: Done, *, entries_only: bool) -> None:
+        desk = self.desk
+        with desk.store.read() as tx:
+            working = [o for o in tx.open_orders(desk.scope) if o.status in WORKING and o.broker_order_id]
+        for order in working:
+            if entries_only and order.purpose.value != "entry":
+                continue
+            try:
+                with desk.broker.exchange(self._soon()) as exchanger:
+                    outcome = exchanger.cancel(order.broker_order_id or "")
+                with desk.store.write() as tx:
+                    said = type(outcome).__name__
+                    tx.record(order, event_of(Event.ENTRY_CANCEL, tx.now(), order.status, outcome=said))
+            except ServiceError as error:
+                done.problems.append(f"{order.id} {order.ticker}: not cancelled: {error.detail}")
+                continue
+            if isinstance(outcome, Accepted):
+                done.cancelled.append(order.id)
+            elif not isinstance(outcome, Refused):  # a refused cancel found nothing that works any more
+                done.problems.append(f"{order.id} {order.ticker}: not cancelled: {outcome.message}")
+
+    def _held(self) -> list[Order]:
+        """One row of every contract and product in which anything of ours is held or under way."""
+        desk = self.desk
+        with desk.store.read() as tx:
+            rows = {(o.ticker, o.product): o for o in tx.open_orders(desk.scope)}
+            for holding in tx.holdings(desk.scope, None):
+                found = tx.orders_in(desk.scope, holding.ticker, holding.product)
+                if found:
+                    rows.setdefault((holding.ticker, holding.product), found[-1])
+            now = tx.now()
+        return [order for _, order in sorted(rows.items()) if order.session_end > now]
+
+    def _exit(self, order: Order, done: Done) -> None:
+        """Exit after exit (the freeze quantity bounds each) until nothing is held, or something says no."""
+        place = PlaceOrder(self.desk)
+        for number in range(MOST_EXITS):
+            try:
+                alert = self._alert(order, number)
+                answer = place(
+                    alert, request_id="kill-switch", started=self.desk.clock.monotonic(), all_clients=True
+                )
+            except ServiceError as error:
+                done.problems.append(f"{order.ticker} {order.product}: not exited: {error.detail}")
+                return
+            row = answer.order
+            if row.code == "nothing_to_exit":
+                return
+            done.exits.append(row)
+            if row.status is not Status.ACCEPTED:
+                done.problems.append(f"{order.ticker} {order.product}: {row.status}: {row.reason}")
+                return
+
+    def _alert(self, order: Order, number: int) -> Alert:
+        now = self.desk.clock.now()
+        unique = f"kill {self.desk.random_bytes(12).hex()} {number}"
+        body = canonical_hash({"kill": unique})
+        return Alert(
+            client=ADMIN_CLIENT,
+            symbol=order.underlying,
+            strike=order.strike,
+            option_type=order.option_type,
+            expiry=order.expiry,
+            action=Action.EXIT,
+            product=order.product,
+            key=key_of(ADMIN_CLIENT, unique, body, now),
+            received_at=now,
+            exchange=order.exchange,
+            strategy="kill switch",
+        )
+
+    def _close_the_rest(self, by: str, reason: str, done: Done) -> None:
+        """What a hand opened: no row of ours stands for it, so that the log and the page are its record."""
+        desk = self.desk
+        may_go: Callable[[], NotSent | None] = lambda: None  # noqa: E731
+        try:
+            with desk.broker.exchange(self._soon()) as exchanger:
+                positions = [p for p in exchanger.positions() if p.net_quantity]
+        except ServiceError as error:
+            done.problems.append(f"the positions could not be read: {error.detail}")
+            return
+        if any(row.status is not Status.ACCEPTED for row in done.exits):
+            done.problems.append(
+                "other positions stay: an exit of ours is not settled, and could be sold twice"
+            )
+            return
+        ours = {(o.ticker, o.product.value) for o in done.exits}
+        for position in positions:
+            if (position.ticker, position.product) in ours:
+                done.problems.append(f"{position.id}: our exit is not filled yet; run it again")
+                continue
+            with desk.broker.exchange(self._soon()) as exchanger:
+                outcome = exchanger.close_position(position.id, may_go)
+            line = f"{position.id} {position.net_quantity}: {type(outcome).__name__} {outcome_text(outcome)}"
+            (done.closed_by_hand if isinstance(outcome, Accepted) else done.problems).append(line)
+            desk.notifier.notify("closed_by_hand", f"{line} (by {by}: {reason})", page=True)
+
+    def _soon(self) -> Deadline:
+        return Deadline(self.desk.clock.monotonic() + CALL_S)
+
+
+def outcome_text(outcome: object) -> str:
+    return str(getattr(outcome, "message", ""))
