@@ -27,6 +27,7 @@ from app.service.intent import (
     unknown_contract,
 )
 from app.service.ports import Transaction
+from app.service.ready import code_of
 from app.service.records import Cap, Quote, Resolved
 from app.service.send import Answer, Budget, Desk, Policy, armed, committed_after_all, send
 
@@ -91,7 +92,7 @@ class PlaceOrder:
         if denial is not None:
             return deny(desk, job, order, denial)
         if (missing := desk.broker.ready()) is not None:
-            raise BrokerReadFailed(missing, code="broker_not_ready")
+            raise BrokerReadFailed(missing, code=code_of(missing))
         price = usable_price(quote_of(desk, job.budget.send, contract.ticker), policy.max_ltp_gap_percent)
         ltp = price.ltp
         levels = levels_for(ltp, side, alert.product, contract.tick, policy.sl_percent, policy.tp_percent)
