@@ -49,7 +49,7 @@ class FyersBroker:
 
     def ready(self) -> str | None:
         if self._tokens.current(self._clock.now()) is None:
-            return _NO_TOKEN.message
+            return Unready(_NO_TOKEN.message, _NO_TOKEN.code)
         return None
 
     def close(self) -> None:
