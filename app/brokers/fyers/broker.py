@@ -17,6 +17,7 @@ from app.domain.order import Ticket
 from app.domain.outcome import NotSent, Outcome, Refused, Unknown
 from app.errors import BrokerReadFailed
 from app.service.ports import Broker, Clock, Tokens
+from app.service.ready import Unready
 from app.service.records import BookOrder, Position, Quote, Trade
 from app.settings import Settings
 
