@@ -24,7 +24,8 @@ from app.brokers.fyers.deadline_socket import DeadlineSocket
 APP = str(Path(__file__).parents[2] / "app") + os.sep
 Kind = Literal["commit", "connect", "write", "read"]
 Phase = Literal["before", "half", "after"]
-Action = Literal["kill", "stop", "refuse"]
+Action = Literal["kill", "stop", "fail"]
+"""`fail`: the step raises what the driver or the system raises when the other side is gone."""
 
 PHASES: dict[str, tuple[Phase, ...]] = {
     "commit": ("before", "after"),
@@ -58,6 +59,8 @@ class Tracer:
     passed: list[Point] = field(default_factory=list)
     armed: bool = False
     _plan: Plan = lambda _: None
+    trouble: Plan | None = None
+    """What goes wrong besides, armed or not."""
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def arm(self, point: Point | None = None, action: Action = "kill") -> None:
@@ -69,31 +72,52 @@ class Tracer:
         self.passed, self._counts, self.armed, self._plan = [], Counter(), True, plan
 
     def disarm(self) -> None:
-        self.armed = False
+        self.armed, self.trouble = False, None
 
-    def around(self, kind: Kind, work: Callable[[], Any], half: Callable[[], object] | None = None) -> Any:
-        if not self.armed:
+    def around(
+        self,
+        kind: Kind,
+        work: Callable[[], Any],
+        error: Callable[[], Exception],
+        half: Callable[[], object] | None = None,
+    ) -> Any:
+        if not self.armed and self.trouble is None:
             return work()
         name = name_of(kind)
         nth = self._counts[kind, name]
         self._counts[kind, name] += 1
-        self._pass(Point(kind, name, nth, "before"))
+        self._pass(Point(kind, name, nth, "before"), error)
         if half is not None:
-            self._pass(Point(kind, name, nth, "half"), half)
+            self._pass(Point(kind, name, nth, "half"), error, half)
         result = work()
-        self._pass(Point(kind, name, nth, "after"))
+        self._pass(Point(kind, name, nth, "after"), error)
         return result
 
-    def _pass(self, point: Point, first: Callable[[], object] | None = None) -> None:
-        self.passed.append(point)
-        action = self._plan(point)
+    def _pass(
+        self, point: Point, error: Callable[[], Exception], first: Callable[[], object] | None = None
+    ) -> None:
+        action = self.trouble(point) if self.trouble is not None else None
+        if self.armed:
+            self.passed.append(point)
+            action = self._plan(point) or action
         if action is None:
             return
         if first is not None:
             first()
-        if action == "refuse":
-            raise ConnectionRefusedError("refused by the test")
+        if action == "fail":
+            raise error()
         os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+
+
+def once(phase: Phase, kind: Kind, name: str, action: Action) -> Plan:
+    """Do `action` at the first passage whose name begins so."""
+    left = [action]
+
+    def plan(point: Point) -> Action | None:
+        fits = (point.phase, point.kind) == (phase, kind) and point.name.startswith(name)
+        return left.pop() if fits and left else None
+
+    return plan
 
 
 TRACER = Tracer()
@@ -123,18 +147,27 @@ def install() -> None:
     commit = Connection._commit_impl  # type: ignore[attr-defined]  # every way of committing ends there
     connect, sendall, recv_into = DeadlineSocket.connect, DeadlineSocket.sendall, DeadlineSocket.recv_into
 
+    def gone() -> Exception:
+        return ConnectionRefusedError("refused by the test")
+
     def traced_commit(self: Connection) -> None:
-        TRACER.around("commit", lambda: commit(self))
+        TRACER.around(
+            "commit",
+            lambda: commit(self),
+            lambda: self.dialect.loaded_dbapi.OperationalError("lost by the test"),
+        )
 
     def traced_connect(self: DeadlineSocket, address: Any) -> None:
-        TRACER.around("connect", lambda: connect(self, address))
+        TRACER.around("connect", lambda: connect(self, address), gone)
 
     def traced_sendall(self: DeadlineSocket, data: Any, flags: int = 0) -> None:
         part = memoryview(data)[: len(data) // 2]
-        TRACER.around("write", lambda: sendall(self, data, flags), lambda: socket.socket.send(self, part))
+        TRACER.around(
+            "write", lambda: sendall(self, data, flags), gone, lambda: socket.socket.send(self, part)
+        )
 
     def traced_recv_into(self: DeadlineSocket, *given: Any) -> int:
-        return int(TRACER.around("read", lambda: recv_into(self, *given)))
+        return int(TRACER.around("read", lambda: recv_into(self, *given), gone))
 
     Connection._commit_impl = traced_commit  # type: ignore[attr-defined]
     DeadlineSocket.connect = traced_connect  # type: ignore[method-assign]

@@ -134,6 +134,7 @@ class Bench:
         # On Postgres an account of its own is what makes a run's database empty.
         app_id = f"X{self.directory.parent.name}{self.directory.name}N{self.runs}-200".upper()
         verb = NaivePlaceOrder if case.scenario.naive else _CAREFUL
+        TRACER.disarm()
         factory.PlaceOrder = verb  # type: ignore[misc]  # the name that create_app's verb is looked up by
         return World(self.directory, self.databases[case.database], self.clock, sim.door, app_id, report)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.domain.contract import ist_date
+from tests.chaos.points import TRACER, once
 from tests.chaos.world import OPENING, RESEND_S, WEBHOOK, Sent, World
 from tests.fyers_sim import nifty_ticker
 
@@ -118,6 +119,41 @@ def _refused(world: World, alerts: tuple[Sent, ...]) -> None:
     world.advance(RESEND_S)
 
 
+def _too_many(variant: Variant) -> tuple[Sent, ...]:
+    return (entry(replace(variant, lots=3)),)
+
+
+def _half_filled(variant: Variant) -> tuple[Sent, ...]:
+    """Two lots, of which one is filled when the exit comes: it cancels the rest and sells the one."""
+    return entry(replace(variant, lots=2)), exit_of(replace(variant, lots=1))
+
+
+def _working(world: World, alerts: tuple[Sent, ...]) -> None:
+    world.door.set(fill_mode=f"partial:{LOT}")
+    world.deliver(alerts[0])
+    world.door.set(fill_mode="instant")
+
+
+def _commit_lost(_world: World, _alerts: tuple[Sent, ...]) -> None:
+    TRACER.trouble = once("after", "commit", "place_order:PlaceOrder._commit", "fail")
+
+
+def _legs_lost(world: World, alerts: tuple[Sent, ...]) -> None:
+    world.deliver(alerts[0])
+    world.door.fault("reset_created", endpoint="PATCH /positions")
+
+
+def _deliver_and_pass(world: World, alerts: tuple[Sent, ...]) -> None:
+    world.deliver(alerts[-1])
+    world.advance(RESEND_S)
+    _passes(world, alerts)
+
+
+def _refused_in_waiting(world: World, alerts: tuple[Sent, ...]) -> None:
+    _exit_in_waiting(world, alerts)
+    TRACER.trouble = once("before", "connect", "place ", "fail")
+
+
 def _three_doubts(world: World, alerts: tuple[Sent, ...]) -> None:
     """One that is in the book, one that is not, one that never left; time for their requests to be over."""
     world.door.fault("reset_created")
@@ -155,6 +191,12 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("recovery, written", _one, _nothing, _recover, crash=("after write", "place ")),
     Scenario("recovery, not written", _one, _nothing, _recover, crash=("after commit", "send:last_check")),
     Scenario("recovery, no intent", _one, _nothing, _recover, crash=("after read", "quotes ")),
+    Scenario("entry denied", _too_many, _nothing, _deliver, swallowed=True),
+    Scenario("entry, COMMIT without an answer", _one, _commit_lost, _deliver),
+    Scenario("exit, rejected", _entry_and_exit, _fault("rms_reject"), _deliver, 1, swallowed=True),
+    Scenario("exit of a half-filled entry", _half_filled, _working, _deliver, 1),
+    Scenario("exit, its legs in doubt", _entry_and_exit, _legs_lost, _deliver_and_pass, 1),
+    Scenario("reconcile, a waiting exit refused", _entry_and_exit, _refused_in_waiting, _passes, 2),
     Scenario("reconcile, then a waiting exit", _entry_and_exit, _exit_in_waiting, _passes, 2),
 )
 NAIVE = Scenario("naive: intent after the call", _one, _nothing, _deliver, naive=True)

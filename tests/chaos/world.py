@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.store import engine
 from app.store.engine import Database
 from app.wiring import build
-from tests.chaos.points import TRACER
+from tests.chaos.points import TRACER, once
 from tests.chaos.simulator import Door
 
 WEBHOOK, ADMIN, PREFIX = "webhook-token-of-chaos", "admin-token-of-chaos", "KAOS"
@@ -116,6 +116,7 @@ class World:
             session_secret=SESSION,  # type: ignore[arg-type]
             order_tag_prefix=PREFIX,
             instance_dir=self.directory,
+            webhook_max_qty=2,
             request_deadline_seconds=2.5,
             log_level="ERROR",
         )
@@ -149,11 +150,11 @@ class World:
 
     def refused(self, sent: Sent) -> int:
         """Post an alert whose order finds the broker's port closed: provably nothing is sent."""
-        TRACER.arm_by(lambda p: "refuse" if p.kind == "connect" and p.name.startswith("place ") else None)
+        TRACER.trouble = once("before", "connect", "place ", "fail")
         try:
             return self.deliver(sent)
         finally:
-            TRACER.disarm()
+            TRACER.trouble = None
 
     def one_pass(self) -> None:
         """One pass of the reconciler; a failed one is a pass that did nothing."""
@@ -174,9 +175,10 @@ class World:
 
     def rows(self) -> list[dict[str, Any]]:
         """The orders as the API shows them. Not part of what is killed."""
-        armed, TRACER.armed = TRACER.armed, False
+        armed, trouble = TRACER.armed, TRACER.trouble
+        TRACER.armed, TRACER.trouble = False, None
         answer = self.client.get("/api/v1/orders?limit=200", headers={"Authorization": f"Bearer {ADMIN}"})
-        TRACER.armed = armed
+        TRACER.armed, TRACER.trouble = armed, trouble
         found: list[dict[str, Any]] = answer.get_json()["orders"]
         return found
 
