@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench lock
+.PHONY: help run test check bench chaos lock
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -29,6 +29,9 @@ check: .venv/dev.stamp ## format, lint, types, import contracts, fast tests
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 	$(PY) -m pytest -m "not slow"
+
+chaos: .venv/dev.stamp ## kill the service at every commit and every byte to the broker; the ledger judges
+	$(PY) -W ignore -m tests.chaos
 
 bench: .venv/dev.stamp ## measure the numbers the design promises, as ratios
 	$(PY) -m bench.master

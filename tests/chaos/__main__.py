@@ -24,16 +24,19 @@ from tests.chaos.judge import Verdict
 from tests.chaos.points import Point
 from tests.chaos.register import KNOWN
 from tests.chaos.run import MASTERS, Bench, Case
-from tests.chaos.scenarios import NAIVE, SCENARIOS, VARIANTS
+from tests.chaos.scenarios import NAIVE, SCENARIOS, VARIANTS, by_name
 from tests.chaos.table import SHOWN_FAILURES, Line, problems, render
 
 T = TypeVar("T")
+FULL = 2000
+WARMING = ("entry", "exit with legs", "reconcile, then a waiting exit")
+"""Scenarios whose statements and imports are nearly all there are."""
 DATABASES = ("sqlite", "postgres")
 
 
 def main(given: Sequence[str] | None = None) -> int:
     options = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    options.add_argument("--kills", type=int, default=2000, help="over both databases and all scenarios")
+    options.add_argument("--kills", type=int, help="without it every point once, and at least 2,000")
     options.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options.add_argument(
         "--seed", type=int, default=0, help="which of the points, when not all are asked for"
@@ -74,7 +77,9 @@ def _run(directory: Path, asked: argparse.Namespace) -> int:
         failures = [
             f"{c}: {r['verdict']['why']}" for c, r in zip(plain, counted, strict=True) if r["verdict"]["why"]
         ]
-        chosen = _choose(cases, asked.kills, random.Random(asked.seed))
+        careful = sum(not c.scenario.naive for c in cases)
+        kills = asked.kills or max(FULL, careful)
+        chosen = _choose(cases, kills, random.Random(asked.seed))
         results = _share(directory / "kill", chosen, template, url, asked.workers)
         for case, result in zip(chosen, results, strict=True):
             verdict = Verdict(**result["verdict"])
@@ -93,7 +98,7 @@ def _run(directory: Path, asked: argparse.Namespace) -> int:
     say(render(table))
     seconds = time.monotonic() - began
     say(f"{sum(line.kills for line in table)} kills in {seconds:.0f} s")
-    wrong = problems(table, asked.kills + asked.gunicorn, passed, {} if asked.only else KNOWN)
+    wrong = problems(table, (asked.kills or FULL) + asked.gunicorn, passed, {} if asked.only else KNOWN)
     say("\n".join(f"FAILED: {problem}" for problem in wrong) or "passed")
     return 1 if wrong else 0
 
@@ -158,8 +163,9 @@ def _work(
     bench = Bench.at(directory, template, postgres)
     log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT, 0o600)
     os.dup2(log, 1)
-    for kind in dict.fromkeys((c.scenario.name, c.database) for c in cases):
-        bench.warm(next(c for c in cases if (c.scenario.name, c.database) == kind))
+    for database in dict.fromkeys(c.database for c in cases):
+        for name in WARMING:
+            bench.warm(Case(by_name(name), VARIANTS[0], database, None))
     found = []
     for case in cases:
         result = bench.run(case)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -205,6 +205,3 @@ NAIVE = Scenario("naive: intent after the call", _one, _nothing, _deliver, naive
 def by_name(name: str) -> Scenario:
     return next(s for s in (*SCENARIOS, NAIVE) if s.name == name)
 
-
-def names() -> Iterator[str]:
-    return (s.name for s in SCENARIOS)
