@@ -102,7 +102,7 @@ class WireDesk:
         self.broker = FyersBroker(client, "X-200", tokens, self.clock)
         self.notifier = FakeNotifier()
         self._numbers = itertools.count(1)
-        values = {"limits": Limits(max_lots=10, max_orders_per_day=100), "request_deadline_s": 5.0}
+        values = {"limits": Limits(max_lots=10), "request_deadline_s": 5.0}
         self.desk = Desk(
             self.store,
             self.broker,

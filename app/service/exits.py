@@ -196,7 +196,7 @@ def _commit(
                 return repeat
             amount = how_much(job, contract.lot, target.freeze, abs(held.quantity))
             if waiting or held.waits_for_exit:
-                most = max(abs(held.own) + sum(o.quantity - o.filled_quantity for o in waiting), 1)
+                most = max(abs(held.own) + sum(open_part(o, book, job.today) for o in waiting), 1)
                 return _pending(tx, job, replace(order, quantity=asked_of(job, contract.lot) or most))
             denial = amount if isinstance(amount, Denial) else bracket_denial(order, amount, held)
             if isinstance(amount, Denial) or denial is not None:

@@ -88,12 +88,15 @@ def _record_row(tx: Transaction, order: Order, row: BookOrder, after: Status) ->
         change = replace(change, filled_at=tx.now())
     detail = {"filled": str(change.filled_quantity), "price": str(change.fill_price or "")}
     event = AuditEvent(EVENTS[after], tx.now(), after, detail)
+    unfilled = Fraction(max(0, order.quantity - (change.filled_quantity or 0)), order.quantity)
     if after is order.status:
+        if order.status in CLOSED:  # a fill crossed the end: all of it was given back
+            tx.reserve_again(order.scope, order.id, ())
+            tx.release(order.scope, order.id, unfilled=unfilled)
         return tx.record(order, event, change)
     moved = tx.move(order, after, event, change)
     if moved is not None and order.status in CLOSED:
         tx.reserve_again(order.scope, order.id, ())
     elif moved is not None and after in ENDED.values():
-        part = Fraction(max(0, order.quantity - (change.filled_quantity or 0)), order.quantity)
-        tx.release(order.scope, order.id, unfilled=part)
+        tx.release(order.scope, order.id, unfilled=unfilled)
     return moved

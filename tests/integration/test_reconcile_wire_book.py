@@ -1,0 +1,406 @@
+"""What the broker's book proves and what it does not; following orders to their end. On the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from app.domain.alert import Product
+from app.domain.audit import Event
+from app.domain.order import Order, Side
+from app.domain.risk import TradingState
+from app.domain.status import Status
+from app.errors import BrokerReadFailed
+from app.service.settle import Settle
+from tests.fyers_sim import FyersSim
+from tests.simulator.book import PENDING, OrderIntent
+from tests.wire_desk import LOT, OTHER, TICKER, Desks, WireDesk, count_contracts, seconds_to, simulated
+
+QUICK = Settle(min_reads=1, min_seconds=0)
+"""So that a verdict comes before a late order does."""
+AT_2320_IST = datetime(2026, 9, 9, 17, 50, tzinfo=UTC)
+RED = '{"s":"error","code":-99,"message":"RED:Margin Shortfall"}'
+
+
+@pytest.fixture
+def sim(tmp_path: Path) -> Iterator[FyersSim]:
+    with simulated(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def desks(tmp_path: Path, sim: FyersSim, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desks]:
+    count_contracts(monkeypatch)
+    with Desks(tmp_path, sim) as made:
+        yield made
+
+
+@pytest.fixture
+def desk(desks: Desks) -> WireDesk:
+    made = desks.start()
+    made.pass_on()
+    return made
+
+
+def sends(desk: WireDesk) -> int:
+    return len(desk.sim.ledger.orders())
+
+
+# --- a book that proves nothing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen_s", [5, 60, 130, 600, 7200])
+@pytest.mark.parametrize("fault", ["reset_created", "reset"])
+def test_a_frozen_book_proves_nothing(desk: WireDesk, fault: str, frozen_s: int) -> None:
+    """The book stands still from before the send, with a row of that moment in it, and then shows the truth."""
+    desk.witness()
+    desk.sim.freeze_book()
+    order = desk.in_doubt(fault)
+    for _ in range(12):
+        desk.pass_on(frozen_s / 12)
+        desk.witness()  # trades go on, and the book does not show them
+        assert desk.row(order).status is Status.IN_DOUBT
+    desk.sim.unfreeze_book()
+    desk.pass_on(1)
+    arrived = fault == "reset_created"
+    assert desk.row(order).status is (Status.FILLED if arrived else Status.IN_DOUBT)
+    for _ in range(12):
+        desk.pass_on(15, witness=True)
+    assert desk.row(order).status is (Status.FILLED if arrived else Status.NOT_PLACED)
+    assert sends(desk) == 1
+    desk.assert_caps()
+
+
+def test_a_book_frozen_after_the_send_with_rows_of_that_moment_proves_nothing(desk: WireDesk) -> None:
+    """The order is late, the book shows others of the very second of the send, and stands still then."""
+    order = desk.in_doubt("late_reset", appear_after=3)
+    desk.witness()
+    desk.sim.freeze_book()
+    for _ in range(20):
+        desk.pass_on(30)
+        assert desk.row(order).status is Status.IN_DOUBT
+    desk.sim.unfreeze_book()
+    desk.pass_on(1)
+    assert desk.row(order).status is Status.FILLED
+
+
+def test_a_book_that_shows_one_late_witness_for_ever_is_not_alive_for_long_enough(desk: WireDesk) -> None:
+    """A witness ten seconds after the send, and then a frozen book: an order may be 119 s late."""
+    order = desk.in_doubt("late_reset", appear_after=119)
+    desk.sim.advance(10)
+    desk.witness()
+    desk.sim.freeze_book()
+    for _ in range(40):
+        desk.pass_on(15)
+        assert desk.row(order).status is Status.IN_DOUBT
+    desk.sim.unfreeze_book()
+    desk.pass_on(1)
+    assert desk.row(order).status is Status.FILLED
+
+
+@pytest.mark.parametrize("fault", ["reset_created", "reset"])
+def test_an_empty_book_proves_nothing(desk: WireDesk, fault: str) -> None:
+    desk.sim.faults.set("GET /orders", "empty")
+    order = desk.in_doubt(fault)
+    for _ in range(40):
+        desk.pass_on(30, witness=True)
+        assert desk.row(order).status is Status.IN_DOUBT
+    assert sends(desk) == 1
+
+
+def test_without_a_witness_nothing_is_proven_by_any_number_of_readings(desk: WireDesk) -> None:
+    desk.witness()
+    order = desk.in_doubt("reset")
+    for _ in range(40):
+        desk.pass_on(30)
+        assert desk.row(order).status is Status.IN_DOUBT
+    assert sends(desk) == 1
+
+
+def test_four_fresh_readings_prove_nothing_and_five_in_a_minute_neither(desk: WireDesk) -> None:
+    order = desk.in_doubt("reset")
+    for _ in range(4):
+        desk.pass_on(60, witness=True)
+    assert desk.row(order).status is Status.IN_DOUBT
+    desk.pass_on(1)
+    assert desk.row(order).status is Status.NOT_PLACED
+    hasty = desk.in_doubt("reset")
+    for _ in range(10):
+        desk.pass_on(7, witness=True)
+    assert desk.row(hasty).status is Status.IN_DOUBT
+    assert sends(desk) == 2
+
+
+@pytest.mark.parametrize("fault", ["reset_created", "reset"])
+def test_after_midnight_nothing_can_be_proven(desks: Desks, fault: str) -> None:
+    """The book of the send is gone: absence from the new day's proves nothing, whatever rows are there."""
+    desk = desks.start()
+    desk.sim.advance(seconds_to(desks.clock, AT_2320_IST))
+    desk.pass_on()
+    order = desk.in_doubt(fault)
+    for _ in range(4):
+        desk.pass_on(60, witness=True)
+    if fault == "reset":
+        assert desk.row(order).status is Status.IN_DOUBT
+        order = desk.row(order)
+    else:
+        assert desk.row(order).status is Status.FILLED
+        return
+    desk.pass_on(3600, witness=True)
+    assert (desk.row(order).status, desk.row(order).code) == (Status.NEEDS_REVIEW, "day_over")
+    for _ in range(10):
+        desk.pass_on(60, witness=True)
+    assert desk.row(order).status is Status.NEEDS_REVIEW
+    assert (sends(desk), desk.notifier.pages.count("needs_review")) == (1, 1)
+    desk.assert_caps()
+
+
+def test_an_unseen_order_whose_day_is_over_is_a_persons(desks: Desks) -> None:
+    desk = desks.start()
+    desk.sim.advance(seconds_to(desks.clock, AT_2320_IST))
+    desk.pass_on()
+    desk.sim.faults.set("GET /orders", "http_500")
+    order = desk.in_doubt("reset_created")
+    with pytest.raises(BrokerReadFailed):
+        desk.pass_on(60)
+    desk.sim.faults.clear()
+    desk.pass_on(3600, witness=True)
+    assert desk.row(order).status is Status.NEEDS_REVIEW
+
+
+# --- a wrong verdict, found out ---------------------------------------------------------------------------------
+
+
+def test_a_late_arrival_after_not_placed_is_adopted(desks: Desks) -> None:
+    desk = desks.start(settle=QUICK)
+    desk.pass_on()
+    order = desk.in_doubt("late_reset", appear_after=60)
+    desk.pass_on(6, witness=True)
+    assert desk.row(order).status is Status.NOT_PLACED
+    desk.assert_caps()
+    desk.pass_on(60)
+    desk.pass_on(1)
+    assert (desk.row(order).status, desk.row(order).filled_quantity) == (Status.FILLED, LOT)
+    assert (desk.state(), desk.notifier.pages.count("wrong_verdict")) == (TradingState.REDUCING, 1)
+    assert Event.ORDER_ADOPTED in desk.events(order)
+    desk.assert_caps()
+    assert desk.alert().code == "trading_state"
+    assert desk.alert("EXIT").status is Status.ACCEPTED
+    assert (desk.sold(), desk.net()) == ([(TICKER, LOT)], 0)
+
+
+def test_a_rejected_order_that_the_book_shows_live_is_adopted(desk: WireDesk) -> None:
+    desk.sim.faults.next_order("custom_created", status=400, body=RED)
+    order = desk.alert()
+    assert order.status is Status.REJECTED
+    assert desk.caps("contracts") == 0
+    desk.pass_on(60)
+    desk.pass_on(1)
+    assert desk.row(order).status is Status.FILLED
+    assert desk.caps("contracts") == LOT
+    assert (desk.state(), desk.notifier.pages.count("wrong_verdict")) == (TradingState.REDUCING, 1)
+    desk.assert_caps()
+    assert sends(desk) == 1
+
+
+def test_an_order_that_came_long_after_its_senders_time_is_taken_back(desk: WireDesk) -> None:
+    desk.sim.fill_mode = "rest"
+    order = desk.in_doubt("late_reset", appear_after=30)
+    row = desk.sim.exchange.orders[next(reversed(desk.sim.exchange.orders))]
+    desk.sim.advance(30)
+    row.at = desks_now(desk)
+    desk.pass_on(1)
+    desk.pass_on(1)
+    assert (desk.row(order).status, desk.net()) == (Status.CANCELLED, 0)
+    assert desk.notifier.pages.count("sent_late") == 1
+    desk.assert_caps()
+
+
+def desks_now(desk: WireDesk) -> datetime:
+    return desk.clock.now()
+
+
+# --- orders without a tag ---------------------------------------------------------------------------------------
+
+UNTAGGED = [Product.BO, Product.CO]
+
+
+def api_row(desk: WireDesk, product: Product, ticker: str = TICKER, quantity: int = LOT) -> str:
+    """Somebody else's order by the API, without a tag: another program on the account."""
+    with desk.sim.exchange.lock:
+        instrument = desk.sim.exchange.instrument(ticker)
+        intent = OrderIntent(
+            instrument, quantity, 2, 1, product.value, stop_loss=Decimal(15), take_profit=Decimal(25)
+        )
+        return desk.sim.exchange.place(intent).id
+
+
+@pytest.mark.parametrize("product", UNTAGGED)
+def test_one_row_and_one_doubt_belong_together(desk: WireDesk, product: Product) -> None:
+    order = desk.in_doubt(product=product)
+    (placed,) = desk.sim.ledger.placed()
+    desk.pass_on(1)
+    row = desk.row(order)
+    assert (row.status, row.broker_order_id) == (Status.FILLED, placed["order_id"])
+    desk.pass_on(70)
+    assert desk.state() is TradingState.ACTIVE
+    desk.assert_caps()
+
+
+@pytest.mark.parametrize("product", UNTAGGED)
+@pytest.mark.parametrize("fault", ["reset_created", "reset"])
+def test_more_rows_than_doubts_are_a_persons(desk: WireDesk, product: Product, fault: str) -> None:
+    order = desk.in_doubt(fault, product=product)
+    api_row(desk, product)
+    if fault == "reset":
+        api_row(desk, product)
+    for _ in range(20):
+        desk.pass_on(10, witness=True)
+        assert (desk.row(order).status, desk.row(order).code) == (Status.NEEDS_REVIEW, "ambiguous")
+    assert (sends(desk), desk.notifier.pages.count("needs_review")) == (1, 1)
+
+
+@pytest.mark.parametrize("product", UNTAGGED)
+def test_two_doubts_and_one_row_are_a_persons(desk: WireDesk, product: Product) -> None:
+    """The second can be sent only once the first is a person's; neither then takes what may be the other's."""
+    first = desk.in_doubt("reset", product=product)
+    denied = desk.alert(product=product)
+    assert (denied.status, denied.code) == (Status.DENIED, "unsettled_bracket")
+    rows = [api_row(desk, product), api_row(desk, product)]
+    desk.pass_on(1)
+    assert desk.row(first).status is Status.NEEDS_REVIEW
+    for row in rows:
+        del desk.sim.exchange.orders[row]
+    second = desk.in_doubt("reset_created", product=product)
+    for _ in range(20):
+        desk.pass_on(10, witness=True)
+        assert {desk.row(o).status for o in (first, second)} == {Status.NEEDS_REVIEW}
+    assert sends(desk) == 2
+
+
+@pytest.mark.parametrize("product", UNTAGGED)
+def test_a_hands_row_and_a_leg_are_never_taken_for_ours(desk: WireDesk, product: Product) -> None:
+    desk.sim.place_by_hand(TICKER, 1, LOT, product.value)
+    order = desk.in_doubt("reset", product=product)
+    desk.sim.place_by_hand(TICKER, 1, LOT, product.value)
+    leg = desk.sim.exchange.add(
+        OrderIntent(desk.sim.exchange.instrument(TICKER), LOT, 4, 1, product.value),
+        "99-BO-2",
+        parent="99-BO-1",
+    )
+    leg.status = PENDING
+    for _ in range(20):
+        desk.pass_on(10, witness=True)
+        assert desk.row(order).broker_order_id is None
+    assert desk.row(order).status is Status.NOT_PLACED
+    desk.assert_caps()
+
+
+@pytest.mark.parametrize("product", UNTAGGED)
+def test_an_older_row_and_one_of_another_size_do_not_fit(desk: WireDesk, product: Product) -> None:
+    api_row(desk, product)
+    desk.sim.advance(60)
+    order = desk.in_doubt("reset_created", product=product)
+    mine = desk.sim.ledger.placed()[-1]["order_id"]
+    api_row(desk, product, quantity=2 * LOT)
+    api_row(desk, product, ticker=OTHER)
+    desk.pass_on(1)
+    assert desk.row(order).broker_order_id == mine
+
+
+# --- following ------------------------------------------------------------------------------------------------
+
+
+def resting(desk: WireDesk, lots: int = 2) -> Order:
+    desk.sim.fill_mode = "rest"
+    order = desk.alert(lots=lots)
+    assert order.status is Status.ACCEPTED
+    return order
+
+
+def the_id(order: Order) -> str:
+    assert order.broker_order_id is not None
+    return order.broker_order_id
+
+
+def test_a_fill_at_another_price_moves_the_levels(desk: WireDesk) -> None:
+    order = resting(desk)
+    assert (order.stop_loss, order.take_profit) == (Decimal("85.00"), Decimal("125.00"))
+    desk.sim.fill(the_id(order), LOT, 110)
+    desk.pass_on(1)
+    row = desk.row(order)
+    assert (row.status, row.filled_quantity, row.fill_price) == (Status.PARTIALLY_FILLED, LOT, Decimal(110))
+    assert (row.stop_loss, row.take_profit) == (Decimal(95), Decimal(135))
+    desk.sim.fill(the_id(order), LOT, 112)
+    desk.pass_on(1)
+    row = desk.row(order)
+    assert (row.status, row.filled_quantity, row.fill_price) == (Status.FILLED, 2 * LOT, Decimal(111))
+    assert (row.stop_loss, row.take_profit) == (Decimal(96), Decimal(136))
+    assert row.side is Side.BUY
+    desk.assert_caps()
+
+
+@pytest.mark.parametrize("part", [0, LOT])
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [("cancel", Status.CANCELLED), ("expire", Status.EXPIRED), ("reject", Status.REJECTED)],
+)
+def test_the_unfilled_part_is_given_back_once(desk: WireDesk, ending: str, status: Status, part: int) -> None:
+    order = resting(desk)
+    if part:
+        desk.sim.fill(the_id(order), part)
+        desk.pass_on(1)
+    if ending == "reject":
+        desk.sim.reject(the_id(order), "RED:Margin Shortfall")
+    else:
+        getattr(desk.sim, ending)(the_id(order))
+    for _ in range(3):
+        desk.pass_on(1)
+        row = desk.row(order)
+        assert (row.status, row.filled_quantity) == (status, part)
+        assert desk.caps("contracts") == part
+    desk.assert_caps()
+    if ending == "reject":
+        assert (row.code, row.reason) == ("rejected_by_exchange", "RED:Margin Shortfall")
+
+
+def test_an_order_refused_by_the_exchange_afterwards_gives_everything_back(desk: WireDesk) -> None:
+    desk.sim.fill_mode = "reject_async"
+    order = desk.alert()
+    assert order.status is Status.ACCEPTED
+    desk.pass_on(1)
+    assert desk.row(order).status is Status.REJECTED
+    assert "Margin" in (desk.row(order).reason or "")
+    assert (desk.caps("contracts"), desk.caps("orders")) == (0, 1)
+
+
+@pytest.mark.parametrize("filled", [LOT, 2 * LOT])
+def test_a_fill_that_crossed_the_cancel_counts_again(desk: WireDesk, filled: int) -> None:
+    order = resting(desk)
+    desk.sim.cancel(the_id(order))
+    desk.pass_on(1)
+    assert (desk.row(order).status, desk.caps("contracts")) == (Status.CANCELLED, 0)
+    desk.sim.exchange.orders[the_id(order)].status = PENDING
+    desk.sim.fill(the_id(order), filled)
+    if filled == LOT:
+        desk.sim.cancel(the_id(order))
+    desk.pass_on(60)
+    row = desk.row(order)
+    assert row.filled_quantity == filled
+    assert row.status is (Status.FILLED if filled == 2 * LOT else Status.CANCELLED)
+    desk.assert_caps()
+    desk.sim.fill_mode = "instant"
+    out = desk.alert("EXIT")
+    assert (out.quantity, desk.net()) == (filled, 0)
+
+
+def test_yesterdays_working_order_is_a_persons(desk: WireDesk) -> None:
+    order = resting(desk)
+    desk.pass_on(20 * 3600)
+    row = desk.row(order)
+    assert (row.status, row.code) == (Status.NEEDS_REVIEW, "day_over")
+    desk.assert_caps()
