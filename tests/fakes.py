@@ -54,6 +54,7 @@ class FakeBroker:
         self.unknown_arrives = True
         self.fills = True
         self.unready: str | None = None
+        self.profit: Decimal | None = None
         self.fail: set[str] = set()
         self.on: dict[str, Callable[[], None]] = {}
         self.calls: list[str] = []
@@ -83,7 +84,9 @@ class FakeBroker:
         self._read("positions")
         return tuple(self._position(*key, net) for key, net in self.net.items())
 
-    def place(self, ticket: Ticket, before_send: Callable[[], NotSent | None]) -> Outcome:
+    def place(
+        self, ticket: Ticket, before_send: Callable[[], NotSent | None], *, reduces: bool = False
+    ) -> Outcome:
         step = self._step("place", self.next_place)
         if isinstance(step, NotSent):
             return step
@@ -189,7 +192,7 @@ class FakeBroker:
         ident = f"{ticker}-{product}"
         legs = self.protected.get(ident) if net else None
         has_stop, has_target = bool(legs and legs[0]), bool(legs and legs[1])
-        return Position(ident, ticker, product, net, None, has_stop, has_target)
+        return Position(ident, ticker, product, net, None, has_stop, has_target, self.profit)
 
     def _read(self, what: str) -> None:
         self.calls.append(what)

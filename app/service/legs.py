@@ -58,7 +58,7 @@ def send_without_legs(
 
     def call(exchanger: Exchanger, check: LastCheck) -> Outcome:
         if order.product.takes_tag:
-            outcome = exchanger.place(order.ticket(), check)
+            outcome = exchanger.place(order.ticket(), check, reduces=True)
         elif position is not None:
             outcome = exchanger.close_position(position.id, check)
         else:

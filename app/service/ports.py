@@ -64,7 +64,10 @@ class Exchanger(Protocol):
     def trades(self) -> tuple[Trade, ...]:
         """The whole trade book of today, all platforms', in the order of the fills."""
 
-    def place(self, ticket: Ticket, before_send: Callable[[], NotSent | None]) -> Outcome: ...
+    def place(
+        self, ticket: Ticket, before_send: Callable[[], NotSent | None], *, reduces: bool = False
+    ) -> Outcome:
+        """`reduces`: an exit. It may go out when the broker has failed, if its own position read has just succeeded."""
 
     def cancel(self, broker_order_id: str) -> Outcome: ...
 

@@ -19,6 +19,7 @@ from app.domain.status import WORKING, Status
 from app.errors import OutOfTime
 from app.service import adopt, doubts, watch
 from app.service.follow import record_book
+from app.service.loss import watch_loss
 from app.service.pending import run_pending
 from app.service.ports import Clock, Exchanger, Transaction
 from app.service.position import Place, look, read_on
@@ -127,6 +128,7 @@ class Reconcile:
         changed += self._write(deadline, adopt.adopt, desk, book, today, not self._seen_once)
         self._lower(exchanger, book, today, deadline)
         changed += self._write(deadline, watch.watch, desk, book, positions, today)
+        self._write(deadline, watch_loss, desk, positions, today)
         return changed
 
     def _lower(

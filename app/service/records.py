@@ -85,6 +85,8 @@ class Position:
     average_price: Decimal | None = None
     has_stop: bool = False
     has_target: bool = False
+    profit: Decimal | None = None
+    """Rupees of today, realised and open; a loss is negative. None: the broker does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,3 +232,19 @@ def test_a_bracket_order_goes_without_a_tag_and_is_left_by_closing(world: World)
     with world.talk() as exchanger:
         assert not any(o.is_working for o in exchanger.order_book())
         assert all(p.net_quantity == 0 for p in exchanger.positions())
+
+
+def test_a_round_trip_shows_what_it_has_cost(world: World) -> None:
+    """Bought at the ask and sold at the bid: the day's result of the position is what the trades say, and no profit."""
+    place(world, ticket(world))
+    with world.talk() as exchanger:
+        (open_one,) = exchanger.positions()
+    assert open_one.profit is not None
+    sell = replace(ticket(world, Side.SELL), tag="ABCD0123456789ABCDEG")
+    place(world, sell)
+    with world.talk() as exchanger:
+        (closed,) = exchanger.positions()
+        trades = exchanger.trades()
+    assert all(t.price is not None for t in trades)
+    paid = sum((t.side.sign * t.quantity * (t.price or 0) for t in trades), Decimal(0))
+    assert closed.profit == -paid

@@ -155,7 +155,7 @@ def test_protection_is_set_and_removed_by_distance() -> None:
     assert engine.protect(book, key, Decimal(10), Decimal(0), None) is None
     assert (position(book).stop, position(book).target) == (Decimal("90.15"), None)
     assert engine.protect(book, key, Decimal(0), Decimal(0), None) is None
-    assert not position(book).row().has_stop
+    assert not position(book).row("", None).has_stop
     codes = [
         engine.protect(book, *args)
         for args in (

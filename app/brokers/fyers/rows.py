@@ -132,6 +132,7 @@ def _position(row: JsonFields) -> Position:
         average_price=_price(average),
         has_stop=_price(row.get("stopLoss")) is not None,
         has_target=_price(row.get("takeProfit")) is not None,
+        profit=_amount(row.get("pl")),
     )
 
 
@@ -189,6 +190,15 @@ def _price(value: object) -> Decimal | None:
     if type(value) is int:
         value = Decimal(value)
     if not isinstance(value, Decimal) or not value.is_finite() or not 0 < value < _TOO_MUCH:
+        return None
+    return value
+
+
+def _amount(value: object) -> Decimal | None:
+    """Rupees of either sign; None when the row does not say them."""
+    if type(value) is int:
+        value = Decimal(value)
+    if not isinstance(value, Decimal) or not value.is_finite() or abs(value) >= _TOO_MUCH:
         return None
     return value
 

@@ -109,7 +109,9 @@ class PaperOrder(Document):
 class PaperPosition(Document):
     """Net of one contract and product, with the overlay legs as price levels."""
 
-    DECIMALS: ClassVar[frozenset[str]] = frozenset({"average", "stop", "target", "margin_unit", "tick"})
+    DECIMALS: ClassVar[frozenset[str]] = frozenset(
+        {"average", "stop", "target", "margin_unit", "tick", "realized"}
+    )
     id: str
     ticker: str
     product: str
@@ -124,6 +126,8 @@ class PaperPosition(Document):
     leg_quantity: int | None = None
     """None: the legs cover whatever is open."""
     tick: Decimal = TICK
+    realized: Decimal = Decimal(0)
+    """Rupees made (lost: negative) by closing on `day`."""
 
     @property
     def sign(self) -> int:
@@ -132,10 +136,13 @@ class PaperPosition(Document):
     def drop_legs(self) -> None:
         self.stop = self.target = self.leg_quantity = None
 
-    def row(self) -> Position:
+    def row(self, today: str, mark: Decimal | None) -> Position:
+        """As the broker shows it. `mark`: the last price; without one the profit of what is open is not known."""
         average = self.average if self.net else None
         stop, target = self.stop is not None, self.target is not None
-        return Position(self.id, self.ticker, self.product, self.net, average, stop, target)
+        made = self.realized if self.day == today else Decimal(0)
+        profit = made if not self.net else None if mark is None else made + self.net * (mark - self.average)
+        return Position(self.id, self.ticker, self.product, self.net, average, stop, target, profit)
 
 
 @dataclass(slots=True)

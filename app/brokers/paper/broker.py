@@ -137,11 +137,15 @@ class PaperExchanger:
 
     def positions(self) -> tuple[Position, ...]:
         day = day_of(self._broker.clock.now())
-        return self._look(
-            lambda _, book: tuple(p.row() for p in book.positions.values() if p.net or p.day == day)
-        )
+        shown = self._look(lambda _, book: [p for p in book.positions.values() if p.net or p.day == day])
+        open_now = sorted({p.ticker for p in shown if p.net})
+        try:
+            marks = self.quotes(open_now) if open_now else {}
+        except ServiceError:
+            marks = {}  # a price is for the profit only; the positions themselves are known
+        return tuple(p.row(day, marks[p.ticker].ltp if p.ticker in marks else None) for p in shown)
 
-    def place(self, ticket: Ticket, before_send: BeforeSend) -> Outcome:
+    def place(self, ticket: Ticket, before_send: BeforeSend, *, reduces: bool = False) -> Outcome:  # noqa: ARG002 - the guard's
         now = self._broker.clock.now()
         try:
             spec = self._broker.specs(ticket.ticker, now)

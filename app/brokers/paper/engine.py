@@ -144,6 +144,10 @@ def _add_to_position(
         book.positions[key] = position
     signed = order.side.sign * quantity
     before, after = position.net, position.net + signed
+    if position.day != day_of(now):
+        position.realized = Decimal(0)
+    if before * signed < 0:
+        position.realized += min(abs(before), abs(signed)) * position.sign * (price - position.average)
     if before * signed >= 0:
         position.average = (position.average * abs(before) + price * quantity) / abs(after)
     elif before * after < 0:  # turned over: what is open now was opened at this price

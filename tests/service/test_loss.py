@@ -1,0 +1,55 @@
+"""The day's loss turns the state to REDUCING by itself: at the limit, once, and never what stops an exit."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from app.domain.limits import Limits
+from app.domain.risk import TradingState
+from app.domain.status import Status
+from tests.builders import SCOPE, a_policy
+from tests.service.desk import TradingDesk
+
+
+def after(profit: str | None, *, held: bool = True) -> TradingDesk:
+    desk = TradingDesk(policy=a_policy(limits=Limits(max_lots=1, max_daily_loss=Decimal(1000))))
+    if held:
+        desk.held()
+    else:
+        desk.broker.by_hand(desk.contract.ticker, 65)
+    desk.broker.profit = None if profit is None else Decimal(profit)
+    desk.reconcile()
+    desk.reconcile()
+    return desk
+
+
+def state(desk: TradingDesk) -> TradingState:
+    with desk.store.read() as tx:
+        return tx.trading_state(SCOPE)
+
+
+@pytest.mark.parametrize(
+    ("profit", "wanted"),
+    [
+        ("-999.95", TradingState.ACTIVE),
+        ("-1000", TradingState.REDUCING),
+        ("5000", TradingState.ACTIVE),
+        (None, TradingState.ACTIVE),
+    ],
+)
+def test_it_trips_at_the_limit(profit: str | None, wanted: TradingState) -> None:
+    desk = after(profit)
+    assert state(desk) is wanted
+    assert desk.notifier.pages.count("daily_loss") == (wanted is TradingState.REDUCING)
+
+
+def test_exits_pass_after_it_and_entries_do_not() -> None:
+    desk = after("-2000")
+    assert desk.alert("BUY").order.code == "trading_state"
+    assert desk.alert("EXIT").order.status is Status.ACCEPTED
+
+
+def test_a_hands_loss_elsewhere_is_not_ours() -> None:
+    assert state(after("-2000", held=False)) is TradingState.ACTIVE
