@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from app.domain.order import Order, Scope
 from app.domain.risk import TradingState
-from app.service.records import AuditEvent, Cap, Evidence, Holding, Refusal, StateChange, Stranger
+from app.service.records import AuditEvent, Cap, Evidence, Holding, Moved, Refusal, StateChange, Stranger
 
 
 @dataclass
@@ -40,3 +41,11 @@ class Data:
     strangers: dict[tuple[Scope, str], Stranger] = field(default_factory=dict)
     passes: dict[Scope, datetime] = field(default_factory=dict)
     refusals: list[tuple[Scope, Refusal]] = field(default_factory=list)
+
+
+def changed(order: Order, change: Moved | None) -> Order:
+    if change is None:
+        return order
+    names = Moved.__dataclass_fields__
+    values: dict[str, Any] = {n: getattr(change, n) for n in names if getattr(change, n) is not None}
+    return replace(order, **values)

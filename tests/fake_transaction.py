@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
 
 from app.domain.alert import AlertKey, Product
 from app.domain.contract import ist_date
@@ -25,7 +24,7 @@ from app.service.records import (
     StateChange,
     Stranger,
 )
-from tests.fake_data import Claim, Data, Reserved
+from tests.fake_data import Claim, Data, Reserved, changed
 
 OPEN = UNSETTLED | WORKING | {Status.EXIT_PENDING, Status.NEEDS_REVIEW}
 NEVER_SENT = {Status.DENIED, Status.EXIT_PENDING, Status.NOT_SENT}
@@ -143,11 +142,11 @@ class FakeTransaction:
         row = self._data.orders[order.id]
         if (row.status, row.attempt) != (order.status, order.attempt):
             return None
-        return self._keep(replace(_changed(row, change), status=after), event)
+        return self._keep(replace(changed(row, change), status=after), event)
 
     def record(self, order: Order, event: AuditEvent, change: Moved | None = None) -> Order:
         self._must_write()
-        return self._keep(_changed(self._data.orders[order.id], change), event)
+        return self._keep(changed(self._data.orders[order.id], change), event)
 
     def find_tag(self, scope: Scope, tag: str) -> Order | None:
         rows = (o for o in self._data.orders.values() if o.scope == scope)
@@ -239,9 +238,13 @@ class FakeTransaction:
             waiting = [o for o in here if o.status in OPEN and o.purpose is Purpose.ENTRY]
             lots += Decimal(abs(net) + sum(o.quantity - o.filled_quantity for o in waiting)) / here[0].lot
             opened = [o for o in here if o.filled_quantity and o.side.sign * net > 0]
-            paid = sum(((o.fill_price or o.ltp or 0) * o.filled_quantity for o in opened), Decimal(0))
+            paid = sum(
+                ((o.fill_price or o.ltp or Decimal(0)) * o.filled_quantity for o in opened), Decimal(0)
+            )
             value += abs(net) * paid / max(1, sum(o.filled_quantity for o in opened))
-            value += sum(((o.ltp or 0) * (o.quantity - o.filled_quantity) for o in waiting), Decimal(0))
+            value += sum(
+                ((o.ltp or Decimal(0)) * (o.quantity - o.filled_quantity) for o in waiting), Decimal(0)
+            )
         mine = [o for o in rows if o.client == order.client and o.purpose is Purpose.ENTRY and o.created_at]
         shape, no = (order.ticker, order.side), (Status.DENIED, Status.NOT_SENT)
         same = [o.created_at for o in mine if (o.ticker, o.side) == shape and o.status not in no]
@@ -297,11 +300,3 @@ class FakeTransaction:
         events.append(replace(event, sequence=len(events) + 1))
         self._data.orders[order.id] = order
         return order
-
-
-def _changed(order: Order, change: Moved | None) -> Order:
-    if change is None:
-        return order
-    names = Moved.__dataclass_fields__
-    values: dict[str, Any] = {n: getattr(change, n) for n in names if getattr(change, n) is not None}
-    return replace(order, **values)
