@@ -50,6 +50,7 @@ class Settings(RiskSettings):
     max_content_length: int = Field(65536, ge=1024, le=1_000_000)
     ip_allowlist: str = ""
     trusted_proxy_hops: int = Field(0, ge=0, le=5)
+    idempotency_ttl_seconds: int = Field(86400, ge=86400, le=604800)
     dedupe_window_seconds: int = Field(40, ge=20, lt=60)
     settle_min_seconds: float = Field(90, gt=0)
     settle_min_reads: int = Field(5, ge=1)

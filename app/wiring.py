@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,6 +191,7 @@ def policy_of(settings: Settings, tag_prefix: str) -> Policy:
         dedupe_window=settings.dedupe_window,
         request_deadline_s=settings.request_deadline_seconds,
         tag_prefix=tag_prefix,
+        key_ttl=timedelta(seconds=settings.idempotency_ttl_seconds),
     )
 
 

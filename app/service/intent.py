@@ -17,9 +17,6 @@ from app.service.ports import Transaction
 from app.service.records import AuditEvent, Known, Moved
 from app.service.send import Answer, Budget, Desk, event_of
 
-EXPLICIT_KEY_TTL = timedelta(days=1)
-"""The digest holds the IST date, so that a longer life would change nothing."""
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -141,7 +138,7 @@ def claim(desk: Desk, tx: Transaction, job: Job, ident: str) -> Answer | None:
             raise KeyInUse("another delivery of this alert has just been tried", retry_after_s=1)
         return None
     explicit = alert.key.kind is KeyKind.EXPLICIT
-    ttl = EXPLICIT_KEY_TTL if explicit else desk.policy.dedupe_window
+    ttl = desk.policy.key_ttl if explicit else desk.policy.dedupe_window
     restored = tx.find_tag(desk.scope, tag_of(desk.policy.tag_prefix, ident)) if explicit else None
     if restored is not None:
         return _own_again(desk, tx, job, restored, ttl)

@@ -45,8 +45,11 @@ class Policy:
     max_ltp_gap_percent: Decimal
     limits: Limits
     dedupe_window: timedelta
+    """How long the same body without a key is a repeat."""
     request_deadline_s: float
     tag_prefix: str
+    key_ttl: timedelta = timedelta(days=1)
+    """How long an explicit key is kept. Its digest holds the IST date, so that more than a day changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
