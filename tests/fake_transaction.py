@@ -230,7 +230,7 @@ class FakeTransaction:
         for row in rows:
             if row.session_end > self.now():
                 live.setdefault((row.ticker, row.product), []).append(row)
-        lots, value = Decimal(0), Decimal(0)
+        lots = value = none = Decimal(0)
         for place, here in live.items():
             net = sum(
                 h.net_quantity for h in self.holdings(order.scope, None) if (h.ticker, h.product) == place
@@ -238,13 +238,9 @@ class FakeTransaction:
             waiting = [o for o in here if o.status in OPEN and o.purpose is Purpose.ENTRY]
             lots += Decimal(abs(net) + sum(o.quantity - o.filled_quantity for o in waiting)) / here[0].lot
             opened = [o for o in here if o.filled_quantity and o.side.sign * net > 0]
-            paid = sum(
-                ((o.fill_price or o.ltp or Decimal(0)) * o.filled_quantity for o in opened), Decimal(0)
-            )
+            paid = sum(((o.fill_price or o.ltp or none) * o.filled_quantity for o in opened), none)
             value += abs(net) * paid / max(1, sum(o.filled_quantity for o in opened))
-            value += sum(
-                ((o.ltp or Decimal(0)) * (o.quantity - o.filled_quantity) for o in waiting), Decimal(0)
-            )
+            value += sum(((o.ltp or none) * (o.quantity - o.filled_quantity) for o in waiting), none)
         mine = [o for o in rows if o.client == order.client and o.purpose is Purpose.ENTRY and o.created_at]
         shape, no = (order.ticker, order.side), (Status.DENIED, Status.NOT_SENT)
         same = [o.created_at for o in mine if (o.ticker, o.side) == shape and o.status not in no]
