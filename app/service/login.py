@@ -44,6 +44,9 @@ class TokenVault(Protocol):
     def save(self, record: TokenRecord) -> TokenRecord:
         """Store it unless a newer one is stored already. Returns what stands afterwards."""
 
+    def known(self) -> TokenRecord | None:
+        """What the last look found, from memory: for probes, which must not wait."""
+
     def rotate(self) -> bool:
         """Write it anew with the first key. False: there is nothing, or the first key wrote it already."""
 
@@ -117,9 +120,15 @@ class Login:
         return self._vault.rotate()
 
     def status(self) -> TokenStatus | None:
-        """Of the stored token; None when there is none."""
-        held = self._held()
-        if held is None or not held.access_token:
+        """Of the stored token, read anew; None when there is none."""
+        return self._status_of(self._held())
+
+    def known_status(self) -> TokenStatus | None:
+        """The same from memory: it never waits and never raises."""
+        return self._status_of(self._vault.known())
+
+    def _status_of(self, held: TokenRecord | None) -> TokenStatus | None:
+        if held is None or not held.access_token or held.app_id != self._desk.app_id:
             return None
         now = self._clock.now()
         refresh = bool(held.refresh_token) and (held.refresh_ends_at is None or now < held.refresh_ends_at)

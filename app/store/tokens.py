@@ -205,6 +205,9 @@ class StoredTokens:
         finally:
             self._looked_at = None
 
+    def known(self) -> TokenRecord | None:
+        return self._record
+
     def rotate(self) -> bool:
         """Re-encrypt with the first key. False: there was nothing to do."""
         return self._vault is not None and self._vault.rotate()

@@ -198,8 +198,16 @@ class Health(Shape):
     status: Literal["ok"]
 
 
+class TokenTimes(Shape):
+    obtained_at: str
+    ends_at: str
+
+
 class Readiness(Shape):
     ready: bool
     can_place_orders: bool
     mode: Mode
     checks: dict[str, str] = Field(description="every check's word: ok, or what is wrong")
+    token: TokenTimes | None = Field(
+        None, description="age and end of the stored broker token, where there is one"
+    )

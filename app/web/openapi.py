@@ -31,6 +31,8 @@ GOOD = {
 }
 HEADERS = {401: "WWW-Authenticate", 409: "Retry-After", 429: "Retry-After", 503: "Retry-After"}
 
+BEARER_PATHS = ("/auth-url", "/generate-token", "/refresh-token", "/logout")
+
 Parameters = tuple[dict[str, Any], ...]
 
 
@@ -173,15 +175,17 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-def document() -> dict[str, Any]:
-    good = {model for route in ROUTES for model in route.good.values() if model is not None}
-    bodies = {route.body for route in ROUTES if route.body is not None}
+def document(more: tuple[Route, ...] = ()) -> dict[str, Any]:
+    """The document; `more`: routes that only some settings have."""
+    routes = ROUTES + more
+    good = {model for route in routes for model in route.good.values() if model is not None}
+    bodies = {route.body for route in routes if route.body is not None}
     models: list[type[BaseModel]] = sorted({*good, *bodies, a.Problem}, key=lambda model: model.__name__)
     wanted: list[tuple[type[BaseModel], Literal["validation"]]] = [(m, "validation") for m in models]
     # Not for "serialization": there a field with a default counts as always present.
     _, schemas = models_json_schema(wanted, ref_template=REF)
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
+    for route in routes:
         paths.setdefault(route.path, {})[route.method] = _operation(route)
     return {
         "openapi": "3.1.0",
@@ -201,7 +205,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "responses": {str(status): answers[status] for status in sorted(answers)},
     }
-    if route.path.startswith(("/api", "/internal")):
+    if route.path.startswith(("/api", "/internal", *BEARER_PATHS)):
         operation["security"] = [{"bearer": []}]
     if route.body is not None:
         schema = {"$ref": REF.format(model=route.body.__name__)}
@@ -224,11 +228,11 @@ def _problem(status: int) -> dict[str, Any]:
     return answer
 
 
-def blueprint() -> Blueprint:
+def blueprint(more: tuple[Route, ...] = ()) -> Blueprint:
     routes = Blueprint("openapi", __name__)
 
     @routes.get("/openapi.json")
     def openapi() -> Response:
-        return jsonify(document())
+        return jsonify(document(more))
 
     return routes

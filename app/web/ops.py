@@ -8,6 +8,7 @@ from app.domain.contract import ist_date
 from app.domain.risk import TradingState
 from app.domain.session import previous_trading_day
 from app.errors import NoMaster, StoreUnavailable
+from app.web.answers import ist
 from app.web.ports import Ports
 
 
@@ -48,9 +49,11 @@ def blueprint(ports: Ports) -> Blueprint:
 
     def ready(*, for_orders: bool) -> Response:
         traffic, orders, words = checks_of(ports)
-        response = jsonify(
-            {"ready": traffic, "can_place_orders": orders, "mode": ports.scope.mode.value, "checks": words}
-        )
+        body = {"ready": traffic, "can_place_orders": orders, "mode": ports.scope.mode.value, "checks": words}
+        token = ports.login.known_status() if ports.login is not None else None
+        if token is not None:
+            body["token"] = {"obtained_at": ist(token.obtained_at), "ends_at": ist(token.ends_at)}
+        response = jsonify(body)
         response.status_code = 200 if (orders if for_orders else traffic) else 503
         return response
 
