@@ -23,6 +23,8 @@ class Accepted:
 class Refused:
     code: str
     message: str
+    retry_after_s: int | None = None
+    """The wait that the broker asked for with a refusal by its rate limit."""
 
 
 @dataclass(frozen=True, slots=True)

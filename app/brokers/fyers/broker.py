@@ -22,6 +22,9 @@ from app.service.records import BookOrder, Position, Quote, Trade
 from app.settings import Settings
 
 BeforeSend = Callable[[], NotSent | None]
+_TOO_MANY = 429
+_READ_CODES = {_TOO_MANY: "broker_rate_limited", **dict.fromkeys((400, 401, 403, 404), "broker_refused")}
+"""A read that was answered in full, and with a no: the broker is well. All else is the error's usual code."""
 _NO_TOKEN = NotSent("token_expired", "there is no valid Fyers access token: log in at /fyers/login")
 
 
@@ -86,7 +89,7 @@ class FyersExchanger:
         reply = self._read("trade book", lambda calls: calls.tradebook())
         return rows.trades_of(reply.status, reply.body)
 
-    def place(self, ticket: Ticket, before_send: BeforeSend) -> Outcome:
+    def place(self, ticket: Ticket, before_send: BeforeSend, *, reduces: bool = False) -> Outcome:  # noqa: ARG002 - the guard's
         fields = wire.order_fields(ticket)
         return self._change(Change.PLACE, lambda calls: calls.place_order(fields), before_send)
 
@@ -118,7 +121,10 @@ class FyersExchanger:
             raise BrokerReadFailed(f"the {what} could not be read: {error}") from error
         if reply.status != 200:  # noqa: PLR2004 - HTTP's OK
             retry = _whole_seconds(reply.headers.get("Retry-After"))
-            raise BrokerReadFailed(f"Fyers answered {reply.status} to the {what}", retry_after_s=retry)
+            code = _READ_CODES.get(reply.status)
+            raise BrokerReadFailed(
+                f"Fyers answered {reply.status} to the {what}", code=code, retry_after_s=retry
+            )
         return reply
 
     def _change(
@@ -148,7 +154,8 @@ class FyersExchanger:
             return Unknown(f"no answer: {error}", sent_late=self._is_late(error.written_at))
         outcome = wire.outcome_of(change, reply.status, reply.body, subject)
         if isinstance(outcome, Refused):
-            return outcome
+            retry = _whole_seconds(reply.headers.get("Retry-After"))
+            return replace(outcome, retry_after_s=retry if reply.status == _TOO_MANY else None)
         return replace(outcome, sent_late=self._is_late(reply.written_at))
 
     def _is_late(self, written_at: float | None) -> bool:

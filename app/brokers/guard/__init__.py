@@ -1,0 +1,19 @@
+"""The guard around any broker: breakers, budget of calls, retries of reads."""
+
+from app.brokers.guard.breaker import Breaker
+from app.brokers.guard.budget import CallBudget, OrderBudget, Rates
+from app.brokers.guard.exchanger import GuardedExchanger
+from app.brokers.guard.guard import BreakerPolicy, Guard
+from app.brokers.guard.redis_client import SharedRedis, connect
+
+__all__ = [
+    "Breaker",
+    "BreakerPolicy",
+    "CallBudget",
+    "Guard",
+    "GuardedExchanger",
+    "OrderBudget",
+    "Rates",
+    "SharedRedis",
+    "connect",
+]

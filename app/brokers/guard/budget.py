@@ -1,0 +1,236 @@
+"""How many calls the broker gets: Fyers' limits (fyers-api.md 3), shared by all instances.
+
+Every window is counted in one Redis script, so that a call refused by one window is counted in none, and the times are
+the given clock's. (`limits` counts window by window on the machine's own clock, and cannot keep a reserve in the same
+count.) Each process keeps its own count beside it, and goes by its share when Redis is away or has just been lost:
+
+- trusted: Redis has counted all calls of the last minutes. It decides alone. Of the minute's calls it gives out four
+  fifths when there are several processes, because it may be lost with all of them spent.
+- just lost: for the length of a window a process has its part of that last fifth, and nothing of a second's budget.
+- away: 1/EXPECTED_PROCESSES of everything.
+- back, or emptied: both counts must agree until Redis has again seen two whole minutes.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from app.brokers.guard.redis_client import SharedRedis
+from app.brokers.guard.windows import MINUTE_S, SCRIPT, SECOND_S, Window, part
+from app.domain.contract import ist_date
+from app.domain.outcome import NotSent
+from app.service.ports import Clock, Notifier
+
+TRUST_AFTER_S = 2 * MINUTE_S
+UNTOLD_WAIT_S = 5.0
+"""After a 429 without a Retry-After."""
+BREACHES_ALLOWED = 1
+"""Per IST day. Fyers blocks the account for the day at the fourth; from the second on only exits go out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The operator's limits, whole numbers of calls; `processes` share them when Redis is away."""
+
+    orders_per_second: int = 8
+    calls_per_second: int = 10
+    calls_per_minute: int = 200
+    calls_per_day: int = 100_000
+    processes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Not now: nothing was sent."""
+
+    code: str
+    message: str
+    wait_s: float
+
+    @property
+    def retry_after_s(self) -> int:
+        return max(1, math.ceil(self.wait_s))
+
+    def not_sent(self) -> NotSent:
+        return NotSent(self.code, self.message, self.retry_after_s)
+
+
+class OrderBudget(Protocol):
+    """What an order operation must get right before its first byte. The database's reservations can stand here."""
+
+    def take_order(self, *, reserved: bool) -> NotSent | None:
+        """None: it may go out now. `reserved`: a cancel or an exit, which the kept part is for."""
+
+
+class CallBudget:
+    """Safe for many threads. `key` keeps accounts apart; in Redis all of its keys stand in one slot."""
+
+    def __init__(
+        self,
+        rates: Rates,
+        clock: Clock,
+        notifier: Notifier,
+        shared: SharedRedis | None = None,
+        key: str = "guard",
+    ) -> None:
+        self._rates, self._clock, self._notifier, self._shared, self._key = (
+            rates,
+            clock,
+            notifier,
+            shared,
+            key,
+        )
+        n = rates.processes
+        self._orders = Window("orders", rates.orders_per_second, SECOND_S, n, deque())
+        self._calls = (
+            Window("second", rates.calls_per_second, SECOND_S, n, deque()),
+            Window("minute", rates.calls_per_minute, MINUTE_S, n, deque()),
+        )
+        self._lock = threading.Lock()
+        self._lost_at = -math.inf
+        self._trusted = shared is not None
+        self._tell_trouble = False
+        self._blocked_until = 0.0
+        self._breach_day = ""
+        self._breaches = 0
+        self._day, self._day_count = "", 0
+
+    def take_read(self, *, reserved: bool) -> Over | None:
+        return self._take(self._calls, reserved=reserved)
+
+    def take_order(self, *, reserved: bool) -> NotSent | None:
+        over = self._take((self._orders, *self._calls), reserved=reserved)
+        return over.not_sent() if over else None
+
+    def heed(self, retry_after_s: int | None) -> None:
+        """The broker answered 429: nobody calls before its time is over, and too many in a day stop entries."""
+        now, day = self._time()
+        until = now + (UNTOLD_WAIT_S if retry_after_s is None else retry_after_s)
+        with self._lock:
+            same = now < self._blocked_until  # answers to calls that were on their way together
+            self._blocked_until = max(self._blocked_until, until)
+            if self._breach_day != day:
+                self._breach_day, self._breaches = day, 0
+            self._breaches += not same
+            until = self._blocked_until
+
+        def write(redis: Any) -> int:  # noqa: ANN401 - the client's own types say nothing useful
+            field = f"breaches:{day}"
+            known = float(redis.hget(self._name(), "blocked") or 0)
+            pipe = redis.pipeline(transaction=True)
+            pipe.hset(self._name(), "blocked", repr(max(until, known)))
+            pipe.hincrby(self._name(), field, 0 if same or known > now else 1)
+            return int(pipe.execute()[-1])
+
+        answer = self._shared.ask(write) if self._shared is not None else None
+        with self._lock:
+            if answer is not None:
+                self._breaches = max(self._breaches, answer[0])
+            pages = not same and self._breaches == BREACHES_ALLOWED + 1
+        if pages:
+            text = "the broker's rate limit was hit a second time today: only exits go out until tomorrow"
+            self._notifier.notify("rate_limit_breached", text, page=True)
+
+    def _take(self, windows: tuple[Window, ...], *, reserved: bool) -> Over | None:
+        now, day = self._time()
+        with self._lock:
+            if self._day != day:
+                self._day, self._day_count = day, 0
+            blocked = self._blocked(now, day, reserved=reserved)
+            if blocked or (
+                not self._trusted and (blocked := self._own_limits(windows, now, reserved=reserved))
+            ):
+                return blocked
+            if self._shared is None:
+                self._note(windows, now)
+                return None
+            report = self._tell_trouble
+        answer = self._shared.ask(lambda r: self._ask(r, windows, now, day, reserved=reserved, report=report))
+        with self._lock:
+            if answer is None:
+                self._lose(now)
+                self._tell_trouble = True
+                over = self._own_limits(windows, now, reserved=reserved)
+            else:
+                self._tell_trouble = self._tell_trouble and not report
+                over = self._judge(answer[0], now, day, reserved=reserved)
+                if over is None and not self._trusted:
+                    over = self._own_limits(windows, now, reserved=reserved)
+            if over is None:
+                self._note(windows, now)
+            return over
+
+    def _ask(
+        self,
+        redis: Any,  # noqa: ANN401 - the client's own types say nothing useful
+        windows: tuple[Window, ...],
+        now: float,
+        day: str,
+        *,
+        reserved: bool,
+        report: bool,
+    ) -> list[float]:
+        keys = [self._name(), self._name(f"day:{day}"), *(self._name(w.name) for w in windows)]
+        limits = [x for w in windows for x in (part(w.shared_limit, reserved=reserved), w.width_s)]
+        a_day = part(self._rates.calls_per_day, reserved=reserved)
+        head = [repr(now), secrets.token_hex(8), int(MINUTE_S) + 60, int(report), day, a_day]
+        return [float(x) for x in redis.register_script(SCRIPT)(keys=keys, args=[*head, *limits])]
+
+    def _judge(self, answer: list[float], now: float, day: str, *, reserved: bool) -> Over | None:
+        trouble, blocked, breaches, wait = answer
+        self._blocked_until = max(self._blocked_until, blocked)
+        if breaches:
+            self._breach_day, self._breaches = day, max(self._breaches, int(breaches))
+        if now - trouble >= TRUST_AFTER_S:
+            self._trusted = True
+        elif self._trusted and trouble > self._lost_at:
+            self._lose(now)
+        if (over := self._blocked(now, day, reserved=reserved)) is not None:
+            return over
+        return _over(wait) if wait else None
+
+    def _lose(self, now: float) -> None:
+        """From here on Redis alone does not decide. The start of a process is no loss: it had not counted on it."""
+        if self._trusted:
+            self._trusted, self._lost_at = False, now
+
+    def _own_limits(self, windows: tuple[Window, ...], now: float, *, reserved: bool) -> Over | None:
+        for window in windows:
+            most, width_s = window.own(now, self._lost_at)
+            wait = window.wait_s(now, part(most, reserved=reserved), width_s)
+            if wait:
+                return _over(wait)
+        if self._day_count >= part(self._rates.calls_per_day // self._rates.processes, reserved=reserved):
+            return _over(3600)
+        return None
+
+    def _blocked(self, now: float, day: str, *, reserved: bool) -> Over | None:
+        if now < self._blocked_until:
+            message = "the broker asked to wait: its rate limit was hit"
+            return Over("broker_rate_limited", message, self._blocked_until - now)
+        if not reserved and self._breach_day == day and self._breaches > BREACHES_ALLOWED:
+            message = "the broker's rate limit was hit twice today: only exits go out until tomorrow"
+            return Over("broker_rate_limited", message, 3600)
+        return None
+
+    def _note(self, windows: tuple[Window, ...], now: float) -> None:
+        self._day_count += 1
+        for window in windows:
+            window.note(now)
+
+    def _time(self) -> tuple[float, str]:
+        now: datetime = self._clock.now()
+        return now.timestamp(), ist_date(now).isoformat()
+
+    def _name(self, part: str = "state") -> str:
+        return f"{{{self._key}}}:budget:{part}"
+
+
+def _over(wait_s: float) -> Over:
+    return Over("rate_budget", "the budget of calls to the broker is used up for now", wait_s)

@@ -1,0 +1,88 @@
+"""One conversation through the guard: which call is what to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Protocol, TypeVar
+
+from app.domain.deadline import Deadline
+from app.domain.order import Ticket
+from app.domain.outcome import NotSent, Outcome
+from app.service.ports import Exchanger
+from app.service.records import BookOrder, Position, Quote, Trade
+
+BeforeSend = Callable[[], NotSent | None]
+_T = TypeVar("_T")
+
+
+class Doors(Protocol):
+    """The two ways through the guard."""
+
+    def read(self, what: str, call: Callable[[], _T], deadline: Deadline, *, reserved: bool) -> _T: ...
+
+    def order(
+        self,
+        call: Callable[[BeforeSend], Outcome],
+        before_send: BeforeSend | None,
+        deadline: Deadline,
+        *,
+        passes_by: tuple[str, ...],
+    ) -> Outcome: ...
+
+
+class GuardedExchanger:
+    """One conversation. Books and positions are read from what is kept for exits and reconcile; quotes are not."""
+
+    def __init__(self, guard: Doors, inner: Exchanger, deadline: Deadline) -> None:
+        self._guard, self._inner, self._deadline = guard, inner, deadline
+
+    def quotes(self, tickers: Sequence[str]) -> dict[str, Quote]:
+        return self._read("quotes", lambda: self._inner.quotes(tickers), reserved=False)
+
+    def order_book(self) -> tuple[BookOrder, ...]:
+        return self._read("book", self._inner.order_book)
+
+    def positions(self) -> tuple[Position, ...]:
+        return self._read("positions", self._inner.positions)
+
+    def trades(self) -> tuple[Trade, ...]:
+        return self._read("trades", self._inner.trades)
+
+    def place(self, ticket: Ticket, before_send: BeforeSend, *, reduces: bool = False) -> Outcome:
+        passes_by = ("positions",) if reduces else ()
+        return self._guard.order(
+            lambda check: self._inner.place(ticket, check, reduces=reduces),
+            before_send,
+            self._deadline,
+            passes_by=passes_by,
+        )
+
+    def cancel(self, broker_order_id: str) -> Outcome:
+        return self._guard.order(
+            lambda _: self._inner.cancel(broker_order_id),
+            None,
+            self._deadline,
+            passes_by=("positions", "book"),
+        )
+
+    def set_protection(
+        self, position_id: str, stop_distance: Decimal, target_distance: Decimal, quantity: int | None = None
+    ) -> Outcome:
+        return self._guard.order(
+            lambda _: self._inner.set_protection(position_id, stop_distance, target_distance, quantity),
+            None,
+            self._deadline,
+            passes_by=("positions",),
+        )
+
+    def close_position(self, position_id: str, before_send: BeforeSend) -> Outcome:
+        return self._guard.order(
+            lambda check: self._inner.close_position(position_id, check),
+            before_send,
+            self._deadline,
+            passes_by=("positions",),
+        )
+
+    def _read(self, what: str, call: Callable[[], _T], *, reserved: bool = True) -> _T:
+        return self._guard.read(what, call, self._deadline, reserved=reserved)

@@ -1,0 +1,95 @@
+"""One window of the budget of calls, as Redis counts it and as a process counts it by itself."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+SLACK_S = 2.0
+"""A call is counted before it is made, and may reach the broker up to a request's deadline later."""
+SECOND_SLACK_S = 0.05
+MINUTE_S = 60 + SLACK_S
+SECOND_S = 1 + SECOND_SLACK_S
+KEPT_BACK = 5
+"""One part in five is kept for cancel, exit and reconcile."""
+
+SCRIPT = """
+local now, id, ttl = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local hash, n = KEYS[1], #KEYS - 2
+local epoch = tonumber(redis.call('hget', hash, 'trouble') or '')
+if ARGV[4] == '1' or not epoch then
+  epoch = now
+  redis.call('hset', hash, 'trouble', ARGV[1])
+end
+local blocked = redis.call('hget', hash, 'blocked') or '0'
+local breaches = redis.call('hget', hash, 'breaches:' .. ARGV[5]) or '0'
+local out = {tostring(epoch), blocked, breaches, '0'}
+if tonumber(blocked) > now then return out end
+if tonumber(redis.call('get', KEYS[2]) or '0') >= tonumber(ARGV[6]) then
+  out[4] = '3600'
+  return out
+end
+for i = 1, n do
+  local key, most, width = KEYS[i + 2], tonumber(ARGV[5 + 2 * i]), tonumber(ARGV[6 + 2 * i])
+  redis.call('zremrangebyscore', key, '-inf', now - width)
+  local used = redis.call('zcard', key)
+  if used >= most then
+    local first = redis.call('zrange', key, used - most, used - most, 'WITHSCORES')
+    out[4] = tostring(math.max(tonumber(first[2] or ARGV[1]) + width - now, 0.001))
+    return out
+  end
+end
+for i = 1, n do
+  redis.call('zadd', KEYS[i + 2], now, id)
+  redis.call('expire', KEYS[i + 2], ttl)
+end
+redis.call('incr', KEYS[2])
+redis.call('expire', KEYS[2], 172800)
+return out
+"""
+"""Counts a call in all windows or in none. Gives: when Redis was last in trouble, until when the broker asked to wait,
+its 429 of the day, and seconds to wait (0: counted). KEYS: state, the day's count, a sorted set per window."""
+
+
+@dataclass(slots=True)
+class Window:
+    name: str
+    limit: int
+    width_s: float
+    processes: int
+    times: deque[float]
+
+    @property
+    def shared_limit(self) -> int:
+        """What Redis gives out: of a minute not the fifth that processes go on with when it is lost."""
+        keeps = self.processes > 1 and self.width_s > SECOND_S
+        return self.limit - self.limit // KEPT_BACK if keeps else self.limit
+
+    def own(self, now: float, lost_at: float) -> tuple[int, float]:
+        """How many calls in how many seconds this process may make by itself."""
+        if self.processes > 1 and now - lost_at < self.width_s:
+            return (self.limit - self.shared_limit) // self.processes, now - lost_at
+        share = self.limit // self.processes
+        if share:
+            return share, self.width_s
+        return 1, self.width_s * math.ceil(self.processes / self.limit)
+
+    def wait_s(self, now: float, most: int, width_s: float) -> float:
+        """Zero when one more fits into the last `width_s`, else until it does."""
+        recent = [t for t in self.times if t >= now - width_s]
+        if len(recent) < most:
+            return 0.0
+        if not most:
+            return max(self.width_s - width_s, 0.001)
+        return max(recent[-most] + width_s - now, 0.001)
+
+    def note(self, now: float) -> None:
+        while len(self.times) >= self.limit:
+            self.times.popleft()
+        self.times.append(now)
+
+
+def part(limit: int, *, reserved: bool) -> int:
+    """Without the part that is kept for cancel, exit and reconcile."""
+    return limit if reserved else limit - limit // KEPT_BACK
