@@ -28,7 +28,9 @@ def register(app: Flask) -> None:
         """Settle doubts and record what the broker's order book says: one pass, now."""
         from app.jobs import run_job
 
-        click.echo(run_job(app.extensions["ports"], "reconcile"))
+        ports = app.extensions["ports"]
+        cli_orders.desk_of(ports)
+        click.echo(run_job(ports, "reconcile"))
 
     @app.cli.command("refresh-master", cls=Command)
     def refresh_master() -> None:

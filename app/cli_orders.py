@@ -18,6 +18,7 @@ from app.errors import NotFound
 from app.jobs import JOBS, run_job
 from app.service.control import BY_HAND, Control, Resolution
 from app.service.records import OrderFilter, StateChange, Stranger
+from app.service.send import Desk
 from app.web.ports import Ports
 
 REASON = click.option("--reason", required=True, help="Why; kept with your name.")
@@ -30,6 +31,14 @@ def by() -> str:
         return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
     except KeyError:  # a container's bare number
         return f"cli:{os.getuid()}"
+
+
+def desk_of(ports: Ports) -> Desk:
+    """The desk; a tag prefix that is not this database's is the operator's to mend, and no reason for a trace."""
+    try:
+        return ports.desk()
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def register(app: Flask) -> None:
@@ -60,7 +69,7 @@ def _orders(ports: Ports) -> click.Group:
         """Orders, newest first."""
         on = None if day is None else day.date()
         if in_doubt:
-            found = Control(ports.desk()).in_doubt()
+            found = Control(desk_of(ports)).in_doubt()
             found = tuple(o for o in found if on in (None, o.ist_date) and status in (None, o.status))
             more, found = len(found) > limit, found[:limit]
         else:
@@ -97,7 +106,7 @@ def _orders(ports: Ports) -> click.Group:
         """Say what became of an order that nothing could prove. Look at the broker's own app first."""
         before = _found(ports, order)
         verdict = Resolution(status, by(), reason, filled, _price(price))
-        after = Control(ports.desk()).resolve(before.id, verdict)
+        after = Control(desk_of(ports)).resolve(before.id, verdict)
         filled_words = f", {after.filled_quantity} of {after.quantity} filled"
         click.echo(f"{after.id}: {before.status} -> {after.status}{filled_words} ({by()}: {reason})")
 
@@ -140,7 +149,7 @@ def _state(ports: Ports) -> click.Group:
     @click.option("--limit", type=click.IntRange(1, 200), default=10, show_default=True)
     def show(limit: int) -> None:
         """The state now, who set it and why, and what it was before."""
-        ports.desk()  # the first look of all finds the state that a first start would make
+        desk_of(ports)  # the first look of all finds the state that a first start would make
         with ports.store.read() as tx:
             now, history = tx.state_change(ports.scope), tx.state_history(ports.scope, limit)
             strangers = tx.strangers(ports.scope, acknowledged=False)
@@ -170,7 +179,7 @@ def _setting(ports: Ports, name: str, state: TradingState, what: str) -> click.C
     @click.command(name, cls=Command, help=what)
     @REASON
     def setting(reason: str) -> None:
-        done = Control(ports.desk()).set_state(state, by(), reason)
+        done = Control(desk_of(ports)).set_state(state, by(), reason)
         if done.changed:
             click.echo(f"{done.now.state} from now on: {MEANS[done.now.state]}")
         else:
@@ -231,6 +240,7 @@ def _jobs(ports: Ports) -> click.Group:
         """Run one now, once."""
         if name not in JOBS:
             raise NotFound(f"there is no job {name!r}: {', '.join(sorted(JOBS))}")
+        desk_of(ports)
         click.echo(f"{name}: {run_job(ports, name)}")
 
     return jobs

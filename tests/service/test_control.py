@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.domain.audit import Event
-from app.domain.order import Order, Side
+from app.domain.order import Order, Scope, Side
 from app.domain.outcome import Unknown
 from app.domain.risk import TradingState
 from app.domain.status import MOVES, Status
@@ -17,7 +17,9 @@ from app.errors import InvalidAlert, NotFound
 from app.service.control import BY_HAND, Control, Resolution
 from app.service.place_order import Answer
 from app.service.records import Cap, Stranger
+from tests import fake_store
 from tests.builders import LOT, NOW, SCOPE, an_order
+from tests.fake_transaction import FakeTransaction
 from tests.service.desk import TradingDesk
 
 VALUE = Cap("value", "2026-11-18", 10_000, 650, returnable=True)
@@ -235,6 +237,30 @@ def test_resuming_acknowledges_the_strangers_that_it_shows() -> None:
         (TradingState.REDUCING, "cli:me", "half way"),
         (TradingState.HALTED, "cli:me", "going away"),
     ]
+
+
+def test_a_stranger_that_comes_up_while_resuming_is_not_acknowledged_unseen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Late(FakeTransaction):
+        """Another instance's reconciliation commits one between the two statements."""
+
+        def acknowledge_strangers(self, scope: Scope, by: str) -> int:
+            self.add_stranger(scope, a_stranger(2))
+            return super().acknowledge_strangers(scope, by)
+
+    desk = TradingDesk()
+    control = Control(desk.desk)
+    control.set_state(TradingState.HALTED, "cli:me", "going away")
+    with desk.store.write() as tx:
+        tx.add_stranger(SCOPE, a_stranger(1))
+    monkeypatch.setattr(fake_store, "FakeTransaction", Late)
+    with pytest.raises(InvalidAlert, match="look again"):
+        control.set_state(TradingState.ACTIVE, "cli:me", "looked at one")
+    monkeypatch.undo()
+    assert desk.store.data.states[SCOPE] is TradingState.HALTED
+    with desk.store.read() as tx:
+        assert [s.acknowledged_by for s in tx.strangers(SCOPE)] == [None]
 
 
 def test_the_same_state_again_is_no_change_and_tells_nobody() -> None:

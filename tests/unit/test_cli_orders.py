@@ -2,123 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
-import structlog
-from click.testing import Result
-from flask import Flask
+from sqlalchemy import create_engine, text
 
-from app import cli
 from app.domain.audit import Event
-from app.domain.order import Order, Side
 from app.domain.risk import TradingState
 from app.domain.status import Status
-from app.errors import BrokerReadFailed
-from app.factory import create_app
-from app.jobs import JOBS
-from app.service.records import AuditEvent, Moved, Stranger
-from app.settings import load
-from app.store.migrate import upgrade
-from app.web.ports import Ports
-from tests.builders import TODAY, an_order
+from app.service.records import Cap
+from tests.builders import TODAY
+from tests.unit.operator_desk import ME, Operator
 
 S = Status
-BORN = datetime(2026, 11, 18, 5, 0, 1, 234000, tzinfo=UTC)
-ME = f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
-
-
-@dataclass
-class Operator:
-    app: Flask
-
-    @property
-    def ports(self) -> Ports:
-        ports: Ports = self.app.extensions["ports"]
-        return ports
-
-    def run(self, *words: str) -> Result:
-        result: Result = self.app.test_cli_runner().invoke(args=list(words))
-        return result
-
-    def said(self, *words: str) -> str:
-        """What a good call prints."""
-        result = self.run(*words)
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    def refused(self, *words: str) -> str:
-        """What a wrong call prints: one line, and exit code 1."""
-        result = self.run(*words)
-        assert isinstance(result.exception, SystemExit), result.exception
-        assert result.exit_code == 1
-        assert result.stdout == ""
-        (line,) = result.stderr.splitlines()
-        assert line.startswith("Error: ")
-        return line
-
-    def order(self, number: int, *path: Status, **changes: object) -> Order:
-        """A row that went from SENDING through these states."""
-        at = BORN + timedelta(minutes=number)
-        born = replace(
-            an_order(number, **{"answer_by": at, **changes}),  # type: ignore[arg-type]
-            scope=self.ports.scope,
-            created_at=at,
-            updated_at=at,
-        )
-        with self.ports.store.write() as tx:
-            tx.insert_order(born, AuditEvent(Event.ORDER_SENDING, BORN, born.status, {"attempt": "1"}))
-            order = born
-            for after in path:
-                event = AuditEvent(Event.ORDER_IN_DOUBT, tx.now(), after, {"reason": f"became {after}"})
-                moved = tx.move(order, after, event, Moved(reason=f"became {after}"))
-                assert moved is not None
-                order = moved
-        return order
-
-    def row(self, order: Order) -> Order:
-        with self.ports.store.read() as tx:
-            found = tx.get_order(self.ports.scope, order.id)
-        assert found is not None
-        return found
-
-    def stranger(self, ident: str) -> None:
-        with self.ports.store.write() as tx:
-            tx.add_stranger(
-                self.ports.scope,
-                Stranger(ident, "NSE:NIFTY26NOV24500CE", Side.BUY, 65, "INTRADAY", None, BORN, BORN),
-            )
-
-    def state(self) -> TradingState:
-        with self.ports.store.read() as tx:
-            return tx.trading_state(self.ports.scope)
-
-
-@pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Operator]:
-    """A service that nobody has migrated."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("DATABASE_URL", "TRADING_MODE", "FYERS_APP_ID"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "instance").mkdir()
-    app = create_app(load(instance_dir=tmp_path / "instance"))
-    cli.register(app)
-    yield Operator(app)
-    app.extensions["ports"].store.close()
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def operator(fresh: Operator) -> Operator:
-    upgrade(fresh.ports.settings.url)
-    fresh.ports.desk()
-    return fresh
 
 
 def test_a_list_with_the_newest_first(operator: Operator) -> None:
@@ -201,6 +98,32 @@ def test_a_verdict_is_on_record_with_who_and_why(operator: Operator) -> None:
     assert f"by: {ME}; reason: {reason}" in operator.said("orders", "show", order.id)
 
 
+@pytest.mark.parametrize(
+    ("verdict", "value"),
+    [
+        (("--as", "REJECTED"), 0),
+        (("--as", "CANCELLED", "--filled", "13"), 130),
+        (("--as", "EXPIRED"), 0),
+        (("--as", "NOT_PLACED"), 650),
+        (("--as", "FILLED"), 650),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, tuple) else str(v),
+)
+def test_a_verdict_gives_back_what_the_caps_had_for_it(
+    operator: Operator, verdict: tuple[str, ...], value: int
+) -> None:
+    order = operator.order(1, S.IN_DOUBT, S.NEEDS_REVIEW)
+    caps = (Cap("value", "2026-11-18", 10_000, 650, True), Cap("number", "2026-11-18", 10, 1, False))
+    with operator.ports.store.write() as tx:
+        assert tx.reserve(order.scope, order.id, caps) is None
+    operator.said("orders", "resolve", order.id, *verdict, "--reason", "seen in the app")
+    counted = create_engine(operator.ports.settings.url)
+    with counted.connect() as connection:
+        used = {row.name: row.used for row in connection.execute(text("SELECT name, used FROM caps"))}
+    counted.dispose()
+    assert used == {"value": value, "number": 1}
+
+
 WRONG = [
     (("orders", "show", "NOSUCH"), "there is no order NOSUCH"),
     (("orders", "resolve", "NOSUCH", "--as", "FILLED", "--reason", "because"), "there is no order NOSUCH"),
@@ -240,80 +163,3 @@ def test_what_goes_wrong_is_one_line_and_changes_nothing(
     assert line in said
     assert (operator.row(doubt), operator.row(accepted)) == (doubt, accepted)
     assert operator.state() is TradingState.ACTIVE
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("orders", "list"),
-        ("orders", "list", "--in-doubt"),
-        ("orders", "show", "X"),
-        ("orders", "resolve", "X", "--as", "FILLED", "--reason", "because"),
-        ("state", "show"),
-        ("halt", "--reason", "because"),
-        ("strangers",),
-        ("reconcile",),
-        ("jobs", "run", "purge"),
-    ],
-    ids=" ".join,
-)
-def test_a_database_that_is_not_there_yet(fresh: Operator, words: tuple[str, ...]) -> None:
-    assert "flask --app app.wsgi migrate" in fresh.refused(*words)
-
-
-def test_halt_reduce_and_resume(operator: Operator) -> None:
-    assert operator.said("halt", "--reason", "going away").startswith("HALTED from now on: ")
-    assert operator.state() is TradingState.HALTED
-    again = operator.said("halt", "--reason", "me too")
-    assert again.startswith("it was HALTED already, since ")
-    assert again.endswith(f"by {ME}\n")
-    operator.said("reduce", "--reason", "half way")
-    assert operator.state() is TradingState.REDUCING
-    assert operator.said("resume", "--reason", "back again").startswith("ACTIVE from now on: ")
-    assert operator.state() is TradingState.ACTIVE
-    head, since, _, _, *history = operator.said("state", "show").splitlines()
-    assert head.startswith("ACTIVE (paper mode): ")
-    assert since.endswith(f"by {ME}: back again")
-    assert [line.split()[2] for line in history] == ["ACTIVE", "REDUCING", "HALTED", "ACTIVE"]
-
-
-def test_the_answer_alone_is_on_stdout(operator: Operator) -> None:
-    result = operator.run("halt", "--reason", "going away")
-    assert result.stdout.count("\n") == 1
-    assert '"event": "trading_state"' in result.stderr
-
-
-def test_resume_prints_the_strangers_that_it_acknowledges(operator: Operator) -> None:
-    assert operator.said("strangers") == "no strangers wait for a look\n"
-    operator.stranger("26111800000001")
-    operator.stranger("26111800000002")
-    waiting = operator.said("strangers")
-    assert "26111800000001  BUY 65 NSE:NIFTY26NOV24500CE INTRADAY" in waiting
-    assert "flask --app app.wsgi resume" in waiting
-    assert "2 strangers" in operator.said("state", "show")
-    assert "stranger" not in operator.said("reduce", "--reason", "half way")
-    said = operator.said("resume", "--reason", "looked at both")
-    assert "acknowledged 2 strangers:" in said
-    assert "26111800000001" in said
-    assert "26111800000002" in said
-    assert operator.said("strangers") == "no strangers wait for a look\n"
-    assert operator.said("strangers", "--all").count(ME) == 2
-
-
-def test_jobs(operator: Operator) -> None:
-    lines = operator.said("jobs", "list").splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(JOBS)
-    assert operator.said("jobs", "run", "purge") == "purge: 0 expired keys deleted\n"
-    assert operator.said("jobs", "run", "reconcile").startswith("reconcile: 0 orders changed")
-    assert operator.said("reconcile").startswith("0 orders changed")
-
-
-def test_a_broker_that_cannot_be_read_is_one_line(
-    operator: Operator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failed(_: object) -> None:
-        raise BrokerReadFailed("order_book: time-out")
-
-    ports = replace(operator.ports, reconcile=failed)  # type: ignore[arg-type]
-    monkeypatch.setitem(operator.app.extensions, "ports", ports)
-    assert operator.refused("reconcile") == "Error: order_book: time-out"
