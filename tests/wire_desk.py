@@ -26,7 +26,7 @@ from app.domain.order import Mode, Order, Purpose, Scope
 from app.domain.outcome import NotSent
 from app.domain.risk import Limits, TradingState
 from app.domain.status import Status
-from app.service import place_order
+from app.service import adopt, place_order
 from app.service.place_order import Answer, PlaceOrder
 from app.service.reconcile import FirstPass, Reconcile
 from app.service.records import Cap, OrderFilter
@@ -214,15 +214,15 @@ def _counted(order: Order) -> int:
 def count_contracts(monkeypatch: Any) -> None:
     """A count of orders, which is kept, and one of contracts, which is given back: every release shows in one."""
 
-    def caps_of(_: object, job: Any, *__: object) -> tuple[Cap, ...]:
-        quantity = place_order.quantity_of(job.alert, LOT)
-        day = job.today.isoformat()
+    def caps_of(_: object, at: datetime, lots: Decimal) -> tuple[Cap, ...]:
+        day = ist_date(at).isoformat()
         return (
             Cap("orders", day, 10**6, 1, returnable=False),
-            Cap("contracts", day, 10**6, quantity, returnable=True),
+            Cap("contracts", day, 10**6, int(lots) * LOT, returnable=True),
         )
 
-    monkeypatch.setattr(place_order, "caps_of", caps_of)
+    for module in (adopt, place_order):
+        monkeypatch.setattr(module, "caps_of", caps_of)
 
 
 @contextmanager
@@ -259,7 +259,7 @@ class _Unreached:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._exchanger, name)
 
-    def place(self, *_: Any) -> NotSent:
+    def place(self, *_: Any, **__: Any) -> NotSent:
         return NotSent("broker_unreachable", "nothing was sent: the connection was refused")
 
 

@@ -12,6 +12,7 @@ from app.domain.order import Order, Protection, Purpose, is_keyed, order_id
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import NoMaster
+from app.service.caps import caps_of
 from app.service.doubts import verdict_was_wrong
 from app.service.holding import book_row
 from app.service.ports import Transaction
@@ -94,6 +95,9 @@ def _restored(tx: Transaction, desk: Desk, row: BookOrder, today: date) -> Order
         updated_at=tx.now(),
     )
     tx.insert_order(order, event_of(Event.ORDER_ADOPTED, tx.now(), order.status, reason=reason))
+    if order.purpose is Purpose.ENTRY:
+        lots = Decimal(order.quantity) / order.lot
+        tx.reserve_again(order.scope, order.id, caps_of(desk.policy.limits, row.placed_at, lots))
     return order
 
 

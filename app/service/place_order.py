@@ -11,10 +11,11 @@ from app.domain.contract import Contract, ist_date
 from app.domain.deadline import Deadline
 from app.domain.levels import levels_for
 from app.domain.order import Mode, Order, Protection, Purpose, Side
-from app.domain.risk import Denial, Limits, Price, Proposal, Stage, TradingState, first_denial
+from app.domain.risk import Denial, Price, Proposal, Stage, TradingState, first_denial
 from app.domain.session import previous_trading_day
 from app.domain.status import UNSETTLED
 from app.errors import BrokerReadFailed, CommitUnknown, NotReconciled, PriceUnavailable
+from app.service.caps import caps_of
 from app.service.exits import close, exit_held, is_against_own
 from app.service.intent import (
     Job,
@@ -28,7 +29,7 @@ from app.service.intent import (
 )
 from app.service.ports import Transaction
 from app.service.ready import code_of
-from app.service.records import Cap, Quote, Resolved
+from app.service.records import Quote, Resolved
 from app.service.send import Answer, Budget, Desk, Policy, armed, committed_after_all, send
 
 __all__ = ["Answer", "PlaceOrder", "Policy"]
@@ -129,7 +130,7 @@ class PlaceOrder:
                 )
                 denial = first_denial(fresh, limits) or unsettled_bracket(tx, order)
                 if denial is None:
-                    denial = tx.reserve(desk.scope, order.id, caps_of(limits, job, fresh))
+                    denial = tx.reserve(desk.scope, order.id, caps_of(limits, fresh.now, fresh.lots))
                 if denial is not None:
                     row = put_denied(tx, job, order, denial)
                     tripped = denial.code == RUNAWAY and trip(tx, desk, denial)
@@ -205,23 +206,6 @@ def usable_price(quote: Quote | None, max_gap_percent: Decimal) -> Price:
             f"{quote.bid} to {quote.ask}: it is an old trade's"
         )
     return Price(quote.ltp, quote.bid, quote.ask, None)
-
-
-def caps_of(limits: Limits, job: Job, proposal: Proposal) -> tuple[Cap, ...]:
-    """What an entry counts against, by the IST clock. The store counts a row once, whatever its attempts."""
-    ist = proposal.ist
-    day = job.today.isoformat()
-    windows = (
-        ("orders_minute", f"{day}T{ist:%H:%M}", limits.max_orders_per_minute, 1, False),
-        ("orders_hour", f"{day}T{ist:%H}", limits.max_orders_per_hour, 1, False),
-        ("orders_day", day, limits.max_orders_per_day, 1, False),
-        ("lots_day", day, limits.max_lots_per_day, int(proposal.lots), True),
-    )
-    return tuple(
-        Cap(name, window, limit, amount, returnable=returnable)
-        for name, window, limit, amount, returnable in windows
-        if limit is not None
-    )
 
 
 def unsettled_bracket(tx: Transaction, order: Order) -> Denial | None:

@@ -15,7 +15,7 @@ from app.store.tables import IS_OPEN, holding_adjustments, orders
 _c = orders.c
 _PAISA = Decimal("0.01")
 
-_price = cast(func.coalesce(_c.fill_price, _c.ltp, "0"), Float)
+_price = cast(func.coalesce(_c.fill_price, _c.ltp, 0), Float)
 """A limit is compared with it, nobody is paid by it: a float is exact enough, and both databases can sum it."""
 _buys = case((_c.side == Side.BUY.value, _c.filled_quantity), else_=0)
 _sells = case((_c.side == Side.SELL.value, _c.filled_quantity), else_=0)

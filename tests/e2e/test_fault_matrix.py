@@ -125,8 +125,8 @@ class DyingExchanger:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._exchanger, name)
 
-    def place(self, *arguments: Any) -> None:
-        self._exchanger.place(*arguments)
+    def place(self, *arguments: Any, **more: Any) -> None:
+        self._exchanger.place(*arguments, **more)
         raise Crash
 
 

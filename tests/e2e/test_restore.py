@@ -126,6 +126,7 @@ def test_restore_drill(
         held = {(h.ticker, h.product): h.net_quantity for h in tx.holdings(SCOPE, None)}
     assert held[(keyless[0].ticker, Product.MARGIN)] == LOT
     assert len(held) == 1 + KEYED + KEYLESS
+    desk.assert_caps()
 
     refused = desk.alert(strike=24900)
     assert (refused.status, refused.code) == (Status.DENIED, "trading_state")

@@ -1,0 +1,27 @@
+"""What an entry counts against."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from app.domain.alert import IST
+from app.domain.limits import Limits
+from app.service.records import Cap
+
+
+def caps_of(limits: Limits, at: datetime, lots: Decimal) -> tuple[Cap, ...]:
+    """The windows of an entry at that moment, by the IST clock. The store counts a row once, whatever its attempts."""
+    ist = at.astimezone(IST)
+    day = ist.date().isoformat()
+    windows = (
+        ("orders_minute", f"{day}T{ist:%H:%M}", limits.max_orders_per_minute, 1, False),
+        ("orders_hour", f"{day}T{ist:%H}", limits.max_orders_per_hour, 1, False),
+        ("orders_day", day, limits.max_orders_per_day, 1, False),
+        ("lots_day", day, limits.max_lots_per_day, int(lots), True),
+    )
+    return tuple(
+        Cap(name, window, limit, amount, returnable=returnable)
+        for name, window, limit, amount, returnable in windows
+        if limit is not None
+    )
