@@ -17,6 +17,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.domain.alert import Product
 from app.domain.order import Mode
+from app.guard_settings import GuardSettings
 from app.risk_settings import RiskSettings
 
 WEBHOOK_TOKEN_FILE = "webhook_token"  # noqa: S105 - a file's name
@@ -38,7 +39,7 @@ class SettingsError(Exception):
     """The operator must correct the named settings."""
 
 
-class Settings(RiskSettings):
+class Settings(RiskSettings, GuardSettings):
     """All settings; the README's table says what each means. An empty value is the default, for a risk limit off."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore")
@@ -109,6 +110,8 @@ class Settings(RiskSettings):
                 f"{SETTLE_MIN_READS} with a broker that is not on loopback, "
                 f"were {self.settle_min_seconds:g} and {self.settle_min_reads}"
             )
+        if not loopback and (above := self.above_fyers_limits()):
+            raise ValueError("; ".join(above))
         return self
 
     @field_validator("token_encryption_keys")

@@ -74,7 +74,9 @@ def build(settings: Settings) -> Ports:
     contracts = IndexedContracts(index_dir(settings), clock)
     notifier = LogNotifier()
     stored = stored_tokens(settings, clock, notifier) if settings.has_real_market else None
-    broker = BROKERS[settings.trading_mode](settings, database, clock, scope, contracts.by_ticker, stored)
+    broker = BROKERS[settings.trading_mode](
+        settings, database, clock, scope, contracts.by_ticker, stored, notifier
+    )
     desk = FirstUse(settings, Parts(store, broker, contracts, clock, scope, notifier))
     return Ports(
         settings=settings,
@@ -240,6 +242,7 @@ def _paper(
     scope: Scope,
     by_ticker: ByTicker,
     tokens: Tokens | None,
+    notifier: Notifier,
 ) -> Broker:
     """With Fyers credentials its contracts and prices are Fyers' own; only quotes are ever asked of Fyers."""
     from app.brokers.paper import PaperBroker
@@ -247,8 +250,9 @@ def _paper(
     if not settings.has_real_market:
         return PaperBroker(database, clock, scope.account)
     from app.brokers.fyers.broker import fyers_broker
+    from app.brokers.guard import guarded
 
-    fyers, _ = fyers_broker(settings, clock, tokens)
+    fyers = guarded(fyers_broker(settings, clock, tokens)[0], settings, clock, notifier)
 
     def quotes(tickers: Sequence[str], deadline: Deadline) -> dict[str, Quote]:
         with fyers.exchange(deadline) as exchange:
@@ -264,11 +268,13 @@ def _live(
     _scope: Scope,
     _by_ticker: ByTicker,
     tokens: Tokens | None,
+    notifier: Notifier,
 ) -> Broker:
     from app.brokers.fyers.broker import fyers_broker
+    from app.brokers.guard import guarded
 
-    return fyers_broker(settings, clock, tokens)[0]
+    return guarded(fyers_broker(settings, clock, tokens)[0], settings, clock, notifier)
 
 
-NewBroker = Callable[[Settings, "Database", Clock, Scope, ByTicker, Tokens | None], Broker]
+NewBroker = Callable[[Settings, "Database", Clock, Scope, ByTicker, Tokens | None, Notifier], Broker]
 BROKERS: dict[Mode, NewBroker] = {Mode.PAPER: _paper, Mode.LIVE: _live}

@@ -119,6 +119,11 @@ class World:
             webhook_max_qty=2,
             request_deadline_seconds=2.5,
             log_level="ERROR",
+            breaker_fail_max=10**6,  # the guard's own tests are elsewhere
+            fyers_orders_per_second=10**6,
+            fyers_calls_per_second=10**6,
+            fyers_calls_per_minute=10**6,
+            fyers_calls_per_day=10**6,
         )
         with (
             _instead(wiring, "SystemClock", lambda: self.clock),

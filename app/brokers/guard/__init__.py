@@ -1,5 +1,6 @@
 """The guard around any broker: breakers, budget of calls, retries of reads."""
 
+from app.brokers.guard.assemble import guarded
 from app.brokers.guard.breaker import Breaker
 from app.brokers.guard.budget import CallBudget, OrderBudget, Rates
 from app.brokers.guard.exchanger import GuardedExchanger
@@ -16,4 +17,5 @@ __all__ = [
     "Rates",
     "SharedRedis",
     "connect",
+    "guarded",
 ]
