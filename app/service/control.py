@@ -7,7 +7,8 @@ from decimal import Decimal
 from fractions import Fraction
 
 from app.domain.audit import Event
-from app.domain.order import Order
+from app.domain.levels import levels_at
+from app.domain.order import Order, Purpose
 from app.domain.risk import TradingState
 from app.domain.status import MOVES, UNSETTLED, Status
 from app.errors import FieldError, InvalidAlert, NotFound
@@ -105,7 +106,7 @@ class Control:
             fill_price=verdict.price,
             filled_at=tx.now() if filled and order.filled_at is None else None,
         )
-        moved = tx.move(order, after, event, change)
+        moved = tx.move(order, after, event, _levels_from(order, change))
         if moved is None:
             raise _wrong("status", "the order has just moved; look again")
         if after is Status.REJECTED:
@@ -130,6 +131,14 @@ class Control:
         if verdict.status is Status.PARTIALLY_FILLED and not 0 < filled < order.quantity:
             raise _wrong("filled", f"expected more than 0 and less than {order.quantity}, was {filled}")
         return filled
+
+
+def _levels_from(order: Order, change: Moved) -> Moved:
+    """An entry's levels stand on the price it filled at, whoever says which that was."""
+    if change.fill_price is None or order.purpose is not Purpose.ENTRY or order.stop_distance is None:
+        return change
+    levels = levels_at(change.fill_price, order.side, order.stop_distance, order.target_distance)
+    return replace(change, stop_loss=levels.stop_loss, take_profit=levels.take_profit)
 
 
 def _instead(order: Order, allowed: frozenset[Status], wanted: Status) -> str:

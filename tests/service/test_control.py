@@ -127,6 +127,13 @@ def test_a_fill_stays_counted_and_is_held() -> None:
     assert held.net_quantity == LOT
 
 
+def test_the_levels_stand_on_the_price_that_the_person_saw() -> None:
+    distances = {"stop_distance": Decimal(15), "target_distance": Decimal(25)}
+    desk, order = desk_with(S.NEEDS_REVIEW, stop_loss=Decimal(85), take_profit=Decimal(125), **distances)
+    row = resolve(desk, order, S.FILLED, price=Decimal(110))
+    assert (row.fill_price, row.stop_loss, row.take_profit) == (Decimal(110), Decimal(95), Decimal(135))
+
+
 @pytest.mark.parametrize(
     ("after", "filled", "price", "field"),
     [
