@@ -227,8 +227,9 @@ def _token_file(settings: Settings) -> TokenObject:
 
 
 def _token_in_gcs(settings: Settings) -> TokenObject:
-    from app.store.tokens_gcs import GcsObject
+    from app.store.tokens_gcs import GcsObject, load
 
+    load()
     return GcsObject(settings.gcs_bucket_name, settings.gcs_tokens_file)
 
 

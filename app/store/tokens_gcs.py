@@ -16,6 +16,12 @@ READ_TRIES = 5
 T = TypeVar("T")
 
 
+def load() -> None:
+    """Import Google's libraries now (a second), at the start rather than in the first alert's two."""
+    import google.api_core.exceptions
+    import google.cloud.storage  # noqa: F401 - for its side effect
+
+
 def client() -> Any:  # noqa: ANN401 - google's client, loaded where it is used only
     """A client with the host's own credentials."""
     from google.cloud import storage

@@ -49,7 +49,12 @@ def blueprint(ports: Ports) -> Blueprint:
 
     def ready(*, for_orders: bool) -> Response:
         traffic, orders, words = checks_of(ports)
-        body = {"ready": traffic, "can_place_orders": orders, "mode": ports.scope.mode.value, "checks": words}
+        body: dict[str, object] = {
+            "ready": traffic,
+            "can_place_orders": orders,
+            "mode": ports.scope.mode.value,
+            "checks": words,
+        }
         token = ports.login.known_status() if ports.login is not None else None
         if token is not None:
             body["token"] = {"obtained_at": ist(token.obtained_at), "ends_at": ist(token.ends_at)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import itertools
 import os
@@ -14,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 from cryptography.fernet import Fernet
@@ -217,6 +218,8 @@ def log_in_by_browser(sim: FyersSim, service: Service) -> None:
     assert (back.port, back.path) == (service.port, "/fyers/callback")
     done = service.request("GET", f"{back.path}?{back.query}", headers={"Cookie": cookie})
     assert (done.status, done.headers["location"]) == (303, "/fyers/login"), done.body
+    again = service.request("GET", f"{back.path}?{back.query}", headers={"Cookie": cookie})
+    assert (again.status, b"state_used" in again.body) == (403, True)
 
 
 def live(sim: FyersSim, key: str, **more: str) -> dict[str, str]:
@@ -241,6 +244,8 @@ def test_a_newcomer_logs_in_and_the_next_alert_is_an_order(sim: FyersSim, tmp_pa
         assert before.status == 503, before.body
         assert "log in at /fyers/login" in service.get("/readyz").body["checks"]["broker"]
         log_in_by_browser(sim, service)
+        times = service.get("/readyz").body["token"]
+        assert times["ends_at"].endswith("T06:00:00.000+05:30")
         assert service.wait_reconciled(20)
         after = service.alert(strikeprice=24500, lots=1, idempotency_key="after")
         assert after.status == 200, after.body
@@ -265,6 +270,8 @@ def test_a_newcomer_logs_in_and_the_next_alert_is_an_order(sim: FyersSim, tmp_pa
         )
         for secret in secrets:
             assert secret not in kept
+            assert quote(secret, safe="") not in kept
+            assert base64.b64encode(secret.encode()).decode().rstrip("=")[:-1] not in kept
 
 
 def flask(service: Service, *words: str, given: str = "") -> str:
@@ -307,7 +314,10 @@ def test_two_services_share_a_token_in_gcs(sim: FyersSim, tmp_path: Path) -> Non
         assert not list(tmp_path.glob("*/instance/tokens.json"))
         for service in services:
             assert service.wait_reconciled(25)
-            answer = service.alert(strikeprice=24500, lots=1)
-            assert answer.status == 200, answer.body
-        assert len(sim.ledger.orders()) == 2
+            assert service.get("/readyz").body["checks"]["broker"] == "ok"
+        # Only the one that did not log in places: to each the other's orders would be a stranger's, as they
+        # have no database in common.
+        answer = services[1].alert(strikeprice=24500, lots=1)
+        assert answer.status == 200, answer.body
+        assert len(sim.ledger.orders()) == 1
         assert not any(token.encode() in gcs.get("tokens.json") for token in sim.tokens._access)

@@ -14,7 +14,7 @@ from openapi_spec_validator import validate
 from app.web.openapi import ROUTES, document
 from app.web.openapi_login import LOGIN_ROUTES
 from tests.fyers_sim import FyersSim, SimClock
-from tests.unit.login_desk import MORNING, LoginDeskOfTests
+from tests.unit.login_desk import ADMIN, MORNING, LoginDeskOfTests
 
 DOCUMENT = document(LOGIN_ROUTES)
 PAGES = {
@@ -52,50 +52,46 @@ def broken(desk: LoginDeskOfTests, method: str, path: str) -> Any:
 
 
 Ask = Callable[[LoginDeskOfTests], Any]
+
+
+def ask(path: str, body: object = None, *before: Ask, method: str = "POST", token: str = ADMIN) -> Ask:
+    """A request after some steps; `body` may be made from the desk."""
+
+    def run(desk: LoginDeskOfTests) -> Any:
+        for step in before:
+            step(desk)
+        return desk.bearer(method, path, body(desk) if callable(body) else body, token=token)
+
+    return run
+
+
+CODE, REFRESH, LOGOUT, URL = "/generate-token", "/refresh-token", "/logout", "/auth-url"
+NO_CODE, PIN = {"auth_code": "x"}, {"pin": "1234"}
 ASKED: list[tuple[str, str, int, Ask]] = [
-    ("get", "/auth-url", 200, lambda d: d.bearer("GET", "/auth-url")),
-    ("get", "/auth-url", 401, lambda d: d.bearer("GET", "/auth-url", token="wrong")),
-    ("get", "/auth-url", 403, lambda d: d.bearer("GET", "/auth-url", token="hook")),
-    ("post", "/generate-token", 200, lambda d: d.bearer("POST", "/generate-token", code(d))),
-    ("post", "/generate-token", 422, lambda d: d.bearer("POST", "/generate-token", {"auth_code": "x"})),
-    (
-        "post",
-        "/generate-token",
-        503,
-        lambda d: (gone(d), d.bearer("POST", "/generate-token", {"auth_code": "x"}))[1],
-    ),
-    (
-        "post",
-        "/refresh-token",
-        200,
-        lambda d: (log_in(d), d.bearer("POST", "/refresh-token", {"pin": "1234"}))[1],
-    ),
-    ("post", "/refresh-token", 422, lambda d: d.bearer("POST", "/refresh-token", {"pin": "1234"})),
-    (
-        "post",
-        "/refresh-token",
-        503,
-        lambda d: (log_in(d), gone(d), d.bearer("POST", "/refresh-token", {"pin": "1234"}))[2],
-    ),
-    ("post", "/logout", 200, lambda d: d.bearer("POST", "/logout")),
-    ("post", "/logout", 503, lambda d: (log_in(d), gone(d), d.bearer("POST", "/logout"))[2]),
+    ("get", URL, 200, ask(URL, method="GET")),
+    ("get", URL, 401, ask(URL, method="GET", token="wrong")),
+    ("get", URL, 403, ask(URL, method="GET", token="hook")),
+    ("post", CODE, 200, ask(CODE, code)),
+    ("post", CODE, 422, ask(CODE, NO_CODE)),
+    ("post", CODE, 503, ask(CODE, NO_CODE, gone)),
+    ("post", REFRESH, 200, ask(REFRESH, PIN, log_in)),
+    ("post", REFRESH, 422, ask(REFRESH, PIN)),
+    ("post", REFRESH, 503, ask(REFRESH, PIN, log_in, gone)),
+    ("post", LOGOUT, 200, ask(LOGOUT)),
+    ("post", LOGOUT, 503, ask(LOGOUT, None, log_in, gone)),
+    ("post", CODE, 400, lambda desk: broken(desk, "POST", CODE)),
+    ("post", REFRESH, 400, lambda desk: broken(desk, "POST", REFRESH)),
+    ("post", CODE, 413, ask(CODE, {"x": "x" * 20_000})),
+    ("post", REFRESH, 413, ask(REFRESH, {"x": "x" * 20_000})),
+    *(("post", path, 401, ask(path, {}, token="wrong")) for path in (CODE, REFRESH, LOGOUT)),
+    *(("post", path, 403, ask(path, {}, token="hook")) for path in (CODE, REFRESH, LOGOUT)),
 ]
-for _path in ("/generate-token", "/refresh-token"):
-    ASKED += [
-        ("post", _path, 400, lambda d, p=_path: broken(d, "POST", p)),  # type: ignore[misc]
-        ("post", _path, 413, lambda d, p=_path: d.bearer("POST", p, {"x": "x" * 20_000})),  # type: ignore[misc]
-    ]
-for _path in ("/generate-token", "/refresh-token", "/logout"):
-    ASKED += [
-        ("post", _path, 401, lambda d, p=_path: d.bearer("POST", p, {}, token="wrong")),  # type: ignore[misc]
-        ("post", _path, 403, lambda d, p=_path: d.bearer("POST", p, {}, token="hook")),  # type: ignore[misc]
-    ]
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=lambda a: f"{a[1]} {a[2]}")
 def test_every_answer_is_as_documented(desk: LoginDeskOfTests, asked: tuple[str, str, int, Ask]) -> None:
-    method, path, status, ask = asked
-    answer = ask(desk)
+    method, path, status, asks = asked
+    answer = asks(desk)
     assert answer.status_code == status, answer.text
     content = DOCUMENT["paths"][path][method]["responses"][str(status)]["content"]
     (schema,) = (content[kind]["schema"] for kind in content if answer.content_type.startswith(kind))
