@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from app.domain.audit import Event
 from app.domain.contract import Contract
-from app.domain.order import Mode, Order, Protection, Purpose, Side
+from app.domain.order import Mode, Order, Protection, Purpose, Scope, Side
 from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
 from app.domain.status import UNSETTLED, WORKING, Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
@@ -49,15 +49,13 @@ def exit_held(desk: Desk, job: Job) -> Answer:
     return answer
 
 
-def is_against_own(desk: Desk, job: Job, contract: Contract, side: Side) -> bool:
+def is_against_own(tx: Transaction, job: Job, scope: Scope, contract: Contract) -> bool:
     """Whether a BUY or SELL may be the exit of what the client holds here, or has under way."""
-    client, product = job.alert.client, job.alert.product
-    with desk.store.read(job.budget.send) as tx:
-        holdings = tx.holdings(desk.scope, client)
-        orders = tx.open_orders(desk.scope, client, ticker=contract.ticker, side=side.opposite)
-    here = [h for h in holdings if h.ticker == contract.ticker and h.product is product]
+    client, product, side = job.alert.client, job.alert.product, Side(job.alert.action.value)
+    here = [h for h in tx.holdings(scope, client) if h.ticker == contract.ticker and h.product is product]
     if any(h.net_quantity * side.sign < 0 for h in here):
         return True
+    orders = tx.open_orders(scope, client, ticker=contract.ticker, side=side.opposite)
     return any(o.product is product and o.purpose is Purpose.ENTRY for o in orders)
 
 

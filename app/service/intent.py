@@ -129,6 +129,10 @@ def claim(desk: Desk, tx: Transaction, job: Job, ident: str) -> Answer | None:
     alert, old = job.alert, job.retake
     if old is not None and old.status is Status.EXIT_PENDING:
         return None  # its own row has the key, and only one reconciliation runs it: `put` decides
+    explicit = alert.key.kind is KeyKind.EXPLICIT
+    ttl = desk.policy.key_ttl if explicit else desk.policy.dedupe_window
+    if not explicit and old is None and tx.claim_key(desk.scope, alert.client, alert.key, ident, ttl):
+        return None
     known = tx.find_key(desk.scope, alert.client, alert.key)
     if known is not None:
         answer = known_answer(desk, known, alert, tx.now())
@@ -137,8 +141,6 @@ def claim(desk: Desk, tx: Transaction, job: Job, ident: str) -> Answer | None:
         if old is None or known.order.id != old.id or known.order.attempt != old.attempt:
             raise KeyInUse("another delivery of this alert has just been tried", retry_after_s=1)
         return None
-    explicit = alert.key.kind is KeyKind.EXPLICIT
-    ttl = desk.policy.key_ttl if explicit else desk.policy.dedupe_window
     restored = tx.find_tag(desk.scope, tag_of(desk.policy.tag_prefix, ident)) if explicit else None
     if restored is not None:
         return _own_again(desk, tx, job, restored, ttl)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -37,6 +37,15 @@ __all__ = ["Answer", "PlaceOrder", "Policy"]
 RUNAWAY = "runaway"
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What an alert means, before anything is decided. `resolved` is None for an EXIT, which goes by what is held."""
+
+    job: Job
+    resolved: Resolved | Denial | None
+    against_own: bool
+
+
 class PlaceOrder:
     """One alert to one order, or to a clear "no".
 
@@ -50,37 +59,44 @@ class PlaceOrder:
     def __call__(self, alert: Alert, *, request_id: str, started: float, all_clients: bool = False) -> Answer:
         """`started`: the monotonic reading at the request's first byte. `all_clients`: an admin's EXIT."""
         desk = self.desk
-        job = self._begin(alert, request_id, started, all_clients=all_clients)
-        if isinstance(job, Answer):
-            return job
-        if alert.action is Action.EXIT:
+        start = self._begin(alert, request_id, started, all_clients=all_clients)
+        if isinstance(start, Answer):
+            return start
+        job, resolved = start.job, start.resolved
+        if resolved is None:
             return exit_held(desk, job)
-        resolved = resolve(desk, job)
         side = Side(alert.action.value)
         if isinstance(resolved, Denial):
             contract = unknown_contract(alert, job.today)
             order = draft(desk, job, contract, side, quantity_of(alert, 1), Purpose.ENTRY)
             return deny(desk, job, order, resolved)
-        if is_against_own(desk, job, resolved.contract, side):
+        if start.against_own:
             answer = close(desk, job, resolved.contract, resolved.contract.freeze, side)
             if answer is not None:
                 return answer
         return self._enter(job, resolved, side)
 
-    def _begin(self, alert: Alert, request_id: str, started: float, *, all_clients: bool) -> Job | Answer:
+    def _begin(self, alert: Alert, request_id: str, started: float, *, all_clients: bool) -> Start | Answer:
+        """One read of the database for all that comes before a decision."""
         desk = self.desk
         budget = Budget.of(started, desk.policy.request_deadline_s)
-        retake: Order | None = None
         with desk.store.read(budget.send) as tx:
             now, state = tx.now(), tx.trading_state(desk.scope)
             known = tx.find_key(desk.scope, alert.client, alert.key)
+            retake = known.order if known is not None else None
+            if known is not None:
+                answer = known_answer(desk, known, alert, now)
+                if answer is not None:
+                    return answer
             reconciled = desk.reconciled(tx)
-        if known is not None:
-            answer = known_answer(desk, known, alert, now)
-            if answer is not None:
-                return answer
-            retake = known.order
-        return Job(alert, request_id, budget, now, ist_date(now), state, all_clients, retake, reconciled)
+            job = Job(alert, request_id, budget, now, ist_date(now), state, all_clients, retake, reconciled)
+            if alert.action is Action.EXIT:
+                return Start(job, None, against_own=False)
+            resolved = resolve(desk, job)
+            against = not isinstance(resolved, Denial) and is_against_own(
+                tx, job, desk.scope, resolved.contract
+            )
+        return Start(job, resolved, against_own=against)
 
     def _enter(self, job: Job, resolved: Resolved, side: Side) -> Answer:
         if not job.reconciled:
