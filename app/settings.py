@@ -19,6 +19,7 @@ from app.domain.alert import Product
 from app.domain.order import Mode
 from app.guard_settings import GuardSettings
 from app.risk_settings import RiskSettings
+from app.service.clients import signing_keys
 
 WEBHOOK_TOKEN_FILE = "webhook_token"  # noqa: S105 - a file's name
 ADMIN_TOKEN_FILE = "admin_token"  # noqa: S105 - a file's name
@@ -48,6 +49,8 @@ class Settings(RiskSettings, GuardSettings):
     database_url: str = ""
     webhook_secret_token: SecretStr = SecretStr("")
     admin_token: SecretStr = SecretStr("")
+    webhook_hmac_secrets: SecretStr = SecretStr("")
+    require_signature: bool = False
     max_content_length: int = Field(65536, ge=1024, le=1_000_000)
     ip_allowlist: str = ""
     trusted_proxy_hops: int = Field(0, ge=0, le=5)
@@ -125,6 +128,18 @@ class Settings(RiskSettings, GuardSettings):
             if length != FERNET_KEY_BYTES:
                 raise ValueError(f"expected Fernet keys (44 characters each), key {number} is none")
         return value
+
+    @field_validator("webhook_hmac_secrets")
+    @classmethod
+    def _signing_keys(cls, value: SecretStr) -> SecretStr:
+        signing_keys(_plain(value))
+        return value
+
+    @model_validator(mode="after")
+    def _signature(self) -> Settings:
+        if self.require_signature and not _plain(self.webhook_hmac_secrets).strip():
+            raise ValueError("REQUIRE_SIGNATURE: expected WEBHOOK_HMAC_SECRETS too, was none")
+        return self
 
     @model_validator(mode="after")
     def _scheduler(self) -> Settings:

@@ -66,6 +66,7 @@ def build(settings: Settings) -> Ports:
     from app.brokers.fyers.symbols import IndexedContracts
     from app.store.engine import Database
     from app.store.sql import SqlStore
+    from app.store.sql_clients import SqlClients
 
     clock = SystemClock()
     database = Database(settings.url, None)
@@ -90,6 +91,7 @@ def build(settings: Settings) -> Ports:
         desk=desk,
         reconcile=OneReconcile(settings, desk),
         login=login_of(settings, stored, clock) if stored is not None and settings.can_log_in else None,
+        clients=SqlClients(database),
     )
 
 

@@ -75,6 +75,19 @@ class AlertKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What a client may at most, beside the limits for all. None: no limit of its own."""
+
+    max_lots: int | None = None
+    """Lots in one order."""
+    symbols: frozenset[str] | None = None
+    """Underlyings, in upper case."""
+
+
+NO_LIMITS = ClientLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     """One validated alert. Quantity: at most one of `qty` (contracts) and `lots`; neither only for EXIT."""
 
@@ -94,6 +107,8 @@ class Alert:
     fired_at: datetime | None = None
     delayed_feed: bool = False
     warnings: tuple[str, ...] = ()
+    limits: ClientLimits = NO_LIMITS
+    """Its client's own, as they stood when it came."""
 
     def __post_init__(self) -> None:
         if self.qty is not None and self.lots is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import re
 import secrets
@@ -20,6 +22,9 @@ RESERVED = frozenset({DEFAULT_CLIENT, ADMIN_CLIENT, ""})
 """Their tokens stand in the settings."""
 TOKEN_BYTES = 32
 TOKEN_PREFIX = "tvf_"  # noqa: S105 - what a scanner for leaked secrets can look for
+SIGNING_PREFIX = "whsec_"
+"""The mark that Standard Webhooks gives a secret."""
+SIGNING_BYTES = range(24, 65)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
 
 
@@ -141,3 +146,20 @@ def digest_of(token: str) -> str:
 def symbols_of(words: Iterable[str]) -> frozenset[str] | None:
     """Underlyings as the checks compare them; none given: no limit."""
     return frozenset(w.strip().upper() for w in words if w.strip()) or None
+
+
+def signing_keys(text: str) -> tuple[bytes, ...]:
+    """The keys of WEBHOOK_HMAC_SECRETS. Raises ValueError, never with a value in it."""
+    words = [w.strip() for w in text.split(",") if w.strip()]
+    found = []
+    for number, word in enumerate(words, 1):
+        try:
+            key = base64.b64decode(word.removeprefix(SIGNING_PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if len(key) not in SIGNING_BYTES:
+            raise ValueError(
+                f"expected {SIGNING_PREFIX} and 24 to 64 bytes in base64, secret {number} is none of that"
+            )
+        found.append(key)
+    return tuple(found)

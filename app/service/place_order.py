@@ -194,6 +194,8 @@ def proposal_of(desk: Desk, job: Job, contract: Contract, quantity: int) -> Prop
         is_buy=job.alert.action is Action.BUY,
         delayed_feed=job.alert.delayed_feed,
         fired_at=job.alert.fired_at,
+        client_max_lots=job.alert.limits.max_lots,
+        client_symbols=job.alert.limits.symbols,
     )
 
 

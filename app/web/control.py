@@ -15,7 +15,6 @@ from app.errors import NotFound
 from app.service.control import REASON_LENGTH, Control, Resolution, StateSet
 from app.service.records import StateChange, Stranger
 from app.web import answers
-from app.web.middleware.authentication import admin
 from app.web.middleware.scheduler import SchedulerTokens, admin_or_scheduler
 from app.web.middleware.size import bounded_body
 from app.web.parse import parse_object
@@ -80,11 +79,11 @@ def stranger_body(stranger: Stranger) -> dict[str, Any]:
 
 def blueprint(ports: Ports, run_job: RunJob, scheduler: SchedulerTokens) -> Blueprint:
     routes = Blueprint("control", __name__)
-    settings = ports.settings
+    callers = ports.callers
 
     @routes.get("/api/v1/state")
     def state() -> Response:
-        admin(request, settings)
+        callers.admin(request)
         with ports.store.read() as tx:
             now, history = tx.state_change(ports.scope), tx.state_history(ports.scope, HISTORY)
             strangers = tx.strangers(ports.scope, acknowledged=False)
@@ -98,20 +97,20 @@ def blueprint(ports: Ports, run_job: RunJob, scheduler: SchedulerTokens) -> Blue
 
     @routes.post("/api/v1/state")
     def set_state() -> Response:
-        admin(request, settings)
+        callers.admin(request)
         body = validated(StateBody, _object(ports))
         return jsonify(set_body(Control(ports.desk()).set_state(body.state, BY_API, body.reason)))
 
     @routes.post("/api/v1/orders/<order_id>/resolve")
     def resolve(order_id: str) -> Response:
-        admin(request, settings)
+        callers.admin(request)
         body = validated(ResolveBody, _object(ports))
         verdict = Resolution(body.status, BY_API, body.reason, body.filled, body.price)
         return jsonify(answers.order_body(Control(ports.desk()).resolve(order_id, verdict)))
 
     @routes.post("/internal/jobs/<name>")
     def job(name: str) -> Response:
-        admin_or_scheduler(request, settings, scheduler)
+        admin_or_scheduler(request, callers, scheduler)
         try:
             said = run_job(name)
         except KeyError:

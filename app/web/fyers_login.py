@@ -21,7 +21,6 @@ from app.service.login import Login, TokenRecord
 from app.web import answers
 from app.web.cookie import STATE_LIFE, Session, Sessions
 from app.web.errors import STATUS, of_service
-from app.web.middleware.authentication import admin, caller_of
 from app.web.parse import parse_object
 from app.web.ports import Ports
 
@@ -59,7 +58,7 @@ class LoginPages:
     def operator(self) -> str:
         """Who asks: a bearer of the admin token, or a browser session with a form of ours. Raises."""
         if "Authorization" in request.headers:
-            admin(request, self.ports.settings)
+            self.ports.callers.admin(request)
             return BEARER
         return self.sessions.need(request, self.ports.clock.now()).id
 
@@ -164,8 +163,7 @@ def _browser(routes: Blueprint, pages: LoginPages) -> None:
     @routes.post("/fyers/session")
     def start() -> Response:
         """The admin token for a cookie. It needs no form token: who knows the admin token may do all."""
-        if not caller_of(pages.field("token"), ports.settings).is_admin:
-            raise NotAllowed("expected the admin token")
+        ports.callers.browser(request, pages.field("token"))
         response = _to_page()
         sessions.start(response, request, ports.clock.now())
         return response

@@ -15,7 +15,7 @@ from app.domain.status import Status
 from app.errors import FieldError, InvalidAlert, NotFound
 from app.service.records import OrderFilter
 from app.web import answers
-from app.web.middleware.authentication import admin, bearer
+from app.web.middleware.authentication import ClientScope
 from app.web.ports import Check, Place
 from app.web.schemas import number, shown
 from app.web.webhook import Door, submit
@@ -80,7 +80,7 @@ def _orders(routes: Blueprint, door: Door, place_order: Place) -> None:
 
     @routes.get("/orders")
     def listing() -> Response:
-        caller = bearer(request, ports.settings)
+        caller = ports.callers.bearer(request, ClientScope.READ)
         wanted = OrderFilter(
             client=None if caller.is_admin else caller.client,
             date_from=argument("from", date.fromisoformat, "a date like 2026-12-29"),
@@ -98,7 +98,7 @@ def _orders(routes: Blueprint, door: Door, place_order: Place) -> None:
 
     @routes.get("/orders/<order_id>")
     def one(order_id: str) -> Response:
-        caller = bearer(request, ports.settings)
+        caller = ports.callers.bearer(request, ClientScope.READ)
         with ports.store.read() as tx:
             order = None if "\0" in order_id else tx.get_order(ports.scope, order_id.upper())
         if order is None or not (caller.is_admin or order.client == caller.client):
@@ -112,7 +112,7 @@ def _look_ups(routes: Blueprint, door: Door, check_alert: Check) -> None:
 
     @routes.get("/contracts")
     def contracts() -> Response:
-        bearer(request, ports.settings)
+        ports.callers.bearer(request, ClientScope.ORDERS, ClientScope.READ)
         found = ports.contracts.resolve(
             _required("symbol", argument("symbol", str.upper, "an underlying")),
             _required("strike", argument("strike", _strike, "a positive number")),
@@ -149,7 +149,7 @@ def _look_ups(routes: Blueprint, door: Door, check_alert: Check) -> None:
 
     @routes.get("/refused")
     def refused() -> Response:
-        admin(request, ports.settings)
+        ports.callers.admin(request)
         limit = argument("limit", _page_size, f"1 to {MAX_PAGE}") or 50
         found = ports.store.list_refusals(ports.scope, limit)
         return jsonify({"refused": [answers.refusal_body(r) for r in found]})

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.domain.alert import Alert
 from app.domain.order import Scope
 from app.service.check import CheckReport
+from app.service.clients import Clients
 from app.service.login import Login
 from app.service.place_order import Answer
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import Pass
 from app.service.send import Desk
 from app.settings import Settings
+from app.web.middleware.authentication import Callers
 
 
 class Place(Protocol):
@@ -45,3 +47,10 @@ class Ports:
     starts, says so, and recovers by itself. Raises StoreUnavailable."""
     login: Login | None = None
     """None: the settings allow no login at the broker."""
+    clients: Clients | None = None
+    """None: only the settings' own tokens count."""
+    callers: Callers = field(init=False)
+    """Who sends; with what it remembers of failures and tokens, one for all routes."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "callers", Callers(self.settings, self.clients, self.clock))

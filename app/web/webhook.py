@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from flask import Blueprint, Response, g, request
 
-from app.domain.alert import Alert
-from app.errors import AlertRefused, NotAuthenticated, StoreUnavailable
+from app.domain.alert import Alert, KeyKind, key_of
+from app.errors import AlertRefused, NotAuthenticated, StoreUnavailable, TooManyRequests
+from app.service.clients import ClientScope, NoClients
 from app.service.records import Refusal
 from app.web.answers import answer_of
 from app.web.errors import STATUS
-from app.web.middleware.address import check_address, client_address, networks_of
-from app.web.middleware.authentication import Caller, bearer, body_token
+from app.web.middleware.address import check_address, networks_of
+from app.web.middleware.authentication import Caller
+from app.web.middleware.signature import ID, SIGNATURE, Signatures, SignedMessage
 from app.web.middleware.size import bounded_body
 from app.web.parse import parse_object
 from app.web.ports import Place, Ports
@@ -38,40 +41,62 @@ class Door:
     """Size, address, authentication, schema: from a request to an Alert, or a recorded refusal."""
 
     def __init__(self, ports: Ports) -> None:
-        self.ports = ports
-        self.allowed = networks_of(ports.settings.ip_allowlist)
+        self.ports, self.callers = ports, ports.callers
+        settings = ports.settings
+        self.allowed = networks_of(settings.ip_allowlist)
+        self.signatures = Signatures(
+            settings.webhook_hmac_secrets.get_secret_value(), ports.clients or NoClients()
+        )
 
     def alert(self, *, by_header: bool) -> tuple[Alert, Caller]:
         """The alert of the present request. Raises AlertRefused, after keeping a record of it."""
         settings = self.ports.settings
         raw, body, caller = b"", {}, None
         try:
-            if by_header:
-                caller = bearer(request, settings)
+            if by_header and ("Authorization" in request.headers or SIGNATURE not in request.headers):
+                caller = self.callers.bearer(request, ClientScope.ORDERS)
             raw = bounded_body(request, settings.max_content_length)
             if not by_header:
-                check_address(client_address(request, settings.trusted_proxy_hops), self.allowed)
+                check_address(self.callers.address(request), self.allowed)
+            message = self._signed(raw)
             body = parse_object(raw)
             if caller is None:
-                caller = body_token(body, settings)
-            alert = to_alert(
-                body,
-                caller.client,
-                self.ports.clock.now(),
-                request.headers.get("Idempotency-Key"),
-                settings.default_product_type,
-            )
+                caller = self.callers.alert(request, body, is_signed=message is not None)
+            if message is None and settings.require_signature and not caller.is_admin:
+                raise self.callers.refused(request, "expected a signature as well (REQUIRE_SIGNATURE)")
+            alert = self._read(body, caller, message)
         except AlertRefused as error:
             self.keep(error, raw, body, caller)
             raise
         return alert, caller
 
+    def _signed(self, raw: bytes) -> SignedMessage | None:
+        try:
+            return self.signatures.check(request.headers, raw, self.ports.clock.now())
+        except NotAuthenticated as error:
+            raise self.callers.refused(request, error.detail) from None
+
+    def _read(self, body: dict[str, Any], caller: Caller, message: SignedMessage | None) -> Alert:
+        now, header_key = self.ports.clock.now(), request.headers.get("Idempotency-Key")
+        product = self.ports.settings.default_product_type
+        alert = replace(to_alert(body, caller.client, now, header_key, product), limits=caller.limits)
+        if message is None:
+            return alert
+        self.signatures.once(message, header_key, now)
+        if alert.key.kind is KeyKind.EXPLICIT:
+            return alert
+        # A copy of the message is fresh for longer than the dedupe window: its id is what makes it the same alert.
+        key = key_of(caller.client, f"{ID}:{message.id}", alert.key.body_hash, now)
+        return replace(alert, key=key)
+
     def keep(self, error: AlertRefused, raw: bytes, body: dict[str, Any], caller: Caller | None) -> None:
         """The bounded record. It must not cost the answer: the sender's cause stands in the answer itself."""
-        known = {} if isinstance(error, NotAuthenticated) else body
+        if caller is None and not self.callers.failures.may_record():
+            return
+        known = {} if isinstance(error, (NotAuthenticated, TooManyRequests)) else body
         refusal = Refusal(
             at=self.ports.clock.now(),
-            address=client_address(request, self.ports.settings.trusted_proxy_hops),
+            address=self.callers.address(request),
             client=caller.client if caller else None,
             status=STATUS[type(error)],
             code=error.code,

@@ -33,7 +33,7 @@ def test_migrations_build_exactly_the_metadata(database_url: str) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         both = MetaData(naming_convention=tables.metadata.naming_convention)
-        for table in (*tables.metadata.sorted_tables, *paper.metadata.sorted_tables):
+        for table in (*tables_clients.metadata.sorted_tables, *paper.metadata.sorted_tables):
             table.to_metadata(both)  # the paper exchange defines its own
         assert compare_metadata(context, both) == []
         assert migrate.at_head(connection)

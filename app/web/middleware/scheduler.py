@@ -9,8 +9,7 @@ from typing import Any
 from flask import Request
 
 from app.errors import NotAllowed, NotAuthenticated, Unavailable
-from app.settings import Settings
-from app.web.middleware.authentication import admin
+from app.web.middleware.authentication import Callers, bearer_token
 
 FETCH_TIMEOUT_S = 2.0
 KEEP_CERTS_S = 3600.0
@@ -92,12 +91,13 @@ class SchedulerTokens:
             return self._kept
 
 
-def admin_or_scheduler(request: Request, settings: Settings, scheduler: SchedulerTokens) -> None:
+def admin_or_scheduler(request: Request, callers: Callers, scheduler: SchedulerTokens) -> None:
     """The admin's token, or Cloud Scheduler's where it is configured. Raises NotAuthenticated and NotAllowed."""
+    token = bearer_token(request)
+    if not scheduler.is_on or token is None or callers.find(token) is not None:
+        callers.admin(request)
+        return
     try:
-        admin(request, settings)
-    except NotAuthenticated:
-        kind, _, token = request.headers.get("Authorization", "").partition(" ")
-        if not scheduler.is_on or kind.lower() != "bearer":
-            raise
-        scheduler.check(token.strip())
+        scheduler.check(token)
+    except NotAuthenticated as error:
+        raise callers.refused(request, error.detail) from None
