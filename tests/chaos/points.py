@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from sqlalchemy.engine import Connection
@@ -127,7 +128,7 @@ TRACER = Tracer()
 def name_of(kind: Kind) -> str:
     """`module:function` of the service's code that led here; for sockets the broker's operation in front of it."""
     operation, caller = "", "?"
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         code = frame.f_code
         if code.co_filename.startswith(APP):
@@ -138,13 +139,13 @@ def name_of(kind: Kind) -> str:
             if not where.startswith(("store/", "brokers/")):
                 caller = f"{Path(where).stem}:{function}"
                 break
-        frame = frame.f_back  # type: ignore[assignment]  # None at the bottom
+        frame = frame.f_back
     return caller if kind == "commit" else f"{operation} < {caller}"
 
 
 def install() -> None:
     """Wrap the commit of every SQLAlchemy connection and the broker's sockets, in this process and its forks."""
-    commit = Connection._commit_impl  # type: ignore[attr-defined]  # every way of committing ends there
+    commit = Connection._commit_impl  # every way of committing ends there
     connect, sendall, recv_into = DeadlineSocket.connect, DeadlineSocket.sendall, DeadlineSocket.recv_into
 
     def gone() -> Exception:
@@ -169,7 +170,7 @@ def install() -> None:
     def traced_recv_into(self: DeadlineSocket, *given: Any) -> int:
         return int(TRACER.around("read", lambda: recv_into(self, *given), gone))
 
-    Connection._commit_impl = traced_commit  # type: ignore[attr-defined]
-    DeadlineSocket.connect = traced_connect  # type: ignore[method-assign]
-    DeadlineSocket.sendall = traced_sendall  # type: ignore[method-assign,assignment]
+    Connection._commit_impl = traced_commit  # type: ignore[method-assign]
+    DeadlineSocket.connect = traced_connect  # type: ignore[method-assign,assignment]
+    DeadlineSocket.sendall = traced_sendall  # type: ignore[method-assign]
     DeadlineSocket.recv_into = traced_recv_into  # type: ignore[method-assign,assignment]

@@ -69,7 +69,8 @@ KNOWN: dict[str, frozenset[str]] = {
 }
 
 READS = "reads only, or writes what no order depends on"
-BY_HAND = "a person's command, between alerts: it sends nothing, and is one transaction"
+BY_HAND = "a person's command, between alerts: it sends nothing"
+BY_HAND_SENDS = "a person's command, whose answer that person reads; its exits are those that have cases"
 TIMER = "takes or checks a lease around a pass, whose own transactions are here by name"
 PAPER = "the paper exchange's own book: no broker's ledger could judge it"
 NOT_MET: dict[str, str] = {
@@ -86,6 +87,8 @@ NOT_MET: dict[str, str] = {
     "control:Control.resolve": BY_HAND,
     "control:blueprint.state": READS,
     "doubts:take_back_late": "after a cancel of a late entry: see the stopped processes",
+    "flatten:KillSwitch._cancel": BY_HAND_SENDS,
+    "flatten:KillSwitch._held": BY_HAND_SENDS,
     "fyers_login:LoginPages.use_once": BY_HAND,
     "jobs:purge": READS,
     "jobs:Scheduler.first_pass": TIMER,

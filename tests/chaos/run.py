@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +12,15 @@ from typing import Any
 
 from app import factory
 from app.domain.contract import ist_date
+from app.service.place_order import PlaceOrder
 from app.store.engine import Database
+from tests.chaos.fork import Child, Report
 from tests.chaos.judge import Verdict, judge
 from tests.chaos.naive import NaivePlaceOrder
 from tests.chaos.points import TRACER, Point
 from tests.chaos.scenarios import Scenario, Variant
 from tests.chaos.simulator import SimProcess
-from tests.chaos.world import OPENING, Report, SetClock, World
+from tests.chaos.world import OPENING, SetClock, World
 from tests.fyers_sim import sample_masters
 
 MASTERS = sample_masters(ist_date(OPENING))
@@ -71,26 +71,23 @@ class Bench:
 
     def run(self, case: Case) -> Result:
         """Raises when the harness itself fails; what the service does wrong is in the verdict."""
-        self.runs += 1
-        self._fresh(case)
-        ledger = self.directory / "ledger.jsonl"
-        ledger.unlink(missing_ok=True)
-        sim = SimProcess(ledger, MASTERS, OPENING)
+        self.begin(case)
+        sim = SimProcess(self.ledger, MASTERS, OPENING)
         alerts = case.scenario.alerts(case.variant)
         try:
             first: list[dict[str, Any]] = []
             if case.scenario.crash is not None:
-                first, status = self._fork(lambda report: self._first(case, sim, report))
+                first, status = self._done(lambda report: self._first(case, sim, report))
                 if status != signal.SIGKILL:
                     raise AssertionError(f"{case}: the first crash did not come: {first}")
                 sim.quiet()
-            said, status = self._fork(lambda report: self._victim(case, sim, report))
+            said, status = self._done(lambda report: self._victim(case, sim, report))
             killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
             if not killed and status != 0:
                 raise AssertionError(f"{case}: the victim failed: {said}")
             sim.quiet()
             again = list(alerts[case.scenario.skip :])
-            more, status = self._fork(lambda report: self.world(case, sim, report).recover(again))
+            more, status = self._done(lambda report: self.world(case, sim, report).recover(again))
             if status != 0:
                 raise AssertionError(f"{case}: the recovery failed: {more}")
             ledger_lines = sim.lines()
@@ -115,9 +112,8 @@ class Bench:
 
     def warm(self, case: Case) -> None:
         """Walk through a scenario in this process, so that what it loads and compiles is there in every fork."""
-        self._fresh(case)
-        ledger = self.directory / "ledger.jsonl"
-        sim = SimProcess(ledger, MASTERS, OPENING)
+        self.begin(case)
+        sim = SimProcess(self.ledger, MASTERS, OPENING)
         try:
             world = self.world(case, sim, lambda _: None)
             alerts = case.scenario.alerts(case.variant)
@@ -128,15 +124,17 @@ class Bench:
             world.close()
         finally:
             sim.close()
-            ledger.unlink()
 
-    def world(self, case: Case, sim: SimProcess, report: Report) -> World:
+    def world(self, case: Case, sim: SimProcess, report: Report, deadline_s: float = 2.5) -> World:
         # On Postgres an account of its own is what makes a run's database empty.
-        app_id = f"X{self.directory.parent.name}{self.directory.name}N{self.runs}-200".upper()
+        app_id = f"{self.directory.parent.name}{self.directory.name}N{self.runs}-200".upper()
         verb = NaivePlaceOrder if case.scenario.naive else _CAREFUL
         TRACER.disarm()
-        factory.PlaceOrder = verb  # type: ignore[misc]  # the name that create_app's verb is looked up by
-        return World(self.directory, self.databases[case.database], self.clock, sim.door, app_id, report)
+        # The name that create_app's verb is looked up by.
+        setattr(factory, "PlaceOrder", verb)  # noqa: B010
+        return World(
+            self.directory, self.databases[case.database], self.clock, sim.door, app_id, report, deadline_s
+        )
 
     def _first(self, case: Case, sim: SimProcess, report: Report) -> None:
         """Die while the scenario's first alert is worked on."""
@@ -159,35 +157,25 @@ class Bench:
         TRACER.disarm()
         report({"points": [[p.kind, p.name, p.nth, p.phase] for p in TRACER.passed]})
 
-    def _fresh(self, case: Case) -> None:
-        """A database without orders: a new file, or on Postgres an account that has none."""
+    @property
+    def ledger(self) -> Path:
+        return self.directory / "ledger.jsonl"
+
+    def begin(self, case: Case) -> None:
+        """An empty ledger and a database without orders: a new file, or on Postgres an account that has none."""
+        self.runs += 1
+        self.ledger.unlink(missing_ok=True)
         self.clock.open()
         if case.database == "sqlite":
             for end in ("", "-wal", "-shm"):
                 (self.directory / f"orders.db{end}").unlink(missing_ok=True)
             shutil.copyfile(self.template, self.directory / "orders.db")
 
-    def _fork(self, work: Callable[[Report], object]) -> tuple[list[dict[str, Any]], int]:
-        """Run `work` in a fork; what it reported until its end, and its wait status."""
-        out, into = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                os.close(out)
-                log = os.open(self.directory / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-                os.dup2(log, 1)
-                os.dup2(log, 2)
-                work(lambda line: os.write(into, json.dumps(line).encode() + b"\n") and None)
-                status = 0
-            except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
-                os.write(into, json.dumps({"error": traceback.format_exc()}).encode() + b"\n")
-            finally:
-                os._exit(status)
-        os.close(into)
-        with os.fdopen(out) as lines:
-            said = [json.loads(line) for line in lines if line.endswith("\n")]
-        return said, os.waitpid(pid, 0)[1]
+    def _done(self, work: Callable[[Report], object]) -> tuple[list[dict[str, Any]], int]:
+        return self.start(work).finish()
+
+    def start(self, work: Callable[[Report], object]) -> Child:
+        return Child.start(work, self.directory / "log")
 
 
-_CAREFUL = factory.PlaceOrder
+_CAREFUL = PlaceOrder

@@ -204,4 +204,3 @@ NAIVE = Scenario("naive: intent after the call", _one, _nothing, _deliver, naive
 
 def by_name(name: str) -> Scenario:
     return next(s for s in (*SCENARIOS, NAIVE) if s.name == name)
-

@@ -5,9 +5,9 @@ from __future__ import annotations
 import mmap
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.store import engine
 from app.store.engine import Database
 from app.wiring import build
+from tests.chaos.fork import Report
 from tests.chaos.points import TRACER, once
 from tests.chaos.simulator import Door
 
@@ -86,9 +87,6 @@ class Sent:
         return "idempotency_key" in self.body
 
 
-Report = Callable[[dict[str, Any]], None]
-
-
 @dataclass
 class World:
     """One process of the service, as a test sees it: alerts in, passes of the reconciler, time."""
@@ -99,7 +97,7 @@ class World:
     door: Door
     app_id: str
     report: Report
-    passes: int = field(default=0, init=False)
+    deadline_s: float = 2.5
 
     def __post_init__(self) -> None:
         url = self.door.root_url
@@ -117,7 +115,7 @@ class World:
             order_tag_prefix=PREFIX,
             instance_dir=self.directory,
             webhook_max_qty=2,
-            request_deadline_seconds=2.5,
+            request_deadline_seconds=self.deadline_s,
             log_level="ERROR",
             breaker_fail_max=10**6,  # the guard's own tests are elsewhere
             fyers_orders_per_second=10**6,
@@ -163,7 +161,6 @@ class World:
 
     def one_pass(self) -> None:
         """One pass of the reconciler; a failed one is a pass that did nothing."""
-        self.passes += 1
         try:
             self.app.extensions["reconcile"]()
         except ServiceError as error:
@@ -187,6 +184,12 @@ class World:
         found: list[dict[str, Any]] = answer.get_json()["orders"]
         return found
 
+    def story(self, order_id: str) -> list[str]:
+        """The kinds of an order's events, oldest first."""
+        path = f"/api/v1/orders/{order_id}"
+        answer = self.client.get(path, headers={"Authorization": f"Bearer {ADMIN}"})
+        return [event["event"] for event in answer.get_json()["events"]]
+
     def recover(self, again: list[Sent]) -> None:
         """What follows a crash: start, the alerts come again on TradingView's schedule, passes until settled."""
         self.advance(RESEND_S)
@@ -209,9 +212,8 @@ class World:
         return [sent for sent in waiting if (status := self.deliver(sent)) == 409 or status >= 500]
 
     def close(self) -> None:
-        """Nothing open is left, so that a fork inherits nothing."""
+        """No connection to the database is left, so that a fork inherits none."""
         self.database.close()
-        self.ports.broker.close()  # type: ignore[attr-defined]
 
 
 @contextmanager
