@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import Connection, Float, bindparam, case, cast, func, or_, select
+from sqlalchemy import Connection, Float, bindparam, case, cast, func, or_, select, text
 
 from app.domain.order import Order, Purpose, Side
 from app.domain.risk import Exposure
@@ -63,6 +63,16 @@ _TRIED = select(func.count()).where(
     _c.created_at > bindparam("since"),
     _c.id != bindparam("self"),
 )
+
+_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))")
+"""Two instances that read the same exposure and then both commit an entry would pass a limit together. A lock on the
+trading state's row would do too, but then a halt would have to queue behind the entries that it is to stop."""
+
+
+def entries_wait(connection: Connection, order: Order) -> None:
+    """Until this transaction ends no other reads the exposure in order to enter. SQLite has one writer anyway."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(_ONE_AT_A_TIME, {"scope": f"entries {order.scope.mode} {order.scope.account}"})
 
 
 def exposure(connection: Connection, order: Order, now: datetime, runaway: timedelta | None) -> Exposure:

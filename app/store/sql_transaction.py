@@ -175,6 +175,8 @@ class SqlTransaction:
         return sql_orders.holdings(self._connection, scope, client, before)
 
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
+        if self._writing:
+            sql_exposure.entries_wait(self._connection, order)
         return sql_exposure.exposure(self._connection, order, self._now, runaway)
 
     def open_orders(
