@@ -22,7 +22,7 @@ from app.domain.order import Side
 from app.domain.risk import TradingState
 from app.domain.status import UNSETTLED
 from app.errors import CommitUnknown, StoreUnavailable
-from app.store import migrate, tables
+from app.store import migrate, tables, tables_clients
 from app.store.engine import Database, WriterQueue
 from app.store.sql import SqlStore, connect
 from tests.integration.store_rows import NOON, SCOPE, TICKER, Clock, insert, order, said
