@@ -19,7 +19,7 @@ WORTH_A_TRY_S = 0.15
 BREAKER_OPEN = "breaker_open"
 RATE_LIMITED = "broker_rate_limited"
 NOT_THE_BROKERS_HEALTH = frozenset(
-    {"token_missing", "out_of_time", "rate_budget", RATE_LIMITED, "broker_refused", BREAKER_OPEN}
+    {"token_expired", "out_of_time", "rate_budget", RATE_LIMITED, "broker_refused", BREAKER_OPEN}
 )
 """Failed reads by a check of ours, or answered in full with a no: the broker is neither well nor sick by them."""
 
