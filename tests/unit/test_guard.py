@@ -50,7 +50,7 @@ def test_with_pybreakers_default_the_tripping_order_would_lose_its_outcome() -> 
 
 @pytest.mark.parametrize(
     "harmless",
-    [Refused("-99", "RED:Margin Shortfall"), NotSent("token_missing", "no token")],
+    [Refused("-99", "RED:Margin Shortfall"), NotSent("token_expired", "no token")],
     ids=["business no", "own check"],
 )
 def test_a_no_trips_nothing(harmless: Any) -> None:
@@ -130,7 +130,7 @@ def test_what_changes_something_is_never_repeated(operation: str) -> None:
     assert desk.slept == []
 
 
-@pytest.mark.parametrize("code", ["token_missing", "broker_refused"])
+@pytest.mark.parametrize("code", ["token_expired", "broker_refused"])
 def test_an_answered_no_neither_trips_nor_closes_the_reads(code: str) -> None:
     desk = GuardDesk()
 
