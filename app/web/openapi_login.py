@@ -36,13 +36,13 @@ class LogoutAnswer(a.Shape):
 
 
 LOGIN_ROUTES: tuple[Route, ...] = (
-    Route("get", "/auth-url", "Where to log in at Fyers; admin token", {200: AuthUrl}, (401, 403)),
+    Route("get", "/auth-url", "Where to log in at Fyers; admin token", {200: AuthUrl}, (401, 403, 429, 503)),
     Route(
         "post",
         "/generate-token",
         "Exchange a pasted code; admin token",
         {200: LoginAnswer},
-        (400, 401, 403, 413, 422, 503),
+        (400, 401, 403, 413, 422, 429, 503),
         body=CodeBody,
     ),
     Route(
@@ -50,7 +50,7 @@ LOGIN_ROUTES: tuple[Route, ...] = (
         "/refresh-token",
         "A new token by PIN, where Fyers still allows it; admin token",
         {200: LoginAnswer},
-        (400, 401, 403, 413, 422, 503),
+        (400, 401, 403, 413, 422, 429, 503),
         body=PinBody,
     ),
     Route(
@@ -58,6 +58,6 @@ LOGIN_ROUTES: tuple[Route, ...] = (
         "/logout",
         "Forget the token and revoke it at Fyers; admin token",
         {200: LogoutAnswer},
-        (401, 403, 503),
+        (401, 403, 429, 503),
     ),
 )

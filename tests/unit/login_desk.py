@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from app.store.tokens import StoredTokens
 from app.store.tokens_file import FileObject
 from app.web.ports import Ports
 from tests.builders import SCOPE
+from tests.fake_clients import FakeClients
 from tests.fake_store import FakeStore
 from tests.fakes import FakeNotifier
 from tests.fyers_sim import FyersSim, SimClock
@@ -25,6 +27,9 @@ from tests.unit.token_builders import KEY, sealed
 ADMIN = "desk-admin-token"
 MORNING = datetime(2026, 11, 24, 2, 30, tzinfo=UTC)
 CALLBACK = "https://trader.example/fyers/callback"
+
+
+NewDesk = Callable[..., "LoginDeskOfTests"]
 
 
 class DeskClock:
@@ -60,6 +65,7 @@ class LoginDeskOfTests:
             "fyers_app_id": sim.tokens.app_id,
             "instance_dir": directory,
         }
+        self.clients = FakeClients(self.clock)
         self.app = create_app(
             ports=Ports(
                 settings=Settings.model_validate(given | settings),
@@ -73,6 +79,7 @@ class LoginDeskOfTests:
                 reconcile=None,  # type: ignore[arg-type]
                 desk=None,  # type: ignore[arg-type]
                 login=login,
+                clients=self.clients,
             )
         )
         self.browser = self.app.test_client()
@@ -105,6 +112,15 @@ class LoginDeskOfTests:
         target = dict(reply.headers)["Location"]
         assert target.startswith(CALLBACK)
         return target.removeprefix("https://trader.example")
+
+    def logged_in(self) -> str:
+        """Log the browser in; the access token that is used from now on."""
+        self.enter()
+        answer = self.browser.get(self.at_fyers(self.link()))
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/fyers/login"), answer.text
+        token = self.tokens.current(self.clock.now())
+        assert token
+        return token
 
     def bearer(self, method: str, path: str, body: object = None, token: str = ADMIN) -> Any:
         headers = {"Authorization": f"Bearer {token}"}

@@ -10,8 +10,10 @@ from werkzeug.test import TestResponse
 from app.domain.order import Side
 from app.domain.outcome import Unknown
 from app.service.records import Stranger
+from app.web.middleware.failures import FREE_FAILURES
 from tests.builders import SCOPE
-from tests.unit.web_desk import ADMIN, TOKEN, WebDesk
+from tests.fake_clients import a_client
+from tests.unit.web_desk import ADMIN, ALERT, TOKEN, WebDesk
 
 Ask = Callable[[WebDesk], TestResponse]
 Asked = tuple[str, str, int, Ask]
@@ -98,4 +100,36 @@ CONTROL: list[Asked] = [
     job(403, token=TOKEN),
     job(404, "nosuch"),
     job(503, prepare=down),
+]
+
+
+def tired(desk: WebDesk) -> None:
+    """The address has failed as often as it may."""
+    for _ in range(FREE_FAILURES):
+        assert desk.webhook(token="wrong").status_code == 401
+
+
+def narrow(method: str, path: str, url: str, *scopes: str, **changes: Any) -> Asked:
+    """A client that may not do this, or not from here."""
+
+    def ask(desk: WebDesk) -> TestResponse:
+        return desk.api(method, url, a_client(desk.clients, "desk-2", *scopes, **changes))
+
+    return method, path, 403, ask
+
+
+ORDERS, ONE, CONTRACTS = "/api/v1/orders", "/api/v1/orders/{order_id}", "/api/v1/contracts"
+CHECK, REFUSED = "/api/v1/check", "/api/v1/refused"
+DOOR: list[Asked] = [
+    ("post", "/webhook", 429, prepared(lambda desk: desk.webhook(token="wrong"), tired)),
+    *(got(path, path, 429, "wrong", tired) for path in (ORDERS, CONTRACTS, REFUSED, STATE)),
+    got(ONE, f"{ORDERS}/NOSUCH", 429, "wrong", tired),
+    *(posted(path, path, 429, ALERT, "wrong", tired) for path in (ORDERS, CHECK, STATE)),
+    posted(RESOLVE, f"{ORDERS}/NOSUCH/resolve", 429, b"", "wrong", tired),
+    job(429, token="wrong", prepare=tired),
+    narrow("get", ORDERS, ORDERS, "orders"),
+    narrow("get", ONE, f"{ORDERS}/NOSUCH", "orders"),
+    narrow("get", CONTRACTS, CONTRACTS, networks=("10.0.0.0/8",)),
+    narrow("post", ORDERS, ORDERS, "read"),
+    narrow("post", CHECK, CHECK, "read"),
 ]

@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import validate
 
+from app.web.middleware.failures import FREE_FAILURES
 from app.web.openapi import ROUTES, document
 from app.web.openapi_login import LOGIN_ROUTES
 from tests.fyers_sim import FyersSim, SimClock
@@ -44,6 +45,16 @@ def log_in(desk: LoginDeskOfTests) -> None:
 
 def gone(desk: LoginDeskOfTests) -> None:
     desk.sim.server.close()
+
+
+def tired(desk: LoginDeskOfTests) -> None:
+    for _ in range(FREE_FAILURES):
+        assert desk.bearer("GET", "/auth-url", token="wrong").status_code == 401
+
+
+def no_register(desk: LoginDeskOfTests) -> None:
+    """Whether a token is a client's cannot be told."""
+    desk.clients.down = True
 
 
 def broken(desk: LoginDeskOfTests, method: str, path: str) -> Any:
@@ -84,6 +95,9 @@ ASKED: list[tuple[str, str, int, Ask]] = [
     ("post", CODE, 413, ask(CODE, {"x": "x" * 20_000})),
     ("post", REFRESH, 413, ask(REFRESH, {"x": "x" * 20_000})),
     *(("post", path, 401, ask(path, {}, token="wrong")) for path in (CODE, REFRESH, LOGOUT)),
+    ("get", URL, 429, ask(URL, None, tired, method="GET", token="wrong")),
+    ("get", URL, 503, ask(URL, None, no_register, method="GET", token="wrong")),
+    *(("post", path, 429, ask(path, {}, tired, token="wrong")) for path in (CODE, REFRESH, LOGOUT)),
     *(("post", path, 403, ask(path, {}, token="hook")) for path in (CODE, REFRESH, LOGOUT)),
 ]
 

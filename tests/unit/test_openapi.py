@@ -19,7 +19,7 @@ from app.domain.outcome import NotSent, Refused, Unknown
 from app.domain.status import Status
 from app.web.errors import STATUS
 from app.web.openapi import HEADERS, document
-from tests.unit.openapi_asks import CONTROL, Ask, Asked, down, got, prepared
+from tests.unit.openapi_asks import CONTROL, DOOR, Ask, Asked, down, got, prepared
 from tests.unit.web_desk import ALERT, TOKEN, WebDesk
 
 DOCUMENT = document()
@@ -163,6 +163,7 @@ ASKED: list[Asked] = [
     got(REFUSED, REFUSED, 403, TOKEN),
     got(REFUSED, REFUSED, 503, prepare=down),
     *CONTROL,
+    *DOOR,
     got("/healthz", "/healthz", 200),
     got(READY, READY, 200),
     got(READY, READY, 503, prepare=down),

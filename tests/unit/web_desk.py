@@ -17,6 +17,7 @@ from app.service.records import OrderFilter, OrderPage, Refusal
 from app.settings import Settings
 from app.web.ports import Ports
 from tests.builders import SCOPE
+from tests.fake_clients import FakeClients
 from tests.fakes import FakeStore
 from tests.service.desk import TradingDesk
 
@@ -54,6 +55,7 @@ class WebDesk(TradingDesk):
     def __init__(self, directory: Path, **settings: Any) -> None:
         super().__init__()
         self.store = Store(self.clock, SCOPE)
+        self.clients = FakeClients(self.clock)
         self.desk = replace(self.desk, store=self.store)
         self.service, self.reconcile = PlaceOrder(self.desk), Reconcile(self.desk)
         given = {"webhook_secret_token": TOKEN, "admin_token": ADMIN, "instance_dir": directory}
@@ -69,6 +71,7 @@ class WebDesk(TradingDesk):
                 notifier=self.notifier,
                 reconcile=lambda _: self.reconcile(),
                 desk=lambda: self.desk,
+                clients=self.clients,
             )
         )
         self.client = self.app.test_client()
