@@ -240,7 +240,9 @@ class FakeTransaction:
             opened = [o for o in here if o.filled_quantity and o.side.sign * net > 0]
             paid = sum(((o.fill_price or o.ltp or none) * o.filled_quantity for o in opened), none)
             value += abs(net) * paid / max(1, sum(o.filled_quantity for o in opened))
-            value += sum(((o.ltp or none) * (o.quantity - o.filled_quantity) for o in waiting), none)
+            value += sum(
+                ((o.fill_price or o.ltp or none) * (o.quantity - o.filled_quantity) for o in waiting), none
+            )
         mine = [o for o in rows if o.client == order.client and o.purpose is Purpose.ENTRY and o.created_at]
         shape, no = (order.ticker, order.side), (Status.DENIED, Status.NOT_SENT)
         same = [o.created_at for o in mine if (o.ticker, o.side) == shape and o.status not in no]

@@ -148,7 +148,7 @@ class Instances:
         with engine.connect() as connection:
             rows = connection.execute(text("SELECT name, used FROM caps")).all()
         engine.dispose()
-        return {name: used for name, used in rows}
+        return {row.name: row.used for row in rows}
 
     def state(self) -> TradingState:
         with self.stores[0].read() as tx:
