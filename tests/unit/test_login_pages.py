@@ -6,30 +6,13 @@ import base64
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from app.web.fyers_login import CSP
-from tests.fyers_sim import FyersSim, SimClock
-from tests.unit.login_desk import ADMIN, MORNING, LoginDeskOfTests
-
-NewDesk = Callable[..., LoginDeskOfTests]
-
-
-@pytest.fixture
-def sim() -> Iterator[FyersSim]:
-    with FyersSim(clock=SimClock(MORNING, running=False), rate_limits=False) as running:
-        yield running
-
-
-@pytest.fixture
-def new_desk(tmp_path: Path, sim: FyersSim) -> Iterator[NewDesk]:
-    with ExitStack() as stack:
-        yield lambda **more: stack.enter_context(closing(LoginDeskOfTests(tmp_path, sim, **more)))
+from tests.unit.login_desk import ADMIN, LoginDeskOfTests, NewDesk
 
 
 @pytest.fixture
@@ -37,17 +20,8 @@ def desk(new_desk: NewDesk) -> LoginDeskOfTests:
     return new_desk()
 
 
-def logged_in(desk: LoginDeskOfTests) -> str:
-    desk.enter()
-    answer = desk.browser.get(desk.at_fyers(desk.link()))
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/fyers/login"), answer.text
-    token = desk.tokens.current(desk.clock.now())
-    assert token
-    return token
-
-
 def test_the_whole_login_in_a_browser(desk: LoginDeskOfTests) -> None:
-    token = logged_in(desk)
+    token = desk.logged_in()
     assert token in desk.sim.tokens._access
     page = desk.browser.get("/fyers/login").text
     assert "valid until 25 Nov 2026 06:00 IST" in page
@@ -158,7 +132,7 @@ def test_a_broker_that_is_not_there_is_a_503_and_stores_nothing(desk: LoginDeskO
 
 
 def test_refresh_with_the_pin_keeps_the_refresh_token(desk: LoginDeskOfTests) -> None:
-    first = logged_in(desk)
+    first = desk.logged_in()
     desk.sim.advance(3600)
     answer = desk.bearer("POST", "/refresh-token", {"pin": "1234"})
     assert answer.status_code == 200, answer.text
@@ -168,14 +142,14 @@ def test_refresh_with_the_pin_keeps_the_refresh_token(desk: LoginDeskOfTests) ->
 
 def test_refresh_takes_the_pin_of_the_settings(new_desk: NewDesk) -> None:
     desk = new_desk(fyers_pin="1234")
-    logged_in(desk)
+    desk.logged_in()
     assert desk.bearer("POST", "/refresh-token", {}).status_code == 200
 
 
 def test_refresh_that_fyers_no_longer_allows_has_a_clear_answer(desk: LoginDeskOfTests) -> None:
     nothing = desk.bearer("POST", "/refresh-token", {"pin": "1234"})
     assert (nothing.status_code, nothing.json["code"]) == (422, "no_refresh_token")
-    logged_in(desk)
+    desk.logged_in()
     desk.sim.tokens._refresh.clear()
     refused = desk.bearer("POST", "/refresh-token", {"pin": "1234"})
     assert (refused.status_code, refused.json["code"]) == (422, "refresh_refused")
@@ -183,88 +157,15 @@ def test_refresh_that_fyers_no_longer_allows_has_a_clear_answer(desk: LoginDeskO
 
 
 def test_logout_revokes_here_and_at_the_broker(desk: LoginDeskOfTests) -> None:
-    token = logged_in(desk)
+    token = desk.logged_in()
     assert desk.browser.post("/logout", data={"csrf": desk.csrf()}).status_code == 303
     assert desk.tokens.current(desk.clock.now()) is None
     assert token not in desk.sim.tokens._access
     assert desk.bearer("POST", "/logout").json == {"status": "logged_out", "was_logged_in": False}
 
 
-@pytest.mark.parametrize("path", ["/generate-token", "/refresh-token", "/logout", "/fyers/leave"])
-def test_a_post_without_the_form_s_token_is_refused(desk: LoginDeskOfTests, path: str) -> None:
-    token = logged_in(desk)
-    for form in ({}, {"csrf": "0" * 64}, {"csrf": "ü"}):
-        answer = desk.browser.post(
-            path, data={"auth_code": desk.sim.issue_auth_code(), "pin": "1234", **form}
-        )
-        assert answer.status_code == 403
-    assert desk.tokens.current(desk.clock.now()) == token
-    assert token in desk.sim.tokens._access
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/auth-url"),
-        ("POST", "/generate-token"),
-        ("POST", "/refresh-token"),
-        ("POST", "/logout"),
-    ],
-)
-def test_all_is_behind_the_admin_token(desk: LoginDeskOfTests, method: str, path: str) -> None:
-    assert desk.app.test_client().open(path, method=method).status_code == 401
-    assert desk.bearer(method, path, {}, token="wrong").status_code == 401
-    assert desk.bearer(method, path, {}, token="hook").status_code == 403
-
-
-@pytest.mark.parametrize(("token", "status"), [("", 401), ("wrong", 401), ("hook", 403), ("ü" * 9, 401)])
-def test_only_the_admin_token_opens_a_session(desk: LoginDeskOfTests, token: str, status: int) -> None:
-    answer = desk.browser.post("/fyers/session", data={"token": token})
-    assert answer.status_code == status
-    assert "Set-Cookie" not in answer.headers
-    assert "generate-authcode" not in desk.browser.get("/fyers/login").text
-
-
-def test_the_cookie_is_signed_lax_and_short(desk: LoginDeskOfTests) -> None:
-    cookie = desk.enter().headers["Set-Cookie"]
-    assert "HttpOnly" in cookie
-    assert "SameSite=Lax" in cookie
-    assert "Max-Age=3600" in cookie
-    assert "Secure" not in cookie
-    assert ADMIN not in cookie
-    desk.sim.advance(3601)
-    assert "generate-authcode" not in desk.browser.get("/fyers/login").text
-
-
-def test_the_cookie_is_for_tls_alone_where_the_browser_came_by_tls(new_desk: NewDesk) -> None:
-    desk = new_desk(trusted_proxy_hops=1)
-    data = {"token": ADMIN}
-    behind = desk.browser.post("/fyers/session", data=data, headers={"X-Forwarded-Proto": "https"})
-    assert "Secure" in behind.headers["Set-Cookie"]
-    assert (
-        "Secure" in desk.browser.post("/fyers/session", data=data, base_url="https://t").headers["Set-Cookie"]
-    )
-
-
-def test_a_forged_or_foreign_cookie_is_no_session(new_desk: NewDesk, desk: LoginDeskOfTests) -> None:
-    value = desk.enter().headers["Set-Cookie"].partition("=")[2].partition(";")[0]
-    other = new_desk(session_secret="another secret of forty characters......")
-    ident, ends, mac = value.split(".")
-    for forged in ("", "..", f"{ident}.{int(ends) + 9}.{mac}", f"x{value}", f"{ident}.{ends}.", "ü.1.2"):
-        desk.browser.set_cookie("operator", forged)
-        assert "generate-authcode" not in desk.browser.get("/fyers/login").text, forged
-    other.browser.set_cookie("operator", value)
-    assert "generate-authcode" not in other.browser.get("/fyers/login").text
-
-
-def test_leaving_takes_the_cookie_away(desk: LoginDeskOfTests) -> None:
-    desk.enter()
-    assert desk.browser.post("/fyers/leave", data={"csrf": desk.csrf()}).status_code == 303
-    assert "generate-authcode" not in desk.browser.get("/fyers/login").text
-
-
 def test_a_strict_policy_that_the_page_keeps(desk: LoginDeskOfTests) -> None:
-    logged_in(desk)
+    desk.logged_in()
     answer = desk.browser.get("/fyers/login")
     assert answer.headers["Content-Security-Policy"] == CSP
     assert "default-src 'none'" in CSP
@@ -286,14 +187,14 @@ def test_an_unreadable_token_does_not_take_the_page_away(desk: LoginDeskOfTests,
     (tmp_path / "tokens.json").write_bytes(b"nonsense")
     desk.enter()
     assert "cannot be read: the stored token is damaged" in desk.browser.get("/fyers/login").text
-    assert logged_in(desk)
+    assert desk.logged_in()
 
 
 def test_no_secret_in_any_log(
     desk: LoginDeskOfTests, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    token = logged_in(desk)
+    token = desk.logged_in()
     desk.bearer("POST", "/refresh-token", {"pin": "1234"})
     code = desk.sim.issue_auth_code()
     desk.sim.tokens._codes.clear()
