@@ -1,0 +1,10 @@
+"""Kill the real service at every place where it matters, let it recover, and let the broker's ledger judge.
+
+    make chaos                                       every point once, over SQLite and Postgres; minutes
+    python -m tests.chaos --kills 50 --only exit     some of it
+
+`points` finds the places, `scenarios` says what is going on when somebody dies there, `run` forks the victim and its
+successor, `simulator` is the broker that outlives them, `judge` compares its ledger with the alerts that were sent,
+`register` keeps the names that have a case, `gunicorn` and `stopped` do the same to real workers and with SIGSTOP.
+`naive` calls the broker before it writes its intent: were it not caught, the harness could not fail.
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -175,19 +176,19 @@ def _bench(directory: Path, template: Path, postgres: str | None, databases: Ite
 
 
 def _choose(cases: Sequence[Case], kills: int, random_: random.Random) -> list[Case]:
-    """So many cases: every point as often as every other, each round telling the scenario in another variant.
+    """So many cases: every point as often as every other, and the variants in turn.
     The naive one gets one round of its own, which is not counted. Some more are drawn, since a point may not come.
     """
     naive = [c for c in cases if c.scenario.naive]
     careful = [c for c in cases if not c.scenario.naive]
     chosen: list[Case] = []
-    number = 0
+    rounds = itertools.count()
     while careful and len(chosen) < kills + kills // 20 + 1:
-        variant = VARIANTS[number % len(VARIANTS)]
-        chosen += random_.sample(
-            [Case(c.scenario, variant, c.database, c.point) for c in careful], len(careful)
-        )
-        number += 1
+        number = next(rounds)
+        chosen += [
+            Case(c.scenario, VARIANTS[(number + n) % len(VARIANTS)], c.database, c.point)
+            for n, c in enumerate(random_.sample(careful, len(careful)))
+        ]
     return chosen[: kills + kills // 20 + 1] + naive
 
 

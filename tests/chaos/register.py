@@ -8,7 +8,6 @@ KNOWN: dict[str, frozenset[str]] = {
             "exits:_commit",
             "exits:_lease",
             "exits:_read",
-            "exits:is_against_own",
             "intent:deny",
             "legs:_noted",
             "legs:_wait_for_legs",
