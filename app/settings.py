@@ -17,6 +17,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from app.domain.alert import Product
 from app.domain.order import Mode
+from app.domain.session import Calendar, read_calendar
 from app.guard_settings import GuardSettings
 from app.risk_settings import RiskSettings
 from app.service.clients import signing_keys
@@ -84,6 +85,8 @@ class Settings(RiskSettings, GuardSettings):
     fyers_read_timeout: float = Field(1.8, gt=0)
     symbol_master_url: str = "https://public.fyers.in/sym_details"
     symbol_master_files: Annotated[tuple[str, ...], NoDecode] = ("NSE_FO", "BSE_FO", "NSE_CM", "BSE_CM")
+    holidays_file: Path | None = None
+    preflight_ip_url: str = Field("", pattern=r"^($|https?://)")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     instance_dir: Path = Path("instance")
     port: int = Field(8080, ge=1, le=65535)
@@ -116,6 +119,16 @@ class Settings(RiskSettings, GuardSettings):
         if not loopback and (above := self.above_fyers_limits()):
             raise ValueError("; ".join(above))
         return self
+
+    @field_validator("holidays_file")
+    @classmethod
+    def _holidays(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                read_calendar(value.read_text(encoding="utf-8"))
+            except OSError as exc:
+                raise ValueError(f"expected a readable file: {exc.strerror}") from None
+        return value
 
     @field_validator("token_encryption_keys")
     @classmethod
@@ -193,6 +206,12 @@ class Settings(RiskSettings, GuardSettings):
         }
         lacking = [name for name in hints if not _plain(getattr(self, name)).strip()]
         return [f"{n.upper()} is needed in live mode ({hints[n]})" for n in lacking]
+
+    @property
+    def own_calendar(self) -> Calendar:
+        """The operator's own holidays and trading days, beside the built-in ones."""
+        path = self.holidays_file
+        return Calendar() if path is None else read_calendar(path.read_text(encoding="utf-8"))
 
     @property
     def redirect_uri(self) -> str:

@@ -14,6 +14,7 @@ from app.domain.contract import Contract
 from app.domain.deadline import Deadline
 from app.domain.limits import Limits, Runaway
 from app.domain.order import Mode, Scope
+from app.domain.session import use_calendar
 from app.service.login import Login, TokenRecord, TokenVault
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import FirstPass, Pass, Reconcile
@@ -68,6 +69,7 @@ def build(settings: Settings) -> Ports:
     from app.store.sql import SqlStore
     from app.store.sql_clients import SqlClients
 
+    use_calendar(settings.own_calendar)
     clock = SystemClock()
     database = Database(settings.url, None)
     store = SqlStore(database, clock)

@@ -37,6 +37,10 @@ class Contract:
     """Options on shares settle physically (instrument type 15)."""
     master_date: date
     """The master row's inside date (lastUpdate): the trading day it was written on."""
+    circuit_low: Decimal | None = None
+    """The day's price limits and whether the exchange lets it trade, where the JSON twin of that day says so."""
+    circuit_high: Decimal | None = None
+    tradable: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
