@@ -15,6 +15,7 @@ from app.errors import NotFound
 from app.service.control import REASON_LENGTH, Control, Resolution, StateSet
 from app.service.records import StateChange, Stranger
 from app.web import answers
+from app.web.middleware.authentication import Caller
 from app.web.middleware.scheduler import SchedulerTokens, admin_or_scheduler
 from app.web.middleware.size import bounded_body
 from app.web.parse import parse_object
@@ -23,7 +24,6 @@ from app.web.schemas import validated
 
 RunJob = Callable[[str], str]
 """One run of a job by its name. Raises KeyError for a name that is none."""
-BY_API = "api:admin"
 HISTORY = 50
 """Changes of the trading state in an answer, newest first."""
 WHY = Field(min_length=REASON_LENGTH[0], max_length=REASON_LENGTH[1])
@@ -97,15 +97,15 @@ def blueprint(ports: Ports, run_job: RunJob, scheduler: SchedulerTokens) -> Blue
 
     @routes.post("/api/v1/state")
     def set_state() -> Response:
-        callers.admin(request)
+        by = _by(callers.admin(request))
         body = validated(StateBody, _object(ports))
-        return jsonify(set_body(Control(ports.desk()).set_state(body.state, BY_API, body.reason)))
+        return jsonify(set_body(Control(ports.desk()).set_state(body.state, by, body.reason)))
 
     @routes.post("/api/v1/orders/<order_id>/resolve")
     def resolve(order_id: str) -> Response:
-        callers.admin(request)
+        by = _by(callers.admin(request))
         body = validated(ResolveBody, _object(ports))
-        verdict = Resolution(body.status, BY_API, body.reason, body.filled, body.price)
+        verdict = Resolution(body.status, by, body.reason, body.filled, body.price)
         return jsonify(answers.order_body(Control(ports.desk()).resolve(order_id, verdict)))
 
     @routes.post("/internal/jobs/<name>")
@@ -118,6 +118,11 @@ def blueprint(ports: Ports, run_job: RunJob, scheduler: SchedulerTokens) -> Blue
         return jsonify({"job": name, "result": said})
 
     return routes
+
+
+def _by(caller: Caller) -> str:
+    """Who it was, for the record."""
+    return f"api:{caller.client}"
 
 
 def _object(ports: Ports) -> dict[str, Any]:
