@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import time
 from decimal import Decimal
 from typing import Annotated, Any
@@ -21,7 +22,8 @@ class RiskSettings(BaseSettings):
     """Rupees, lots, seconds, percents; times are IST."""
 
     webhook_max_qty: int = Field(1, ge=1)
-    qty_caps: dict[str, Count] = Field(default_factory=dict)
+    qty_caps: Annotated[dict[str, Count], NoDecode] = Field(default_factory=dict)
+    """Lots in one order by name, as a JSON object."""
     enforce_market_hours: bool | None = None
     risk_position_policy: PositionPolicy = PositionPolicy.ANY
     risk_repeat_seconds: Count | None = None
@@ -74,6 +76,17 @@ class RiskSettings(BaseSettings):
         if not isinstance(value, str):
             return value
         return frozenset(word.strip().upper() for word in value.split(",") if word.strip())
+
+    @field_validator("qty_caps", mode="before")
+    @classmethod
+    def _json(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment gives
+        """Read here and not by the library, whose complaint is no line among the others."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('expected a JSON object like {"NIFTY": 2}') from None
 
     @field_validator("qty_caps")
     @classmethod
