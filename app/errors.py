@@ -20,6 +20,7 @@
         ├── TokenStoreUnavailable      the stored access token cannot be read or written
         ├── NotReconciled              no reconcile pass has succeeded since this start
         ├── NoMaster                   no contract index yet
+        ├── OutOfBudget                the broker's rate limit has no room in this second
         └── OutOfTime                  the request's budget ended before anything was sent
 
 Expected "no"s of the domain are values, not errors: `Denial`, `Refused`, `NotSent`.
@@ -174,6 +175,12 @@ class NoMaster(Unavailable):
     """The operator must look at the symbol master's download: there is no contract index."""
 
     code = "no_symbol_master"
+
+
+class OutOfBudget(Unavailable):
+    """Nobody needs to act: the broker's rate limit has no room in this second, and nothing was sent."""
+
+    code = "rate_budget"
 
 
 class OutOfTime(Unavailable):

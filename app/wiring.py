@@ -197,6 +197,7 @@ def policy_of(settings: Settings, tag_prefix: str) -> Policy:
         dedupe_window=settings.dedupe_window,
         request_deadline_s=settings.request_deadline_seconds,
         tag_prefix=tag_prefix,
+        orders_per_second=settings.fyers_orders_per_second if settings.trading_mode is Mode.LIVE else None,
         key_ttl=timedelta(seconds=settings.idempotency_ttl_seconds),
     )
 

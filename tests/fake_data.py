@@ -30,6 +30,7 @@ class Data:
     orders: dict[str, Order] = field(default_factory=dict)
     events: dict[str, list[AuditEvent]] = field(default_factory=dict)
     keys: dict[tuple[Scope, str, str], Claim] = field(default_factory=dict)
+    slots: dict[Scope, list[datetime]] = field(default_factory=dict)
     caps: dict[tuple[Scope, str, str], int] = field(default_factory=dict)
     reserved: dict[str, list[Reserved]] = field(default_factory=dict)
     adjusted: list[tuple[Scope, Holding, datetime]] = field(default_factory=list)

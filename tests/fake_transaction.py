@@ -73,6 +73,12 @@ class FakeTransaction:
         self._data.keys[scope, client, key.digest] = Claim(order_id, key.body_hash, until)
         return True
 
+    def take_order_slot(self, scope: Scope, per_second: int) -> bool:
+        self._must_write()
+        used = [at for at in self._data.slots.get(scope, []) if self.now() - at < timedelta(seconds=1.1)]
+        self._data.slots[scope] = [*used, self.now()] if len(used) < per_second else used
+        return len(used) < per_second
+
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         self._must_write()
         rows = self._data.reserved.get(order_id, [])

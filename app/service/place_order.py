@@ -30,7 +30,7 @@ from app.service.intent import (
 from app.service.ports import Transaction
 from app.service.ready import code_of
 from app.service.records import Quote, Resolved
-from app.service.send import Answer, Budget, Desk, Policy, armed, committed_after_all, send
+from app.service.send import Answer, Budget, Desk, Policy, Slot, armed, committed_after_all, send, take_slot
 
 __all__ = ["Answer", "PlaceOrder", "Policy"]
 
@@ -128,18 +128,19 @@ class PlaceOrder:
             take_profit=levels.take_profit,
             protection=Protection.REQUESTED,
         )
-        step = self._commit(job, order, proposal)
+        step, slot = self._commit(job, order, proposal)
         if isinstance(step, Answer):
             return step
-        return send(desk, step, job.budget, lambda x, check: x.place(step.ticket(), check))
+        return send(desk, step, job.budget, lambda x, check: x.place(step.ticket(), check), slot=slot)
 
-    def _commit(self, job: Job, order: Order, proposal: Proposal) -> Order | Answer:
+    def _commit(self, job: Job, order: Order, proposal: Proposal) -> tuple[Order | Answer, Slot | None]:
         desk, limits, tripped = self.desk, self.desk.policy.limits, False
+        slot: Slot | None = None
         try:
             with desk.store.write(job.budget.send) as tx:
                 repeat = claim(desk, tx, job, order.id)
                 if repeat is not None:
-                    return repeat
+                    return repeat, None
                 window = timedelta(seconds=limits.runaway.seconds) if limits.runaway else None
                 fresh = replace(
                     proposal, state=tx.trading_state(desk.scope), exposure=tx.exposure(order, window)
@@ -151,14 +152,15 @@ class PlaceOrder:
                     row = put_denied(tx, job, order, denial)
                     tripped = denial.code == RUNAWAY and trip(tx, desk, denial)
                 else:
+                    slot = take_slot(desk, tx)
                     order = armed(desk, tx, order, job.budget)
                     put_sending(tx, job, order)
         except CommitUnknown:
-            return committed_after_all(desk, order, job.budget)
+            return committed_after_all(desk, order, job.budget), slot
         if tripped:
             text = f"strategy {order.strategy or 'without a name'} of {order.client}: only exits pass now"
             desk.notifier.notify(RUNAWAY, text, page=True)
-        return order if denial is None else Answer(row, replayed=False)
+        return (order, slot) if denial is None else (Answer(row, replayed=False), None)
 
 
 def resolve(desk: Desk, job: Job) -> Resolved | Denial:

@@ -138,6 +138,11 @@ class Transaction(Protocol):
     def claim_key(self, scope: Scope, client: str, key: AlertKey, order_id: str, ttl: timedelta) -> bool:
         """Take a free or expired key for `order_id` by one conditional statement. False: somebody has it."""
 
+    def take_order_slot(self, scope: Scope, per_second: int) -> bool:
+        """Room for one more entry in this second of the broker's rate limit; it lapses 0.1 s after this transaction's
+        time. False: none is left.
+        """
+
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         """Add to every cap or to none (in a savepoint). A Denial names the cap and what would be allowed."""
 

@@ -15,7 +15,7 @@ from app.domain.order import Order, Purpose, Scope
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.domain.risk import Limits, TradingState
 from app.domain.status import Status
-from app.errors import StoreUnavailable
+from app.errors import OutOfBudget, StoreUnavailable
 from app.service.ports import Broker, Clock, Contracts, Exchanger, Notifier, Store, Transaction
 from app.service.records import AuditEvent, Moved
 
@@ -25,6 +25,8 @@ SEND_SHARE = 0.75
 """Of the request's deadline: after it no write to the broker starts, so that a 503 still counts as one (1.5 s)."""
 RECORD_S = 0.15
 """Kept from the broker call for recording the outcome and rendering the answer."""
+SLOT_LASTS_S = 0.1
+"""From the reservation of a place in the rate limit to the send."""
 TAKE_BACK_S = 0.5
 """For cancelling what was written too late: its answer is late already, and a hang must not make it endless."""
 
@@ -48,6 +50,8 @@ class Policy:
     """How long the same body without a key is a repeat."""
     request_deadline_s: float
     tag_prefix: str
+    orders_per_second: int | None = None
+    """Entries that may be sent in one second, all instances together; None where the broker has no such limit."""
     key_ttl: timedelta = timedelta(days=1)
     """How long an explicit key is kept. Its digest holds the IST date, so that more than a day changes nothing."""
 
@@ -135,8 +139,10 @@ def stops(state: TradingState, purpose: Purpose, *, admin: bool) -> bool:
     return purpose is Purpose.ENTRY or (state is TradingState.HALTED and not admin)
 
 
-def last_check(desk: Desk, order: Order, budget: Budget, *, admin: bool = False) -> LastCheck:
-    """The fresh look right before the first byte: still ours, still allowed, still in time."""
+def last_check(
+    desk: Desk, order: Order, budget: Budget, *, admin: bool = False, slot: Slot | None = None
+) -> LastCheck:
+    """The fresh look right before the first byte: still ours, still allowed, still in time, still within its slot."""
 
     def check() -> NotSent | None:
         try:
@@ -154,9 +160,42 @@ def last_check(desk: Desk, order: Order, budget: Budget, *, admin: bool = False)
             return NotSent("trading_state", f"trading state became {state} before the order was sent")
         if order.send_by is None or now >= order.send_by:
             return NotSent("out_of_time", "the request's budget ended before the order was sent")
-        return None
+        return None if slot is None else slot.still_good(desk, budget)
 
     return check
+
+
+@dataclass
+class Slot:
+    """An entry's place in the broker's rate limit. It is void unless the send starts at once, so that a late send
+    never makes one too many; then another one is asked for, once.
+    """
+
+    taken: float
+    """On the monotonic clock. The database's own time of it is the transaction's, a little earlier."""
+
+    def still_good(self, desk: Desk, budget: Budget) -> NotSent | None:
+        if desk.clock.monotonic() - self.taken <= SLOT_LASTS_S:
+            return None
+        no = NotSent("rate_budget", "its place in the broker's rate limit lapsed before the send", 1)
+        try:
+            with desk.store.write(budget.send) as tx:
+                if not tx.take_order_slot(desk.scope, desk.policy.orders_per_second or 1):
+                    return no
+                self.taken = desk.clock.monotonic()
+        except StoreUnavailable as error:
+            return NotSent(error.code, error.detail)
+        return None if desk.clock.monotonic() - self.taken <= SLOT_LASTS_S else no
+
+
+def take_slot(desk: Desk, tx: Transaction) -> Slot | None:
+    """For an entry, late in its intent's transaction. Raises OutOfBudget: nothing was sent, and nothing is kept."""
+    many = desk.policy.orders_per_second
+    if many is None:
+        return None
+    if not tx.take_order_slot(desk.scope, many):
+        raise OutOfBudget(f"{many} orders in this second already", retry_after_s=1)
+    return Slot(desk.clock.monotonic())
 
 
 def call_once(desk: Desk, budget: Budget, call: BrokerCall, check: LastCheck) -> Outcome:
@@ -171,9 +210,17 @@ def call_once(desk: Desk, budget: Budget, call: BrokerCall, check: LastCheck) ->
     return outcome
 
 
-def send(desk: Desk, order: Order, budget: Budget, call: BrokerCall, *, admin: bool = False) -> Answer:
+def send(
+    desk: Desk,
+    order: Order,
+    budget: Budget,
+    call: BrokerCall,
+    *,
+    admin: bool = False,
+    slot: Slot | None = None,
+) -> Answer:
     """Send a committed SENDING order and record its outcome."""
-    outcome = call_once(desk, budget, call, last_check(desk, order, budget, admin=admin))
+    outcome = call_once(desk, budget, call, last_check(desk, order, budget, admin=admin, slot=slot))
     answer = record(desk, order, outcome, budget)
     if isinstance(outcome, Accepted) and outcome.sent_late and order.purpose is Purpose.ENTRY:
         _take_back(desk, answer.order, outcome.broker_order_id)

@@ -13,7 +13,7 @@ from app.domain.deadline import Deadline
 from app.errors import NotAllowed, NotFound
 from app.service.clients import Client, ClientScope, Credential, Registered
 from app.store.engine import Database
-from app.store.sql_transaction import upsert
+from app.store.sql_orders import upsert
 from app.store.tables_clients import api_clients, api_tokens, webhook_messages
 
 c, t = api_clients.c, api_tokens.c

@@ -23,6 +23,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ColumnElement
 
 from app.domain.alert import IST, Product
@@ -54,6 +55,13 @@ def scoped(scope: Scope) -> dict[str, Any]:
 
 _INSERT = insert(orders)
 _ADD_EVENT = insert(order_events)
+
+
+def upsert(connection: Connection) -> type[postgresql.Insert | sqlite.Insert]:
+    """INSERT … ON CONFLICT: the same words on both, in two classes."""
+    return sqlite.Insert if connection.dialect.name == "sqlite" else postgresql.Insert
+
+
 _SET_HEAD = update(orders).where(_c.id == bindparam("order")).values(head_hash=bindparam("head"))
 # The columns to set are the names of the values that come with the call.
 _RECORD = (

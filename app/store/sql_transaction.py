@@ -7,7 +7,6 @@ from datetime import date, datetime, timedelta
 from fractions import Fraction
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.alert import AlertKey, Product
 from app.domain.order import Order, Scope, Side
@@ -24,17 +23,11 @@ from app.service.records import (
     StateChange,
     Stranger,
 )
-from app.store import sql_caps, sql_control, sql_exposure, sql_orders
+from app.store import sql_caps, sql_control, sql_exposure, sql_orders, sql_slots
 from app.store.column_types import UtcTime
 from app.store.sql_orders import in_scope, scoped
 from app.store.sql_rows import changes, order_from, order_values
 from app.store.tables import holding_adjustments, idempotency_keys, locks, orders
-
-
-def upsert(connection: Connection) -> type[postgresql.Insert | sqlite.Insert]:
-    """INSERT … ON CONFLICT: the same words on both, in two classes."""
-    return sqlite.Insert if connection.dialect.name == "sqlite" else postgresql.Insert
-
 
 _K = idempotency_keys.c
 _FIND_KEY = (
@@ -97,6 +90,9 @@ class SqlTransaction:
             "until": self._now + ttl,
         }
         return self._connection.execute(_CLAIM_KEY, claim).rowcount == 1
+
+    def take_order_slot(self, scope: Scope, per_second: int) -> bool:
+        return sql_slots.take_slot(self._connection, scope, self._now, per_second)
 
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         return sql_caps.reserve(self._connection, scope, order_id, caps)

@@ -204,6 +204,14 @@ locks = Table(
     Column("expires_at", UtcTime, nullable=False),
 )
 
+order_slots = Table(
+    "order_slots",
+    metadata,
+    *_scope(key=True),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("used_at", UtcTime, nullable=False),
+)
+
 trading_state = Table(
     "trading_state",
     metadata,

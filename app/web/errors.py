@@ -28,6 +28,7 @@ STATUS: dict[type[e.ServiceError], int] = {
     e.TokenStoreUnavailable: 503,
     e.NotReconciled: 503,
     e.NoMaster: 503,
+    e.OutOfBudget: 503,
     e.OutOfTime: 503,
 }
 

@@ -1,0 +1,51 @@
+"""The order budget in the database: a slot is used at most once in a second, and there are as many as the budget.
+
+Two transactions at once take two slots (SKIP LOCKED), so that nobody waits for anybody's commit.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, bindparam, func, select, update
+
+from app.domain.order import Scope
+from app.store.sql_orders import in_scope, scoped, upsert
+from app.store.tables import order_slots
+
+SLOT_LASTS = timedelta(seconds=1.3)
+"""One second, the tenth that may pass between the reservation and the send, and as much for a slow transaction."""
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+_s = order_slots.c
+_FREE = (
+    select(_s.slot)
+    .where(in_scope(order_slots), _s.slot < bindparam("many"), _s.used_at <= bindparam("cutoff"))
+    .order_by(_s.used_at)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+    .scalar_subquery()
+)
+_TAKE = (
+    update(order_slots)
+    .where(in_scope(order_slots), _s.slot == _FREE, _s.used_at <= bindparam("cutoff"))
+    .values(used_at=bindparam("now"))
+    .returning(_s.slot)
+)
+_COUNT = select(func.count()).where(in_scope(order_slots), _s.slot < bindparam("many"))
+
+
+def take_slot(connection: Connection, scope: Scope, now: datetime, per_second: int) -> bool:
+    """False: all are used up in this second."""
+    values = scoped(scope) | {"many": per_second, "cutoff": now - SLOT_LASTS, "now": now}
+    if connection.execute(_TAKE, values).one_or_none() is not None:
+        return True
+    have = connection.execute(_COUNT, scoped(scope) | {"many": per_second}).scalar_one()
+    if have >= per_second:
+        return False
+    rows = [
+        {"mode": scope.mode.value, "account": scope.account, "slot": slot, "used_at": LONG_AGO}
+        for slot in range(per_second)
+    ]
+    connection.execute(upsert(connection)(order_slots).values(rows).on_conflict_do_nothing())
+    return connection.execute(_TAKE, values).one_or_none() is not None
