@@ -21,9 +21,7 @@ from app.brokers.fyers.symbols import IndexedContracts, build_from_bytes
 from app.domain.alert import Alert
 from app.domain.audit import Event
 from app.domain.contract import ist_date
-from app.domain.deadline import Deadline
 from app.domain.order import Mode, Order, Purpose, Scope
-from app.domain.outcome import NotSent
 from app.domain.risk import Limits, TradingState
 from app.domain.status import Status
 from app.service import adopt, place_order
@@ -67,10 +65,6 @@ class SimSeconds(Clock):
 
     def monotonic(self) -> float:
         return self.now().timestamp()
-
-
-class Crash(BaseException):
-    """The process dies here: nobody handles it."""
 
 
 class WireDesk:
@@ -233,34 +227,6 @@ def simulated(directory: Path, start: datetime = MORNING, **changes: Any) -> Ite
         ledger=directory / "ledger.jsonl", clock=clock, rate_limits=False, fsync=False, **changes
     ) as sim:
         yield sim
-
-
-class UnreachedBroker:
-    """Reads answer; an order finds that its connection does not come to stand, and no byte leaves."""
-
-    name = "unreached"
-
-    def __init__(self, broker: FyersBroker) -> None:
-        self._broker = broker
-
-    def ready(self) -> str | None:
-        return None
-
-    @contextmanager
-    def exchange(self, deadline: Deadline) -> Iterator[Any]:
-        with self._broker.exchange(deadline) as exchanger:
-            yield _Unreached(exchanger)
-
-
-class _Unreached:
-    def __init__(self, exchanger: Any) -> None:
-        self._exchanger = exchanger
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._exchanger, name)
-
-    def place(self, *_: Any, **__: Any) -> NotSent:
-        return NotSent("broker_unreachable", "nothing was sent: the connection was refused")
 
 
 class Desks(ExitStack):

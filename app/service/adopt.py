@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from app.domain.alert import Action, AlertKey, Exchange, KeyKind, OptionType, Product
@@ -13,8 +13,8 @@ from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import NoMaster
 from app.service.caps import caps_of
-from app.service.doubts import verdict_was_wrong
-from app.service.holding import book_row
+from app.service.doubts import unclaimed, verdict_was_wrong
+from app.service.holding import MAYBE_LIVE, book_row
 from app.service.ports import Transaction
 from app.service.records import BookOrder, BookStatus, Stranger
 from app.service.send import Desk, event_of
@@ -22,6 +22,8 @@ from app.service.settle import API, is_ours
 
 GIVEN_UP = (Status.NOT_PLACED, Status.REJECTED, Status.NOT_SENT, Status.EXPIRED)
 ADOPTER = "reconcile"
+LATEST = timedelta(seconds=130)
+"""After its sender's time an order was seen to show up two minutes late, and not later."""
 UNKNOWN_CLIENT = "default"
 """Whose an adopted order is until its alert comes again: nearly every deployment has this one client."""
 
@@ -52,10 +54,21 @@ def _late_arrivals(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], tod
     for order in tx.orders_on(desk.scope, today, GIVEN_UP):
         if order.status is Status.EXPIRED and order.broker_order_id is not None:
             continue  # ended by the exchange: the book is followed for it like for any other
-        row = book_row(order, book)
+        row = book_row(order, book) or _late_untagged(tx, desk, order, book)
         if row is not None and row.status != BookStatus.REJECTED:
             changed += verdict_was_wrong(tx, desk, order, row)
     return changed
+
+
+def _late_untagged(
+    tx: Transaction, desk: Desk, order: Order, book: tuple[BookOrder, ...]
+) -> BookOrder | None:
+    """The one row that a BO or CO called absent can be. Later rows of the same shape are another program's."""
+    if order.product.takes_tag or order.status is not Status.NOT_PLACED or order.answer_by is None:
+        return None
+    until = order.answer_by + LATEST
+    rows = unclaimed(tx, desk, order, tuple(r for r in book if r.placed_at <= until))
+    return rows[0] if rows is not None and len(rows) == 1 else None
 
 
 def _restored(tx: Transaction, desk: Desk, row: BookOrder, today: date) -> Order:
@@ -135,7 +148,7 @@ def _without_orders(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], to
     keyless = {
         (o.ticker, o.product.value, o.side, o.quantity)
         for o in ours
-        if not o.product.takes_tag and o.broker_order_id is None
+        if not o.product.takes_tag and o.broker_order_id is None and o.status in MAYBE_LIVE
     }
     return [
         row

@@ -9,8 +9,8 @@ from datetime import date
 from app.domain.audit import Event
 from app.domain.order import Order, Purpose, Scope
 from app.domain.risk import TradingState
-from app.domain.status import Status
-from app.service.holding import book_row
+from app.domain.status import WORKING, Status
+from app.service.holding import MAYBE_LIVE, book_row
 from app.service.ports import Exchanger, Transaction
 from app.service.records import BookOrder, BookStatus, Moved
 from app.service.send import Desk, event_of
@@ -30,7 +30,6 @@ def settle_one(
     desk: Desk,
     settle: Settle,
     order: Order,
-    doubts: Sequence[Order],
     book: tuple[BookOrder, ...],
     today: date,
 ) -> list[Order]:
@@ -42,7 +41,7 @@ def settle_one(
     if order.ist_date != today:
         why = f"the book of {order.ist_date} is gone: nothing can be proven any more"
         return _review(tx, desk, order, "day_over", why)
-    row, unclear = _find(tx, desk, order, doubts, book)
+    row, unclear = _find(tx, desk, order, book)
     if row is not None:
         return _found(tx, desk, order, row)
     if unclear:
@@ -62,17 +61,45 @@ def settle_one(
 
 
 def _find(
-    tx: Transaction, desk: Desk, order: Order, doubts: Sequence[Order], book: tuple[BookOrder, ...]
+    tx: Transaction, desk: Desk, order: Order, book: tuple[BookOrder, ...]
 ) -> tuple[BookOrder | None, bool]:
     """The order's row, and whether the book leaves it open which one it is."""
     row = book_row(order, book)
     if row is not None or order.product.takes_tag:
         return row, False
-    claimed = tx.known_at_broker(desk.scope, [r.broker_order_id for r in book])
-    rows = fitting(order, doubts, book, claimed)
+    rows = unclaimed(tx, desk, order, book)
     if rows is None or len(rows) > 1:
         return None, True
     return (rows[0], False) if rows else (None, False)
+
+
+def unclaimed(
+    tx: Transaction, desk: Desk, order: Order, book: tuple[BookOrder, ...]
+) -> tuple[BookOrder, ...] | None:
+    """The rows that may be this untagged order. None: another one of ours, whose row is not known, fits them as well.
+
+    One that is being sent right now too: its row may be in the book before its sender has recorded the id.
+    """
+    claimed = tx.known_at_broker(desk.scope, [r.broker_order_id for r in book])
+    others = tx.open_orders(desk.scope, ticker=order.ticker, side=order.side)
+    rivals = [o for o in others if o.broker_order_id is None and o.status in MAYBE_LIVE]
+    return fitting(order, rivals, book, claimed)
+
+
+def claim_closings(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: date) -> list[Order]:
+    """Exits that closed a position by its id: the broker took them without naming the order that does it."""
+    changed = []
+    for order in tx.open_orders(desk.scope):
+        if order.product.takes_tag or order.broker_order_id or order.status not in WORKING:
+            continue
+        rows = unclaimed(tx, desk, order, book) if order.ist_date == today else None
+        if rows is not None and len(rows) == 1:
+            ident = rows[0].broker_order_id
+            event = event_of(
+                Event.ORDER_ACCEPTED, tx.now(), order.status, broker_order_id=ident, by="order book"
+            )
+            changed.append(tx.record(order, event, Moved(broker_order_id=ident)))
+    return changed
 
 
 def _found(tx: Transaction, desk: Desk, order: Order, row: BookOrder) -> list[Order]:

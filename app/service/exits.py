@@ -19,7 +19,7 @@ from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
 from app.domain.status import UNSETTLED, WORKING, Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
 from app.service.amount import asked_of, bracket_denial, how_much
-from app.service.holding import Held, legs_shown, open_part
+from app.service.holding import Held, book_row, legs_shown, open_part
 from app.service.intent import Job, claim, deny, draft, listed, put, put_denied, put_sending
 from app.service.legs import Legs, send_without_legs
 from app.service.ports import Exchanger, Transaction
@@ -186,15 +186,20 @@ def _commit(
             ]
             if side is not None and not waiting and held.own * side.sign >= 0:
                 return None
-            out = side or _way_out(held, waiting)
+            unsure = [o for o in seen.orders if _mine(job, o, side) and o.status is Status.NEEDS_REVIEW]
+            out = side or _way_out(held, waiting or unsure)
             order = draft(desk, job, contract, out, 0, Purpose.EXIT)
             order = replace(order, explanation=target.explanation)
             repeat = claim(desk, tx, job, order.id)
             if repeat is not None:
                 return repeat
+            if book_row(order, book) is not None:
+                raise NotReconciled("this very exit is in the broker's book already", retry_after_s=5)
             amount = how_much(job, contract.lot, target.freeze, abs(held.quantity))
-            if waiting or held.waits_for_exit:
-                most = max(abs(held.own) + sum(open_part(o, book, job.today) for o in waiting), 1)
+            if waiting or held.waits_for_exit or (unsure and not held.quantity):
+                may_come = sum(open_part(o, book, job.today) for o in waiting)
+                may_come += sum(o.quantity - o.filled_quantity for o in unsure)
+                most = max(abs(held.own) + may_come, 1)
                 return _pending(tx, job, replace(order, quantity=asked_of(job, contract.lot) or most))
             denial = amount if isinstance(amount, Denial) else bracket_denial(order, amount, held)
             if isinstance(amount, Denial) or denial is not None:

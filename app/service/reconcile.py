@@ -122,8 +122,9 @@ class Reconcile:
             unsure = doubts.unsettled(tx, desk.scope)
         changed: list[Order] = []
         for order in unsure:
-            changed += self._write(deadline, doubts.settle_one, desk, self.settle, order, unsure, book, today)
+            changed += self._write(deadline, doubts.settle_one, desk, self.settle, order, book, today)
         doubts.take_back_late(desk, exchanger, changed, book)
+        changed += self._write(deadline, doubts.claim_closings, desk, book, today)
         changed += self._write(deadline, _follow, desk, book, today)
         changed += self._write(deadline, adopt.adopt, desk, book, today, not self._seen_once)
         self._lower(exchanger, book, today, deadline)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from app.domain.alert import Product
 from app.domain.order import Order
 from app.service.records import BookOrder, Position, Trade
+from app.service.settle import looks_like
 
 Own = Mapping[str, int]
 """Signed quantity per client."""
@@ -30,6 +31,7 @@ def nearer(first: int, second: int) -> int:
 
 def owners_at_broker(orders: Iterable[Order], rows: Iterable[BookOrder]) -> dict[str, str]:
     """Client by broker order id: of our own orders, by id or tag, and of the legs that are their children."""
+    orders = tuple(orders)
     by_tag = {o.tag.upper(): o for o in orders if o.product.takes_tag}
     owners = {o.broker_order_id: o.client for o in orders if o.broker_order_id}
     rows = tuple(rows)
@@ -37,6 +39,13 @@ def owners_at_broker(orders: Iterable[Order], rows: Iterable[BookOrder]) -> dict
         ours = by_tag.get(row.tag.upper()) if row.tag and row.parent_id is None else None
         if ours is not None:
             owners[row.broker_order_id] = ours.client
+    for order in orders:
+        if order.product.takes_tag or order.broker_order_id or not order.filled_quantity:
+            continue  # what is left was settled by a person, who did not have to say which row it is
+        fits = (r for r in rows if r.broker_order_id not in owners and looks_like(r, order))
+        one = next((r for r in fits if r.filled_quantity), None)
+        if one is not None:
+            owners[one.broker_order_id] = order.client
     for row in rows:
         if row.parent_id in owners:
             owners[row.broker_order_id] = owners[row.parent_id]

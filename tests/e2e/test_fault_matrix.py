@@ -7,10 +7,8 @@ is settled or a person's; the counters equal a recount; a repeat at any moment s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,10 +17,10 @@ from app.domain.order import Order
 from app.domain.status import Status
 from app.errors import KeyInUse
 from app.service.place_order import PlaceOrder
-from app.service.ports import Exchanger
 from app.service.send import Answer
 from tests.fyers_sim import FyersSim
-from tests.wire_desk import Crash, WireDesk, count_contracts, simulated, was_taken
+from tests.wire_brokers import Crash, DyingBroker
+from tests.wire_desk import WireDesk, count_contracts, simulated, was_taken
 
 pytestmark = pytest.mark.slow
 
@@ -99,35 +97,6 @@ def desk(tmp_path: Path, sim: FyersSim, monkeypatch: pytest.MonkeyPatch) -> Iter
     made = WireDesk(tmp_path, sim, sim.clock)  # type: ignore[arg-type]
     yield made
     made.close()
-
-
-class DyingBroker:
-    """The process dies once the answer to an order is there, or its absence is."""
-
-    name = "dying"
-
-    def __init__(self, broker: Any) -> None:
-        self._broker = broker
-
-    def ready(self) -> str | None:
-        return None
-
-    @contextmanager
-    def exchange(self, deadline: Any) -> Iterator[Exchanger]:
-        with self._broker.exchange(deadline) as exchanger:
-            yield DyingExchanger(exchanger)  # type: ignore[misc]
-
-
-class DyingExchanger:
-    def __init__(self, exchanger: Exchanger) -> None:
-        self._exchanger = exchanger
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._exchanger, name)
-
-    def place(self, *arguments: Any, **more: Any) -> None:
-        self._exchanger.place(*arguments, **more)
-        raise Crash
 
 
 def the_row(desk: WireDesk) -> Order:

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, make_url, text
 from app.domain.alert import Product
 from app.domain.risk import TradingState
 from app.domain.status import Status
+from app.errors import NotReconciled
 from app.service.control import Control
 from tests.fyers_sim import FyersSim, nifty_ticker
 from tests.wire_desk import LOT, MORNING, SCOPE, Desks, count_contracts, simulated
@@ -187,3 +188,30 @@ def test_rows_of_another_prefix_are_strangers_and_never_adopted(tmp_path: Path, 
     with desk.store.read() as tx:
         assert [s.tag for s in tx.strangers(SCOPE)] == [placed.tag]
     assert desk.state() is TradingState.HALTED
+
+
+def test_an_exit_sent_again_before_the_first_pass_sells_nothing_twice(
+    tmp_path: Path, desks: Desks, sqlite_url: str
+) -> None:
+    """Exits do not wait for the first pass; but this one's own order stands in the book that it reads."""
+    first = desks.start(url=sqlite_url)
+    first.pass_on()
+    first.bought(lots=2)
+    first.pass_on(1)
+    first.store.close()
+    restore = backed_up_file(sqlite_url)
+    first = desks.start(url=sqlite_url)
+    alert = first.an_alert("EXIT", key="half", qty=LOT)
+    out = first.deliver(alert).order
+    assert (out.status, first.net()) == (Status.ACCEPTED, LOT)
+
+    desk = desks.start(url=restore(), first_pass=True, directory=tmp_path)
+    with pytest.raises(NotReconciled):
+        desk.deliver(alert)
+    assert desk.net() == LOT
+    desk.pass_on(1)
+    Control(desk.desk).set_state(TradingState.ACTIVE, "operator", "looked")
+    again = desk.deliver(alert)
+    assert (again.replayed, again.order.broker_order_id) == (True, out.broker_order_id)
+    rest = desk.alert("EXIT")
+    assert (rest.quantity, desk.net(), len(desk.sold())) == (LOT, 0, 2)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from app.domain.alert import Product
 from app.domain.audit import Event
-from app.domain.order import Order, Side
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import BrokerReadFailed
 from app.service.settle import Settle
 from tests.fyers_sim import FyersSim
-from tests.simulator.book import PENDING, OrderIntent
-from tests.wire_desk import LOT, OTHER, TICKER, Desks, WireDesk, count_contracts, seconds_to, simulated
+from tests.wire_desk import LOT, TICKER, Desks, WireDesk, count_contracts, seconds_to, simulated
 
 QUICK = Settle(min_reads=1, min_seconds=0)
 """So that a verdict comes before a late order does."""
@@ -222,185 +218,3 @@ def test_an_order_that_came_long_after_its_senders_time_is_taken_back(desk: Wire
 
 def desks_now(desk: WireDesk) -> datetime:
     return desk.clock.now()
-
-
-# --- orders without a tag ---------------------------------------------------------------------------------------
-
-UNTAGGED = [Product.BO, Product.CO]
-
-
-def api_row(desk: WireDesk, product: Product, ticker: str = TICKER, quantity: int = LOT) -> str:
-    """Somebody else's order by the API, without a tag: another program on the account."""
-    with desk.sim.exchange.lock:
-        instrument = desk.sim.exchange.instrument(ticker)
-        intent = OrderIntent(
-            instrument, quantity, 2, 1, product.value, stop_loss=Decimal(15), take_profit=Decimal(25)
-        )
-        return desk.sim.exchange.place(intent).id
-
-
-@pytest.mark.parametrize("product", UNTAGGED)
-def test_one_row_and_one_doubt_belong_together(desk: WireDesk, product: Product) -> None:
-    order = desk.in_doubt(product=product)
-    (placed,) = desk.sim.ledger.placed()
-    desk.pass_on(1)
-    row = desk.row(order)
-    assert (row.status, row.broker_order_id) == (Status.FILLED, placed["order_id"])
-    desk.pass_on(70)
-    assert desk.state() is TradingState.ACTIVE
-    desk.assert_caps()
-
-
-@pytest.mark.parametrize("product", UNTAGGED)
-@pytest.mark.parametrize("fault", ["reset_created", "reset"])
-def test_more_rows_than_doubts_are_a_persons(desk: WireDesk, product: Product, fault: str) -> None:
-    order = desk.in_doubt(fault, product=product)
-    api_row(desk, product)
-    if fault == "reset":
-        api_row(desk, product)
-    for _ in range(20):
-        desk.pass_on(10, witness=True)
-        assert (desk.row(order).status, desk.row(order).code) == (Status.NEEDS_REVIEW, "ambiguous")
-    assert (sends(desk), desk.notifier.pages.count("needs_review")) == (1, 1)
-
-
-@pytest.mark.parametrize("product", UNTAGGED)
-def test_two_doubts_and_one_row_are_a_persons(desk: WireDesk, product: Product) -> None:
-    """The second can be sent only once the first is a person's; neither then takes what may be the other's."""
-    first = desk.in_doubt("reset", product=product)
-    denied = desk.alert(product=product)
-    assert (denied.status, denied.code) == (Status.DENIED, "unsettled_bracket")
-    rows = [api_row(desk, product), api_row(desk, product)]
-    desk.pass_on(1)
-    assert desk.row(first).status is Status.NEEDS_REVIEW
-    for row in rows:
-        del desk.sim.exchange.orders[row]
-    second = desk.in_doubt("reset_created", product=product)
-    for _ in range(20):
-        desk.pass_on(10, witness=True)
-        assert {desk.row(o).status for o in (first, second)} == {Status.NEEDS_REVIEW}
-    assert sends(desk) == 2
-
-
-@pytest.mark.parametrize("product", UNTAGGED)
-def test_a_hands_row_and_a_leg_are_never_taken_for_ours(desk: WireDesk, product: Product) -> None:
-    desk.sim.place_by_hand(TICKER, 1, LOT, product.value)
-    order = desk.in_doubt("reset", product=product)
-    desk.sim.place_by_hand(TICKER, 1, LOT, product.value)
-    leg = desk.sim.exchange.add(
-        OrderIntent(desk.sim.exchange.instrument(TICKER), LOT, 4, 1, product.value),
-        "99-BO-2",
-        parent="99-BO-1",
-    )
-    leg.status = PENDING
-    for _ in range(20):
-        desk.pass_on(10, witness=True)
-        assert desk.row(order).broker_order_id is None
-    assert desk.row(order).status is Status.NOT_PLACED
-    desk.assert_caps()
-
-
-@pytest.mark.parametrize("product", UNTAGGED)
-def test_an_older_row_and_one_of_another_size_do_not_fit(desk: WireDesk, product: Product) -> None:
-    api_row(desk, product)
-    desk.sim.advance(60)
-    order = desk.in_doubt("reset_created", product=product)
-    mine = desk.sim.ledger.placed()[-1]["order_id"]
-    api_row(desk, product, quantity=2 * LOT)
-    api_row(desk, product, ticker=OTHER)
-    desk.pass_on(1)
-    assert desk.row(order).broker_order_id == mine
-
-
-# --- following ------------------------------------------------------------------------------------------------
-
-
-def resting(desk: WireDesk, lots: int = 2) -> Order:
-    desk.sim.fill_mode = "rest"
-    order = desk.alert(lots=lots)
-    assert order.status is Status.ACCEPTED
-    return order
-
-
-def the_id(order: Order) -> str:
-    assert order.broker_order_id is not None
-    return order.broker_order_id
-
-
-def test_a_fill_at_another_price_moves_the_levels(desk: WireDesk) -> None:
-    order = resting(desk)
-    assert (order.stop_loss, order.take_profit) == (Decimal("85.00"), Decimal("125.00"))
-    desk.sim.fill(the_id(order), LOT, 110)
-    desk.pass_on(1)
-    row = desk.row(order)
-    assert (row.status, row.filled_quantity, row.fill_price) == (Status.PARTIALLY_FILLED, LOT, Decimal(110))
-    assert (row.stop_loss, row.take_profit) == (Decimal(95), Decimal(135))
-    desk.sim.fill(the_id(order), LOT, 112)
-    desk.pass_on(1)
-    row = desk.row(order)
-    assert (row.status, row.filled_quantity, row.fill_price) == (Status.FILLED, 2 * LOT, Decimal(111))
-    assert (row.stop_loss, row.take_profit) == (Decimal(96), Decimal(136))
-    assert row.side is Side.BUY
-    desk.assert_caps()
-
-
-@pytest.mark.parametrize("part", [0, LOT])
-@pytest.mark.parametrize(
-    ("ending", "status"),
-    [("cancel", Status.CANCELLED), ("expire", Status.EXPIRED), ("reject", Status.REJECTED)],
-)
-def test_the_unfilled_part_is_given_back_once(desk: WireDesk, ending: str, status: Status, part: int) -> None:
-    order = resting(desk)
-    if part:
-        desk.sim.fill(the_id(order), part)
-        desk.pass_on(1)
-    if ending == "reject":
-        desk.sim.reject(the_id(order), "RED:Margin Shortfall")
-    else:
-        getattr(desk.sim, ending)(the_id(order))
-    for _ in range(3):
-        desk.pass_on(1)
-        row = desk.row(order)
-        assert (row.status, row.filled_quantity) == (status, part)
-        assert desk.caps("contracts") == part
-    desk.assert_caps()
-    if ending == "reject":
-        assert (row.code, row.reason) == ("rejected_by_exchange", "RED:Margin Shortfall")
-
-
-def test_an_order_refused_by_the_exchange_afterwards_gives_everything_back(desk: WireDesk) -> None:
-    desk.sim.fill_mode = "reject_async"
-    order = desk.alert()
-    assert order.status is Status.ACCEPTED
-    desk.pass_on(1)
-    assert desk.row(order).status is Status.REJECTED
-    assert "Margin" in (desk.row(order).reason or "")
-    assert (desk.caps("contracts"), desk.caps("orders")) == (0, 1)
-
-
-@pytest.mark.parametrize("filled", [LOT, 2 * LOT])
-def test_a_fill_that_crossed_the_cancel_counts_again(desk: WireDesk, filled: int) -> None:
-    order = resting(desk)
-    desk.sim.cancel(the_id(order))
-    desk.pass_on(1)
-    assert (desk.row(order).status, desk.caps("contracts")) == (Status.CANCELLED, 0)
-    desk.sim.exchange.orders[the_id(order)].status = PENDING
-    desk.sim.fill(the_id(order), filled)
-    if filled == LOT:
-        desk.sim.cancel(the_id(order))
-    desk.pass_on(60)
-    row = desk.row(order)
-    assert row.filled_quantity == filled
-    assert row.status is (Status.FILLED if filled == 2 * LOT else Status.CANCELLED)
-    desk.assert_caps()
-    desk.sim.fill_mode = "instant"
-    out = desk.alert("EXIT")
-    assert (out.quantity, desk.net()) == (filled, 0)
-
-
-def test_yesterdays_working_order_is_a_persons(desk: WireDesk) -> None:
-    order = resting(desk)
-    desk.pass_on(20 * 3600)
-    row = desk.row(order)
-    assert (row.status, row.code) == (Status.NEEDS_REVIEW, "day_over")
-    desk.assert_caps()

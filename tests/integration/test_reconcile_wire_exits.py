@@ -18,7 +18,8 @@ from app.service.control import Control
 from app.service.pending import run_pending
 from app.service.reconcile import Reconcile
 from tests.fyers_sim import FyersSim
-from tests.wire_desk import LOT, TICKER, Desks, UnreachedBroker, WireDesk, simulated
+from tests.wire_brokers import UnreachedBroker
+from tests.wire_desk import LOT, TICKER, Desks, WireDesk, simulated
 
 LEGS = "PATCH /positions"
 CANCEL = "DELETE /orders/sync"

@@ -14,7 +14,8 @@ from app.domain.status import Status
 from app.errors import BrokerReadFailed, NotReconciled
 from app.service.place_order import PlaceOrder
 from tests.fyers_sim import FyersSim
-from tests.wire_desk import TICKER, Desks, UnreachedBroker, WireDesk, count_contracts, simulated
+from tests.wire_brokers import UnreachedBroker
+from tests.wire_desk import TICKER, Desks, WireDesk, count_contracts, simulated
 
 
 @pytest.fixture
