@@ -67,6 +67,8 @@ SET: list[tuple[str, str, str, Any]] = [
     ("risk_expiry_cutoff", "12:00", "expiry_cutoff", time(12, 0)),
     ("risk_stock_expiry_days", "0", "stock_expiry_days", 0),
 ]
+NOTHING: dict[str, Any] = {}
+"""Given by hand: all comes from the environment."""
 CAN_BE_OFF = [row for row in SET if row[0].startswith("risk_") and row[0] != "risk_position_policy"]
 
 
@@ -80,7 +82,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 def limits(monkeypatch: pytest.MonkeyPatch, **env: str) -> Limits:
     for name, value in env.items():
         monkeypatch.setenv(name.upper(), value)
-    return limits_of(Settings())
+    return limits_of(Settings(**NOTHING))
 
 
 def changed(found: Limits) -> dict[str, Any]:
