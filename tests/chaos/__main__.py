@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import os
 import random
@@ -172,6 +173,8 @@ def _bench(directory: Path, template: Path, postgres: str | None, databases: Ite
     for database in databases:
         for name in WARMING:
             bench.warm(Case(by_name(name), VARIANTS[0], database, None))
+    gc.collect()
+    gc.freeze()  # a collection in a fork would write to, and so copy, nearly every page of its parent
     return bench
 
 
