@@ -34,8 +34,14 @@ def register(app: Flask) -> None:
         click.echo(run_job(ports, "reconcile"))
 
     @app.cli.command("refresh-master", cls=Command)
-    def refresh_master() -> None:
-        """Fetch the symbol master and rebuild the contract index."""
+    @click.option(
+        "--accept", is_flag=True, help="Take a file that is much smaller or larger than the last one."
+    )
+    def refresh_master(*, accept: bool) -> None:
+        """Fetch the symbol master and rebuild the contract index; a file that fails leaves its last good copy in use."""
         from app.refresh import refresh
 
-        click.echo(refresh(load()))
+        done = refresh(app.extensions["ports"].settings, accept=accept)
+        click.echo(str(done))
+        if done.stale:
+            raise click.exceptions.Exit(1)

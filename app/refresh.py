@@ -1,56 +1,146 @@
-"""`python -m app.refresh`: bring the contract index up to date, from the broker or from the paper exchange."""
+"""`python -m app.refresh`: bring the contract index up to date, from the broker or from the paper exchange.
+
+Always a process of its own beside a serving one: the full look at 98,000 rows holds the interpreter for half a second.
+"""
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.domain.contract import ist_date
+from app.domain.session import previous_trading_day, use_calendar
+from app.errors import NoMaster
 from app.settings import Settings, load
-from app.wiring import SystemClock, index_dir
+from app.wiring import index_dir
+
+if TYPE_CHECKING:
+    from app.brokers.fyers.master_fetch import Report
+    from app.brokers.fyers.master_http import Get
+    from app.brokers.fyers.symbols import BuildReport
+
+STALE = 3
+"""The exit code of a refresh that left a whole index of an older day."""
+START_LIMIT_S = 25.0
+"""What a start waits for the downloads. The rest, the large JSON twins too, comes by the job a minute later."""
 
 
-def refresh(settings: Settings) -> str:
-    """One line about what was built. Raises when no usable master could be had: the last index stays."""
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a refresh left: the index, and how each source file fared. `stale` names the files that are too old."""
+
+    build: BuildReport
+    files: tuple[Report, ...] = ()
+    stale: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"contract index: {self.build}", *(f"  {f}" for f in self.files)]
+        if self.stale:
+            lines.append(
+                f"  older than the previous trading day: {', '.join(self.stale)}; no entries in those"
+            )
+        return "\n".join(lines)
+
+
+def refresh(
+    settings: Settings,
+    *,
+    accept: bool = False,
+    at_start: bool = False,
+    now: datetime | None = None,
+    get: Get | None = None,
+) -> Refreshed:
+    """Fetch, check, build, swap. Raises NoMaster when no index can be built: the last one then stays.
+
+    A file that cannot be had, or that does not pass, is replaced by its last good copy, with that one's own date.
+    `at_start`: nobody is served yet, so without the twins and within START_LIMIT_S. `accept`: see Copies.bring.
+    """
     from app.brokers.fyers import symbols
 
+    now = now or datetime.now(UTC)
+    use_calendar(settings.own_calendar)
     directory = index_dir(settings)
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        if settings.has_real_market:
-            sources = _download(settings, Path(scratch))
-        else:
-            sources = _paper_sources(Path(scratch))
-        report = symbols.refresh(directory, sources)
-    return f"contract index: {report}"
+    with _alone(directory / "refresh.lock"):
+        if not settings.has_real_market:
+            with tempfile.TemporaryDirectory(dir=directory) as scratch:
+                return Refreshed(symbols.refresh(directory, _paper_sources(Path(scratch), now)))
+        return _real(settings, directory, now, get, accept=accept, at_start=at_start)
 
 
-def _paper_sources(scratch: Path) -> dict[str, Path]:
+def _real(
+    settings: Settings, directory: Path, now: datetime, get: Get | None, *, accept: bool, at_start: bool
+) -> Refreshed:
+    from app.brokers.fyers import symbols
+    from app.brokers.fyers.master_fetch import DOWNLOAD_LIMIT_S, Copies, file_names
+    from app.brokers.fyers.master_http import http_get
+    from app.brokers.fyers.master_rows import Kind, kind_of
+
+    copies = Copies(directory / "sources", get or http_get)
+    today = ist_date(now)
+    wanted = previous_trading_day(today)
+    asked = file_names(settings.symbol_master_files, twins=not at_start)
+    all_names = file_names(settings.symbol_master_files, twins=True)
+    limit_s = START_LIMIT_S if at_start else DOWNLOAD_LIMIT_S
+    files = copies.bring(
+        settings.symbol_master_url, asked, today, wanted, accept=accept, limit_s=limit_s
+    ) + copies.kept([n for n in all_names if n not in asked])
+    sources = {f.name: f.path for f in files if f.path is not None}
+    options = [f for f in files if kind_of(f.name) is Kind.OPTIONS]
+    if not any(f.path for f in options):
+        raise NoMaster("no options file could be had: " + "; ".join(str(f) for f in options))
+    build = symbols.refresh(directory, sources)
+    for file in files:
+        copies.promote(file)
+    stale = tuple(f.name for f in options if f.dated < wanted.isoformat())
+    return Refreshed(build, tuple(files), stale)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One refresh of this directory at a time; the lock ends with the process. Raises NoMaster when it is taken."""
+    with path.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NoMaster("another process is refreshing the contract index right now") from None
+        yield
+
+
+def _paper_sources(scratch: Path, now: datetime) -> dict[str, Path]:
     from app.brokers.paper.master import paper_master
 
     sources = {}
-    for name, content in paper_master(ist_date(SystemClock().now())).items():
+    for name, content in paper_master(ist_date(now)).items():
         (scratch / name).write_bytes(content)
         sources[name] = scratch / name
     return sources
 
 
-def _download(settings: Settings, scratch: Path) -> dict[str, Path]:
-    import requests
-
-    from app.brokers.fyers.symbols import MasterFetcher
-
-    def get(url: str) -> bytes:
-        answer = requests.get(url, timeout=(5, 30))
-        answer.raise_for_status()
-        return answer.content
-
-    return MasterFetcher().fetch(settings.symbol_master_url, settings.symbol_master_files, scratch, get)
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="app.refresh")
+    parser.add_argument(
+        "--start", action="store_true", help="nobody is served yet: no JSON twins, a short wait"
+    )
+    parser.add_argument("--instance-dir", type=Path)
+    args = parser.parse_args(arguments)
+    try:
+        done = refresh(
+            load(**({"instance_dir": args.instance_dir} if args.instance_dir else {})), at_start=args.start
+        )
+    except Exception as exc:  # noqa: BLE001 - the caller goes on with the last index; the reason is shown
+        sys.exit(f"contract index not refreshed: {type(exc).__name__}: {exc}")
+    print(done, flush=True)  # noqa: T201
+    sys.exit(STALE if done.stale else 0)
 
 
 if __name__ == "__main__":
-    try:
-        print(refresh(load()))  # noqa: T201
-    except Exception as exc:  # noqa: BLE001 - the caller goes on with the last index; the reason is shown
-        sys.exit(f"contract index not refreshed: {type(exc).__name__}: {exc}")
+    main(sys.argv[1:])

@@ -14,9 +14,9 @@ def prepare(settings: Settings) -> None:
     if settings.is_sqlite:
         # Postgres is migrated by `flask --app app.wsgi migrate`, when the operator says so.
         subprocess.run([sys.executable, "-m", "app.store.migrate", settings.url], check=True)  # noqa: S603
-    refreshed = subprocess.run([sys.executable, "-m", "app.refresh"], check=False)
+    refreshed = subprocess.run([sys.executable, "-m", "app.refresh", "--start"], check=False)
     if refreshed.returncode:
-        print("no fresh contract index: see the lines above; alerts get 503 without one", file=sys.stderr)  # noqa: T201
+        print("no fresh contract index: see the lines above; no entries until there is one", file=sys.stderr)  # noqa: T201
 
 
 def announce(settings: Settings) -> None:

@@ -12,21 +12,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.brokers.fyers import master_rows
+from app.brokers.fyers import master_rows, master_twin
 from app.brokers.fyers.master_rows import Bad, Kind, OptionRow
+from app.brokers.fyers.master_twin import TwinKey, TwinRow
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_SKIPPED_SHARE = 0.05
 """More bad rows than this is not a master with bad rows but another file or format."""
 NICENESS = 10
 """Requests come first where cores are few."""
+MEMORY_BYTES = 1 << 30
+"""Address space. 98,000 rows and their twin take a fifth of it; a file that needs more is none of Fyers'."""
 
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -36,7 +40,7 @@ CREATE TABLE expiries (exchange TEXT, underlying TEXT, expiry TEXT, session_end 
   PRIMARY KEY (exchange, underlying, expiry)) WITHOUT ROWID;
 CREATE TABLE options (exchange TEXT, underlying TEXT, expiry TEXT, strike INTEGER, option_type TEXT,
   ticker TEXT NOT NULL, session_end INTEGER NOT NULL, lot INTEGER NOT NULL, tick TEXT NOT NULL, freeze INTEGER,
-  is_stock INTEGER NOT NULL, dated TEXT NOT NULL,
+  is_stock INTEGER NOT NULL, dated TEXT NOT NULL, circuit_low TEXT, circuit_high TEXT, tradable INTEGER,
   PRIMARY KEY (exchange, underlying, expiry, strike, option_type)) WITHOUT ROWID;
 """
 TICKER_INDEX = "CREATE INDEX options_by_ticker ON options (ticker)"
@@ -51,7 +55,7 @@ class Master:
         self.options: dict[Key, OptionRow] = {}
         self.clashes: set[Key] = set()
         self.quoted: dict[str, str] = {}
-        self.freezes: dict[tuple[str, str], int] = {}
+        self.twins: dict[TwinKey, TwinRow] = {}
         self.dates: dict[str, str] = {}
         self.skipped: Counter[str] = Counter()
         self.seen = 0
@@ -59,10 +63,7 @@ class Master:
     def read(self, name: str, path: Path) -> None:
         kind = master_rows.kind_of(name)
         if kind is Kind.TWIN:
-            try:
-                self.freezes |= master_rows.freezes(path.read_text(encoding="utf-8"))
-            except ValueError:  # without it only the freeze quantities miss
-                self.skipped[f"{name}: not JSON"] += 1
+            self._twin(name, path)
             return
         take = self._option if kind is Kind.OPTIONS else self._cash
         with path.open(encoding="utf-8", errors="replace", newline="") as lines:
@@ -81,11 +82,34 @@ class Master:
         for key in self.clashes:
             del self.options[key]
             self.skipped["two tickers for one contract"] += 1
+        for key in [key for key, option in self.options.items() if self._lots_differ(option)]:
+            del self.options[key]
+            self.skipped["the lot is not the JSON twin's"] += 1
         if not self.options:
             raise SystemExit("no option row in the sources")
         bad = sum(self.skipped.values())
         if bad > self.seen * MAX_SKIPPED_SHARE:
             raise SystemExit(f"{bad} of {self.seen} rows are bad: {dict(self.skipped.most_common(3))}")
+
+    def twin_of(self, option: OptionRow) -> TwinRow | None:
+        """The option's entry in the JSON twin. An absent one denies nothing."""
+        return self.twins.get((option.ticker, option.fy_token))
+
+    def _lots_differ(self, option: OptionRow) -> bool:
+        """An entry of another day proves nothing: lots do change."""
+        twin = self.twin_of(option)
+        return twin is not None and twin.dated == option.dated and twin.lot not in (None, option.lot)
+
+    def _twin(self, name: str, path: Path) -> None:
+        """All of it or nothing: without it only freeze quantities, circuit prices and trade status miss."""
+        found: dict[TwinKey, TwinRow] = {}
+        try:
+            with path.open(encoding="utf-8") as text:
+                found.update(filter(None, map(master_twin.option, master_twin.entries(text))))
+        except ValueError:
+            self.skipped[f"{name}: not JSON"] += 1
+            return
+        self.twins |= found
 
     def _option(self, row: list[str]) -> str | None:
         option = master_rows.option(row)
@@ -124,8 +148,8 @@ def write(master: Master, out: Path) -> None:
         db.executemany("INSERT INTO underlyings VALUES (?, ?, ?)", ((*k, v) for k, v in underlyings.items()))
         db.executemany("INSERT INTO expiries VALUES (?, ?, ?, ?)", ((*k, v) for k, v in ends.items()))
         db.executemany(
-            "INSERT INTO options VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (_record(key, master.options[key], master.freezes) for key in sorted(master.options)),
+            "INSERT INTO options VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (_record(key, master.options[key], master) for key in sorted(master.options)),
         )
         db.execute(TICKER_INDEX)
         db.execute("COMMIT")
@@ -158,9 +182,22 @@ def verify(master: Master, out: Path) -> None:
         db.close()
 
 
-def _record(key: Key, o: OptionRow, freezes: Mapping[tuple[str, str], int]) -> tuple[str | int | None, ...]:
-    freeze = freezes.get((o.ticker, o.fy_token))
-    return (*key, o.ticker, o.session_end, o.lot, o.tick, freeze, int(o.is_stock), o.dated)
+def _record(key: Key, o: OptionRow, master: Master) -> tuple[str | int | None, ...]:
+    twin = master.twin_of(o)
+    today = twin if twin is not None and twin.dated == o.dated else None  # circuit prices are of one day
+    return (
+        *key,
+        o.ticker,
+        o.session_end,
+        o.lot,
+        o.tick,
+        twin.freeze if twin else None,
+        int(o.is_stock),
+        o.dated,
+        today.low if today else None,
+        today.high if today else None,
+        int(today.tradable) if today and today.tradable is not None else None,
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -169,6 +206,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--source", action="append", required=True, metavar="NAME=PATH")
     args = parser.parse_args(arguments)
     os.nice(NICENESS)
+    with suppress(ValueError, OSError):  # not every system has this limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     master = Master()
     for source in args.source:
         name, _, path = source.partition("=")

@@ -1,6 +1,6 @@
-"""Bring the contract index up to date: download, build in a child process, swap in by rename.
+"""Build the contract index of source files in a child process, and swap it in by rename.
 
-A failed download or build leaves the last index in its place.
+A failed build leaves the last index in its place. What a source has to be is in master_fetch.py.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.brokers.fyers.index_build import SCHEMA_VERSION
 from app.brokers.fyers.index_file import ANY_VERSION, PATTERN, UNREADABLE, open_index
-from app.brokers.fyers.master_rows import COLUMNS, Kind, kind_of
+from app.brokers.fyers.master_rows import Kind, kind_of
 from app.errors import NoMaster
 
 log = logging.getLogger(__name__)
@@ -97,50 +97,6 @@ def build_from_bytes(directory: Path, files: Mapping[str, bytes]) -> BuildReport
             sources[name] = Path(scratch) / name
             sources[name].write_bytes(content)
         return refresh(directory, sources)
-
-
-class MasterFetcher:
-    """Downloads the symbol master's files."""
-
-    def fetch(
-        self, base_url: str, names: Sequence[str], directory: Path, get: Callable[[str], bytes]
-    ) -> dict[str, Path]:
-        """File name -> path of every named file (`NSE_FO`, or with its ending) now in `directory`.
-
-        Raises NoMaster when an options file cannot be had. A cash file or a JSON twin that cannot be had is
-        left out, or the copy of an earlier call is used: only underlying tickers or freeze quantities miss.
-        """
-        directory.mkdir(parents=True, exist_ok=True)
-        fetched = {}
-        for name in (
-            n if "." in n else f"{n}{'.json' if n.endswith('_sym_master') else '.csv'}" for n in names
-        ):
-            path = directory / name
-            try:
-                content = get(f"{base_url.rstrip('/')}/{name}")
-                _check_content(name, content)
-            except (OSError, NoMaster) as exc:  # requests' errors are OSErrors
-                if kind_of(name) is Kind.OPTIONS:
-                    raise NoMaster(f"{name} could not be fetched: {exc}") from exc
-                log.warning("%s could not be fetched, going on without: %s", name, exc)
-            else:
-                part = path.with_name(f"{name}.part")
-                part.write_bytes(content)
-                part.replace(path)
-            if path.exists():
-                fetched[name] = path
-        return fetched
-
-
-def _check_content(name: str, content: bytes) -> None:
-    head = content[:4096].lstrip()
-    if not head:
-        raise NoMaster(f"{name} is empty")
-    if kind_of(name) is Kind.TWIN:
-        if not head.startswith(b"{"):
-            raise NoMaster(f"{name} is not JSON")
-    elif head.startswith((b"<", b"{")) or head.split(b"\n", 1)[0].count(b",") < COLUMNS - 1:
-        raise NoMaster(f"{name} is not a symbol master of {COLUMNS} columns")
 
 
 def _run_child(out: Path, sources: Mapping[str, Path]) -> _Said:

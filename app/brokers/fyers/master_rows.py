@@ -7,7 +7,6 @@ child process that builds the index loads this and nothing of the web.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -127,22 +126,6 @@ def cash(row: Sequence[str]) -> CashRow:
     except Bad:  # Fyers itself leaves `None` in some cash rows, and nothing depends on a cash row's date
         return CashRow(row[0], row[9], None)
     return CashRow(row[0], row[9], dated)
-
-
-def freezes(text: str) -> dict[tuple[str, str], int]:
-    """(ticker, fyToken) -> freeze quantity in contracts, from a JSON twin. Rows without one are left out."""
-    found: dict[tuple[str, str], int] = {}
-
-    def keep(item: dict[str, object]) -> object:
-        if "symTicker" not in item:
-            return None
-        freeze = str(item.get("qtyFreeze", "")).strip()
-        if freeze.isascii() and freeze.isdigit() and int(freeze) > 0:
-            found[str(item["symTicker"]), str(item.get("fyToken"))] = int(freeze)
-        return None
-
-    json.loads(text, object_hook=keep)
-    return found
 
 
 def strike_units(strike: Decimal) -> int | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.brokers.fyers.index_file import UNREADABLE, Chosen, OpenIndex, newest_index, open_index
-from app.brokers.fyers.master_refresh import BuildReport, MasterFetcher, build_from_bytes, refresh
+from app.brokers.fyers.master_refresh import BuildReport, build_from_bytes, refresh
 from app.brokers.fyers.master_rows import strike_of, strike_units
 from app.domain.alert import Exchange, ExpiryRule, OptionType
 from app.domain.contract import Contract, Expiry, ExpiryChoice, choose_expiry
@@ -24,7 +24,7 @@ from app.errors import NoMaster
 from app.service.ports import Clock, Contracts
 from app.service.records import MasterAge, Resolved
 
-__all__ = ["BuildReport", "IndexedContracts", "MasterFetcher", "build_from_bytes", "refresh"]
+__all__ = ["BuildReport", "IndexedContracts", "build_from_bytes", "refresh"]
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ LOOK_AGAIN_S = 1.0
 NEAREST = 6
 SELECT = (
     "SELECT exchange, underlying, expiry, strike, option_type, ticker, session_end, lot, tick, freeze, is_stock,"
-    " dated FROM options"
+    " dated, circuit_low, circuit_high, tradable FROM options"
 )
 BY_KEY = f"{SELECT} WHERE exchange = ? AND underlying = ? AND expiry = ? AND strike = ? AND option_type = ?"
 BY_TICKER = f"{SELECT} WHERE ticker = ?"
@@ -83,6 +83,15 @@ class IndexedContracts(Contracts):
             row = index.db.execute(BY_TICKER, (ticker,)).fetchone()
             found = None if row is None else _contract(index, row)
         return found if found is not None and found.session_end > now else None
+
+    def next_expiry(self, symbol: str, now: datetime) -> date | None:
+        """The nearest expiry of `symbol` at NSE, or where it is listed, that still trades. Raises NoMaster."""
+        with self._lock:
+            index = self._newest()
+            place = _choose_exchange(index, symbol, None)
+            if isinstance(place, Denial):
+                return None
+            return min((e.on for e in _listed(index, place[0], symbol) if e.session_end > now), default=None)
 
     def age(self) -> MasterAge:
         with self._lock:
@@ -197,7 +206,8 @@ def _find(
 
 
 def _contract(index: OpenIndex, row: tuple[Any, ...]) -> Contract:
-    exchange, symbol, expiry, units, option_type, ticker, end, lot, tick, freeze, is_stock, dated = row
+    exchange, symbol, expiry, units, option_type, ticker, end, lot, tick, freeze, is_stock, dated, *twin = row
+    low, high, tradable = twin
     return Contract(
         exchange=Exchange(exchange),
         underlying=symbol,
@@ -212,6 +222,9 @@ def _contract(index: OpenIndex, row: tuple[Any, ...]) -> Contract:
         underlying_ticker=index.underlyings[exchange, symbol],
         is_stock=bool(is_stock),
         master_date=date.fromisoformat(dated),
+        circuit_low=None if low is None else Decimal(low),
+        circuit_high=None if high is None else Decimal(high),
+        tradable=None if tradable is None else bool(tradable),
     )
 
 
