@@ -88,6 +88,13 @@ class RiskSettings(BaseSettings):
         except ValueError:
             raise ValueError('expected a JSON object like {"NIFTY": 2}') from None
 
+    @field_validator("risk_intraday_cutoff", "risk_expiry_cutoff")
+    @classmethod
+    def _ist(cls, value: time | None) -> time | None:
+        if value is not None and value.tzinfo is not None:
+            raise ValueError("expected a time of day in IST without an offset, like 15:10")
+        return value
+
     @field_validator("qty_caps")
     @classmethod
     def _caps(cls, value: dict[str, int]) -> dict[str, int]:

@@ -237,6 +237,11 @@ class FakeContracts:
                 return Resolved(row, choice.reason)
         return Denial("unknown_strike", f"no strike {strike}")
 
+    def by_ticker(self, ticker: str, now: datetime) -> Contract | None:
+        if self.missing:
+            raise NoMaster("no contract index yet")
+        return next((c for c in self.contracts if c.ticker == ticker and c.session_end > now), None)
+
     def age(self) -> MasterAge:
         return MasterAge(NOW, {"NSE_FO": NOW.astimezone(IST).date()}, len(self.contracts), 0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from app.domain.audit import Event
@@ -24,6 +24,7 @@ from app.service.intent import Job, claim, deny, draft, listed, put, put_denied,
 from app.service.legs import Legs, send_without_legs
 from app.service.ports import Exchanger, Transaction
 from app.service.position import Place, Readings, Seen, look, read_on
+from app.service.records import BookOrder
 from app.service.send import Answer, Desk, armed, committed_after_all, event_of
 from app.service.which import Target, choose
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 FILLS_WITHIN = timedelta(seconds=10)
 """A market order that has not filled by then is stuck at its protection price: a new EXIT replaces it."""
+PENDING = Denial("exit_pending", "")
+"""Not a no: the exit waits."""
 LOCK_TTL = timedelta(seconds=10)
 """Five times a request's deadline: a lease outlives its request only when the process died."""
 
@@ -78,8 +81,8 @@ def close(
     with _lease(desk, job, place.lease) as owner:
         target = Target(contract, freeze, explanation, None)
         with desk.broker.exchange(job.budget.send) as exchanger:
-            readings = _read(desk, job, place, side, exchanger)
-            step = _commit(desk, job, target, side, readings, (place, owner))
+            readings, cancelled = _read(desk, job, place, side, exchanger)
+            step = _commit(desk, job, target, side, readings, (place, owner), cancelled)
             if not isinstance(step, Legs):
                 return step
             removed = step.remove(desk, exchanger, job.budget, admin=job.all_clients)
@@ -126,7 +129,9 @@ def _mine(job: Job, order: Order, side: Side | None) -> bool:
     return whose and order.purpose is Purpose.ENTRY and (side is None or order.side is side.opposite)
 
 
-def _read(desk: Desk, job: Job, place: Place, side: Side | None, exchanger: Exchanger) -> Readings:
+def _read(
+    desk: Desk, job: Job, place: Place, side: Side | None, exchanger: Exchanger
+) -> tuple[Readings, list[Order]]:
     """The broker's reads, after what stands in the way was cancelled: the client's working entries here, and an exit
     that has not filled (a new EXIT replaces it).
     """
@@ -149,7 +154,7 @@ def _read(desk: Desk, job: Job, place: Place, side: Side | None, exchanger: Exch
             tx.record(order, event_of(kind, tx.now(), order.status, outcome=said))
     if in_the_way:
         book = exchanger.order_book()
-    return read_on(exchanger, place, orders, book)
+    return read_on(exchanger, place, orders, book), in_the_way
 
 
 def _is_stuck(job: Job, order: Order, side: Side | None) -> bool:
@@ -167,6 +172,7 @@ def _commit(
     side: Side | None,
     readings: Readings,
     lease: tuple[Place, str],
+    cancelled: list[Order],
 ) -> Answer | Legs | None:
     """The one transaction of an exit: still our lease, what is held, and the row that follows from it."""
     contract, (place, owner), book = target.contract, lease, readings.book
@@ -176,38 +182,27 @@ def _commit(
             if not tx.owns_lock(place.lease, owner):
                 raise OutOfTime("the exit's lease was lost", retry_after_s=1)
             seen = look(tx, place, None if job.all_clients else job.alert.client, readings, job.today)
-            held = seen.held
-            waiting = [
-                o
-                for o in seen.orders
-                if _mine(job, o, side)
-                and o.ist_date == job.today
-                and (o.status in UNSETTLED or (o.status in WORKING and open_part(o, book, job.today)))
-            ]
-            if side is not None and not waiting and held.own * side.sign >= 0:
+            under_way = _under_way(job, seen, side, book)
+            if (
+                side is not None
+                and not under_way.waiting
+                and not cancelled
+                and seen.held.own * side.sign >= 0
+            ):
                 return None
-            unsure = [o for o in seen.orders if _mine(job, o, side) and o.status is Status.NEEDS_REVIEW]
-            out = side or _way_out(held, waiting or unsure)
-            order = draft(desk, job, contract, out, 0, Purpose.EXIT)
-            order = replace(order, explanation=target.explanation)
+            out = side or _way_out(seen.held, under_way.waiting or under_way.unsure)
+            order = replace(draft(desk, job, contract, out, 0, Purpose.EXIT), explanation=target.explanation)
             repeat = claim(desk, tx, job, order.id)
             if repeat is not None:
                 return repeat
             if book_row(order, book) is not None:
                 raise NotReconciled("this very exit is in the broker's book already", retry_after_s=5)
-            amount = how_much(job, contract.lot, target.freeze, abs(held.quantity))
-            if waiting or held.waits_for_exit or (unsure and not held.quantity):
-                may_come = sum(open_part(o, book, job.today) for o in waiting)
-                may_come += sum(o.quantity - o.filled_quantity for o in unsure)
-                most = max(abs(held.own) + may_come, 1)
-                return _pending(tx, job, replace(order, quantity=asked_of(job, contract.lot) or most))
-            denial = amount if isinstance(amount, Denial) else bracket_denial(order, amount, held)
-            if isinstance(amount, Denial) or denial is not None:
-                order = replace(order, quantity=asked_of(job, contract.lot))
-                no = denial or Denial("nothing_to_exit", "nothing is held")
+            order, no = _sized(job, order, target, seen.held, under_way, cancelled)
+            if no is PENDING:
+                return _pending(tx, job, order)
+            if no is not None:
                 return Answer(put_denied(tx, job, order, no), replayed=False)
-            order = replace(order, quantity=amount.quantity, warnings=order.warnings + amount.warnings)
-            order = armed(desk, tx, _owned(tx, desk, job, order, held), job.budget)
+            order = armed(desk, tx, _owned(tx, desk, job, order, seen.held), job.budget)
             put_sending(tx, job, order)
     except CommitUnknown:
         if order is None:
@@ -216,6 +211,52 @@ def _commit(
         if isinstance(step, Answer):
             return step
     return _legs(order, seen)
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """Entries whose holding the exit would close, and which are not settled."""
+
+    waiting: list[Order]
+    """Being sent, in doubt, or still working: the exit waits for them."""
+    unsure: list[Order]
+    """A person was asked about them."""
+    may_come: int
+    """Contracts that may still fill."""
+
+
+def _under_way(job: Job, seen: Seen, side: Side | None, book: tuple[BookOrder, ...]) -> UnderWay:
+    mine = [o for o in seen.orders if _mine(job, o, side)]
+    waiting = [
+        o
+        for o in mine
+        if o.ist_date == job.today
+        and (o.status in UNSETTLED or (o.status in WORKING and open_part(o, book, job.today)))
+    ]
+    unsure = [o for o in mine if o.status is Status.NEEDS_REVIEW]
+    may_come = sum(open_part(o, book, job.today) for o in waiting)
+    return UnderWay(waiting, unsure, may_come + sum(o.quantity - o.filled_quantity for o in unsure))
+
+
+def _sized(
+    job: Job, order: Order, target: Target, held: Held, under_way: UnderWay, cancelled: list[Order]
+) -> tuple[Order, Denial | None]:
+    """The exit with its quantity, or with why it cannot go: PENDING, or a "no"."""
+    amount = how_much(job, order.lot, target.freeze, abs(held.quantity))
+    if cancelled:
+        words = ", ".join(o.id for o in cancelled)
+        order = replace(order, warnings=(*order.warnings, f"cancelled before it: {words}"))
+        if isinstance(amount, Denial) and amount.code == "nothing_to_exit":
+            amount = Denial(amount.code, f"nothing had filled; cancelled: {words}")
+    if under_way.waiting or held.waits_for_exit or (under_way.unsure and not held.quantity):
+        most = max(abs(held.own) + under_way.may_come, 1)
+        return replace(order, quantity=asked_of(job, order.lot) or most), PENDING
+    if isinstance(amount, Denial):
+        return replace(order, quantity=asked_of(job, order.lot)), amount
+    denial = bracket_denial(order, amount, held)
+    if denial is not None:
+        return replace(order, quantity=asked_of(job, order.lot)), denial
+    return replace(order, quantity=amount.quantity, warnings=order.warnings + amount.warnings), None
 
 
 def _way_out(held: Held, waiting: list[Order]) -> Side:

@@ -6,8 +6,8 @@ its lease, reduce-only, never more than is held, waiting where something is in d
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from app.domain.alert import ADMIN_CLIENT, Action, Alert, canonical_hash, key_of
 from app.domain.audit import Event
@@ -16,7 +16,7 @@ from app.domain.order import Order
 from app.domain.outcome import Accepted, NotSent, Refused
 from app.domain.risk import TradingState
 from app.domain.status import WORKING, Status
-from app.errors import ServiceError
+from app.errors import FieldError, InvalidAlert, ServiceError
 from app.service.control import Control
 from app.service.place_order import PlaceOrder
 from app.service.send import Desk, event_of
@@ -24,6 +24,18 @@ from app.service.send import Desk, event_of
 MOST_EXITS = 50
 """Per contract: each sends up to the freeze quantity, so that this is far beyond any limit of open lots."""
 CALL_S = 2.0
+TYPED_OUT = "ALL POSITIONS"
+"""What a person types to have positions closed that this service has not opened."""
+
+
+def typed_out(words: str, *, flatten: bool) -> bool:
+    """Whether everything is meant. Raises InvalidAlert when it is said half."""
+    if not words:
+        return False
+    if words != TYPED_OUT or not flatten:
+        wanted = f"expected exactly {TYPED_OUT!r}, and only to flatten"
+        raise InvalidAlert((FieldError("all_positions", f"{wanted}, was {words[:40]!r}"),))
+    return True
 
 
 @dataclass
@@ -133,30 +145,47 @@ class KillSwitch:
         )
 
     def _close_the_rest(self, by: str, reason: str, done: Done) -> None:
-        """What a hand opened: no row of ours stands for it, so that the log and the page are its record."""
+        """What a hand opened: no row of ours stands for it, so that the log and the page are its record.
+
+        Never where an order of ours is under way: the broker's close would sell what it may have sold already.
+        """
         desk = self.desk
-        may_go: Callable[[], NotSent | None] = lambda: None  # noqa: E731
         try:
             with desk.broker.exchange(self._soon()) as exchanger:
                 positions = [p for p in exchanger.positions() if p.net_quantity]
         except ServiceError as error:
             done.problems.append(f"the positions could not be read: {error.detail}")
             return
-        if any(row.status is not Status.ACCEPTED for row in done.exits):
-            done.problems.append(
-                "other positions stay: an exit of ours is not settled, and could be sold twice"
-            )
-            return
         ours = {(o.ticker, o.product.value) for o in done.exits}
         for position in positions:
-            if (position.ticker, position.product) in ours:
+            place = position.ticker, position.product
+            if place in ours:
                 done.problems.append(f"{position.id}: our exit is not filled yet; run it again")
                 continue
-            with desk.broker.exchange(self._soon()) as exchanger:
-                outcome = exchanger.close_position(position.id, may_go)
+            try:
+                with desk.broker.exchange(self._soon()) as exchanger:
+                    outcome = exchanger.close_position(position.id, partial(self._nothing_in, *place))
+            except ServiceError as error:
+                done.problems.append(f"{position.id}: not closed: {error.detail}")
+                continue
             line = f"{position.id} {position.net_quantity}: {type(outcome).__name__} {outcome_text(outcome)}"
             (done.closed_by_hand if isinstance(outcome, Accepted) else done.problems).append(line)
             desk.notifier.notify("closed_by_hand", f"{line} (by {by}: {reason})", page=True)
+
+    def _nothing_in(self, ticker: str, product: str) -> NotSent | None:
+        """The last look before a close: what came in doubt since the positions were read counts too."""
+        try:
+            with self.desk.store.read() as tx:
+                found = [
+                    o for o in tx.open_orders(self.desk.scope) if (o.ticker, o.product) == (ticker, product)
+                ]
+        except ServiceError as error:
+            return NotSent(error.code, error.detail)
+        if not found:
+            return None
+        return NotSent(
+            "under_way", f"order {found[0].id} is {found[0].status}; run it again once it is settled"
+        )
 
     def _soon(self) -> Deadline:
         return Deadline(self.desk.clock.monotonic() + CALL_S)

@@ -10,6 +10,8 @@ from app.domain.audit import Event
 from app.domain.order import Order
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.domain.status import Status
+from app.errors import ServiceError
+from app.service.holding import net_of
 from app.service.ports import Exchanger
 from app.service.records import Moved, Position
 from app.service.send import Answer, Budget, Desk, LastCheck, event_of, last_check, record, send
@@ -40,9 +42,32 @@ class Legs:
         except Exception as error:  # the exit is committed, and the legs may be off: a doubt, and no error
             log.exception("taking the legs off failed")
             return Unknown(f"unexpected {type(error).__name__} while the legs were taken off")
-        if isinstance(outcome, Refused) and not self.shown:
-            return None  # asked for, and nowhere to be seen: the broker has none
-        return outcome
+        if isinstance(outcome, Unknown | NotSent) or (isinstance(outcome, Refused) and self.shown):
+            return outcome
+        changed, left = self._changed(exchanger)
+        if changed is not None:
+            if isinstance(outcome, Accepted) and left:
+                log.warning("%s: %s", self.order.id, _restore(desk, self, exchanger, None))
+            return changed
+        # Refused, and nowhere to be seen: asked for once, and the broker has none.
+        return outcome if isinstance(outcome, Accepted) else None
+
+    def _changed(self, exchanger: Exchanger) -> tuple[NotSent | None, bool]:
+        """A leg may have filled before it was off, and an exit would then open the other side: look once more.
+
+        Also whether anything on the position's side is left that needs its legs back.
+        """
+        assert self.position is not None
+        try:
+            now = net_of(exchanger.positions(), self.order.ticker, self.order.product)
+        except ServiceError as error:
+            no = NotSent(error.code, f"after the legs were off: {error.detail}", error.retry_after_s)
+            return no, True
+        net = now.net_quantity if now else 0
+        if net == self.position.net_quantity:
+            return None, True
+        text = f"the position went from {self.position.net_quantity} to {net} while its legs were taken off"
+        return NotSent("position_changed", text, 1), net * self.position.net_quantity > 0
 
 
 def send_without_legs(
@@ -74,23 +99,43 @@ def send_without_legs(
 
 def _after(desk: Desk, legs: Legs, exchanger: Exchanger, outcome: Outcome) -> Event | None:
     """What the position needs once its legs are off and the exit's outcome is there."""
-    net = abs(legs.position.net_quantity) if legs.position else 0
-    rest = (net if legs.shown else legs.own) - legs.order.quantity
+    rest = legs.own - legs.order.quantity
     if isinstance(outcome, Accepted) and rest <= 0:
-        return None
-    if not isinstance(outcome, Unknown) and legs.position is not None and legs.asked is not None:
-        stop, target = legs.asked.stop_distance, legs.asked.target_distance
-        quantity = rest if isinstance(outcome, Accepted) else None
-        try:
-            back = exchanger.set_protection(
-                legs.position.id, stop or Decimal(0), target or Decimal(0), quantity
-            )
-        except Exception:  # the exit's own outcome must be kept, whatever happens to its legs
-            log.exception("restoring the legs failed")
-        else:
-            if isinstance(back, Accepted):
-                return Event.LEG_RESTORED
+        return _others_naked(desk, legs)
+    if isinstance(outcome, Unknown):
+        return _naked(desk, legs)
+    return _restore(desk, legs, exchanger, rest if isinstance(outcome, Accepted) else None)
+
+
+def _restore(desk: Desk, legs: Legs, exchanger: Exchanger, quantity: int | None) -> Event:
+    """Put our entry's distances back, over `quantity` (None: what is ours, if that is not all there is)."""
+    if legs.position is None or legs.asked is None:
+        return _naked(desk, legs)
+    stop, target = legs.asked.stop_distance, legs.asked.target_distance
+    if quantity is None and legs.own < abs(legs.position.net_quantity):
+        quantity = legs.own
+    try:
+        back = exchanger.set_protection(legs.position.id, stop or Decimal(0), target or Decimal(0), quantity)
+    except Exception:  # the exit's own outcome must be kept, whatever happens to its legs
+        log.exception("restoring the legs failed")
+    else:
+        if isinstance(back, Accepted):
+            return Event.LEG_RESTORED
+    return _naked(desk, legs)
+
+
+def _naked(desk: Desk, legs: Legs) -> Event:
     text = f"{legs.order.ticker}: the legs are off and could not be restored (exit {legs.order.id})"
+    desk.notifier.notify("unprotected", text, page=True)
+    return Event.LEG_UNPROTECTED
+
+
+def _others_naked(desk: Desk, legs: Legs) -> Event | None:
+    """The legs stand on the whole position: with ours went the protection of what a hand may hold beside it."""
+    beside = abs(legs.position.net_quantity) - legs.own if legs.position else 0
+    if not legs.shown or beside <= 0:
+        return None
+    text = f"{legs.order.ticker}: {beside} opened outside this service have no protection any more"
     desk.notifier.notify("unprotected", text, page=True)
     return Event.LEG_UNPROTECTED
 

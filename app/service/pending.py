@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 
 from app.domain.alert import ADMIN_CLIENT, Action, Alert
 from app.domain.audit import Event
 from app.domain.contract import ist_date
 from app.domain.order import Order
 from app.domain.status import Status
-from app.errors import ServiceError
+from app.errors import NoMaster, ServiceError
 from app.service.exits import close
 from app.service.intent import Job
 from app.service.send import Budget, Desk, event_of
@@ -25,7 +26,7 @@ def run_pending(desk: Desk) -> list[Order]:
     for order in waiting:
         job = _job(desk, order)
         try:
-            answer = close(desk, job, order, None, None, order.explanation)
+            answer = close(desk, job, order, _freeze(desk, order, job.now), None, order.explanation)
         except ServiceError as error:  # a failed read, or another exit at it: the next pass tries again
             log.warning("waiting exit %s could not run: %s", order.id, error.code)
             continue
@@ -36,7 +37,19 @@ def run_pending(desk: Desk) -> list[Order]:
             row = _wait_on(desk, row)
         if row.status is not Status.EXIT_PENDING:
             changed.append(row)
+        if row.status is Status.ACCEPTED and row.quantity < order.quantity and row.warnings != order.warnings:
+            text = f"waiting exit {row.id} {row.ticker}: {'; '.join(row.warnings)}"
+            desk.notifier.notify("exit_cut", text, page=True)
     return changed
+
+
+def _freeze(desk: Desk, order: Order, now: datetime) -> int | None:
+    """The exchange's largest quantity of one order, where the index knows it."""
+    try:
+        found = desk.contracts.by_ticker(order.ticker, now)
+    except NoMaster:
+        return None
+    return None if found is None else found.freeze
 
 
 def _job(desk: Desk, order: Order) -> Job:

@@ -70,10 +70,14 @@ class PlaceOrder:
             contract = unknown_contract(alert, job.today)
             order = draft(desk, job, contract, side, quantity_of(alert, 1), Purpose.ENTRY)
             return deny(desk, job, order, resolved)
-        if start.against_own:
+        was_exit = job.retake is not None and job.retake.purpose is Purpose.EXIT
+        if start.against_own or was_exit:
             answer = close(desk, job, resolved.contract, resolved.contract.freeze, side)
             if answer is not None:
                 return answer
+        if was_exit:  # what it was to close has gone meanwhile: sent as an entry it would open the other side
+            order = draft(desk, job, resolved.contract, side, quantity_of(alert, 1), Purpose.EXIT)
+            return deny(desk, job, order, Denial("nothing_to_exit", "what this exit was to close is gone"))
         return self._enter(job, resolved, side)
 
     def _begin(self, alert: Alert, request_id: str, started: float, *, all_clients: bool) -> Start | Answer:

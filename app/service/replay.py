@@ -73,6 +73,8 @@ def replayed(
     """What each client's orders still hold after today's fills. `before`: what they held when the day began."""
     own = dict(before)
     net = (position.net_quantity if position else 0) - sum(t.side.sign * t.quantity for t in trades)
+    opening = sum(own.values())
+    own[NOBODY] = own.get(NOBODY, 0) + nearer(opening, net) - opening  # what went while nobody looked
     for trade in trades:
         signed = trade.side.sign * trade.quantity
         net += signed
