@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask import Flask
 
-from app import cli_clients, cli_orders, login_cli
+from app import cli_clients, cli_kill, cli_orders, login_cli
 from app.cli_words import Command
 from app.settings import load
 
@@ -14,6 +14,7 @@ def register(app: Flask) -> None:
     """Add the operator's commands."""
     login_cli.register(app)
     cli_orders.register(app)
+    cli_kill.register(app)
     cli_clients.register(app)
 
     @app.cli.command("migrate", cls=Command)

@@ -48,7 +48,6 @@ def register(app: Flask) -> None:
     app.cli.add_command(_strangers(ports))
     app.cli.add_command(_jobs(ports))
     for name, state, what in (
-        ("halt", TradingState.HALTED, "No alert sends anything; the admin's exits and cancels still do."),
         ("reduce", TradingState.REDUCING, "No entries; exits and cancels still pass."),
         ("resume", TradingState.ACTIVE, "Trade again. Says that you have looked at the strangers."),
     ):
