@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 from flask import Request
+from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
 from app.errors import NotAllowed, NotAuthenticated, StoreUnavailable, TooManyRequests
@@ -41,7 +42,7 @@ def callers(clock: FakeClock, clients: FakeClients) -> Callers:
 
 
 def request_of(token: str | None = None, address: str = "10.0.0.9") -> Request:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    headers = Headers({} if token is None else {"Authorization": f"Bearer {token}"})
     builder = EnvironBuilder(headers=headers, environ_base={"REMOTE_ADDR": address})
     return Request(builder.get_environ())
 
