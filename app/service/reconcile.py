@@ -19,18 +19,21 @@ from app.domain.status import WORKING, Status
 from app.errors import OutOfTime
 from app.service import adopt, doubts, watch
 from app.service.follow import record_book
+from app.service.holding import net_of, open_part
 from app.service.loss import watch_loss
 from app.service.pending import run_pending
 from app.service.ports import Clock, Exchanger, Transaction
 from app.service.position import Place, look, read_on
-from app.service.records import BookOrder, Moved, Position
-from app.service.replay import has_foreign_fills
+from app.service.records import BookOrder, Holding, Moved, Position
+from app.service.relegs import restore_legs
+from app.service.replay import has_foreign_fills, nearer
 from app.service.send import Desk, event_of
 from app.service.settle import Settle
 
 T = TypeVar("T")
 
 LEASE = timedelta(seconds=10)
+MISSING_FOR = timedelta(minutes=5)
 LOST_AFTER = timedelta(seconds=60)
 """TradingView re-sends at 5 s intervals, three times: what has not come again by then does not come."""
 OVERDUE_AFTER = timedelta(seconds=1)
@@ -61,6 +64,7 @@ class Reconcile:
     lease: tuple[str, str] | None = None
     _seen_once: bool = field(default=False, init=False)
     _read_at: datetime | None = field(default=None, init=False)
+    _missing: dict[Place, datetime] = field(default_factory=dict, init=False)
 
     def __call__(self, budget_s: float = 5.0) -> Pass:
         desk = self.desk
@@ -125,26 +129,40 @@ class Reconcile:
             changed += self._write(deadline, doubts.settle_one, desk, self.settle, order, book, today)
         doubts.take_back_late(desk, exchanger, changed, book)
         changed += self._write(deadline, doubts.claim_closings, desk, book, today)
-        changed += self._write(deadline, _follow, desk, book, today)
+        followed = list(self._write(deadline, _follow, desk, book, today))
+        changed += followed
+        if restore_legs(desk, exchanger, followed, book, positions, today):
+            positions = exchanger.positions()
         changed += self._write(deadline, adopt.adopt, desk, book, today, not self._seen_once)
-        self._lower(exchanger, book, today, deadline)
+        self._lower(exchanger, book, positions, today, deadline)
         changed += self._write(deadline, watch.watch, desk, book, positions, today)
         self._write(deadline, watch_loss, desk, positions, today)
         return changed
 
     def _lower(
-        self, exchanger: Exchanger, book: tuple[BookOrder, ...], today: date, deadline: Deadline
+        self,
+        exchanger: Exchanger,
+        book: tuple[BookOrder, ...],
+        positions: tuple[Position, ...],
+        today: date,
+        deadline: Deadline,
     ) -> None:
-        """Holdings that somebody else's trades of today have closed, while the trade book still shows it.
+        """Holdings that somebody else has closed: today, while the trade book shows it, or while nobody looked.
 
-        Only what trades prove: a net that is missing for another reason lowers nothing here.
+        A net that is missing without a trade of today to show for it has to be missing for some minutes first: a
+        broker's morning may begin with an empty list.
         """
         desk = self.desk
         with desk.store.read(deadline) as tx:
             places = {Place(desk.scope, h.ticker, h.product) for h in tx.holdings(desk.scope, None)}
+            held = tx.holdings(desk.scope, None)
             orders = {p: tx.orders_in(desk.scope, p.ticker, p.product) for p in places}
+            now = tx.now()
+        missing = {p for p in places if _is_missing(p, held, orders[p], book, positions, today)}
+        self._missing = {p: self._missing.get(p, now) for p in missing}
         for place in sorted(places, key=lambda p: p.lease):
-            if not has_foreign_fills(orders[place], book, place.ticker, place.product):
+            long_missing = place in missing and now - self._missing[place] >= MISSING_FOR
+            if not long_missing and not has_foreign_fills(orders[place], book, place.ticker, place.product):
                 continue
             owner = desk.random_bytes(8).hex()
             at_once = Deadline(desk.clock.monotonic())
@@ -156,6 +174,21 @@ class Reconcile:
             finally:
                 with desk.store.write() as tx:
                     tx.free_lock(place.lease, owner)
+
+
+def _is_missing(
+    place: Place,
+    held: tuple[Holding, ...],
+    orders: tuple[Order, ...],
+    book: tuple[BookOrder, ...],
+    positions: tuple[Position, ...],
+    today: date,
+) -> bool:
+    """Whether the broker's net is less than ours, with nothing of ours under way that explains it."""
+    own = sum(h.net_quantity for h in held if (h.ticker, h.product) == (place.ticker, place.product))
+    position = net_of(positions, place.ticker, place.product)
+    net = position.net_quantity if position else 0
+    return nearer(own, net) != own and not any(open_part(o, book, today) for o in orders)
 
 
 def _record_pass(tx: Transaction, desk: Desk, began: datetime) -> None:

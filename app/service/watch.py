@@ -18,13 +18,11 @@ UNFILLED = "exit_unfilled"
 
 
 def unprotected(tx: Transaction, scope: Scope, today: date) -> list[Order]:
-    """Entries of today with fills, whose stop was asked for and has not been seen at the broker."""
-    wanted = (Protection.REQUESTED, Protection.MISSING)
-    return [
-        o
-        for o in tx.orders_on(scope, today)
-        if o.purpose is Purpose.ENTRY and o.filled_quantity and o.protection in wanted
-    ]
+    """Entries of today that hold something, whose stop was asked for: not seen yet, or to be seen still."""
+    entries = [o for o in tx.orders_on(scope, today) if o.purpose is Purpose.ENTRY and o.filled_quantity]
+    entries = [o for o in entries if o.protection is not Protection.NONE]
+    held = {(h.ticker, h.product) for h in tx.holdings(scope, None)} if entries else set()
+    return [o for o in entries if (o.ticker, o.product) in held or o.protection is Protection.REQUESTED]
 
 
 def watch(
@@ -48,7 +46,10 @@ def _protection(
 ) -> Order | None:
     position = net_of(positions, order.ticker, order.product)
     shown = position is not None and position.has_stop
-    if shown or any(row.parent_id == order.broker_order_id for row in book):
+    shown = shown or any(row.parent_id == order.broker_order_id for row in book)
+    if order.protection is Protection.SEEN:
+        return None if shown else _lost(tx, desk, order, position, now)
+    if shown:
         event = event_of(Event.PROTECTION_SEEN, now, order.status)
         return tx.record(order, event, Moved(protection=Protection.SEEN))
     if position is None or position.net_quantity == 0 or order.protection is Protection.MISSING:
@@ -56,6 +57,25 @@ def _protection(
     if order.filled_at is None or now - order.filled_at < PROTECTED_WITHIN:
         return None
     text = f"order {order.id} {order.ticker}: the fill has no stop at the broker"
+    desk.notifier.notify("protection_missing", text, page=True)
+    event = event_of(Event.PROTECTION_MISSING, now, order.status)
+    return tx.record(order, event, Moved(protection=Protection.MISSING))
+
+
+def _lost(
+    tx: Transaction,
+    desk: Desk,
+    order: Order,
+    position: Position | None,
+    now: datetime,
+) -> Order | None:
+    """A stop that was there, and is there no more, while something is held and no exit of ours is under way."""
+    if position is None or position.net_quantity * order.side.sign <= 0:
+        return None
+    others = tx.open_orders(order.scope, ticker=order.ticker, side=order.side.opposite)
+    if any(o.purpose is Purpose.EXIT and o.product is order.product for o in others):
+        return None
+    text = f"order {order.id} {order.ticker}: its stop is no more at the broker, and the position is"
     desk.notifier.notify("protection_missing", text, page=True)
     event = event_of(Event.PROTECTION_MISSING, now, order.status)
     return tx.record(order, event, Moved(protection=Protection.MISSING))

@@ -1,0 +1,122 @@
+"""Exits that end badly after they were accepted, and holdings that went while nobody looked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from app.domain.alert import Product
+from app.domain.audit import Event
+from app.domain.order import Order, Protection
+from app.domain.outcome import Refused
+from app.domain.status import Status
+from app.service.records import BookStatus
+from tests.builders import LOT, SCOPE, a_contract
+from tests.service.desk import TradingDesk
+from tests.service.test_by_hand import position_id
+
+TICKER = a_contract().ticker
+
+
+@pytest.fixture
+def desk() -> TradingDesk:
+    return TradingDesk()
+
+
+def refused_later(desk: TradingDesk, status: int = BookStatus.REJECTED) -> Order:
+    """An exit that the broker has accepted and its risk desk has refused since."""
+    desk.held()
+    desk.reconcile()
+    desk.broker.fills = False
+    leaving = desk.alert("EXIT").order
+    assert leaving.status is Status.ACCEPTED
+    desk.broker.book[-1] = replace(desk.broker.book[-1], status=status, message="RED:Margin Shortfall")
+    return leaving
+
+
+@pytest.mark.parametrize("status", [BookStatus.REJECTED, BookStatus.CANCELLED])
+def test_the_legs_of_an_exit_that_was_refused_later_are_put_back(desk: TradingDesk, status: int) -> None:
+    leaving = refused_later(desk, status)
+    assert position_id() not in desk.broker.protected
+    desk.reconcile()
+    assert desk.broker.protected[position_id()][:2] == (Decimal("15.00"), Decimal("25.00"))
+    assert Event.LEG_RESTORED in desk.events(leaving)
+    assert desk.notifier.pages == []
+
+
+def test_legs_that_cannot_be_put_back_page(desk: TradingDesk) -> None:
+    leaving = refused_later(desk)
+    desk.broker.next_protection = [Refused("-50", "no")]
+    desk.reconcile()
+    assert "unprotected" in desk.notifier.pages
+    assert Event.LEG_UNPROTECTED in desk.events(leaving)
+
+
+def test_after_a_stop_has_filled_no_legs_are_put_on_anything(desk: TradingDesk) -> None:
+    refused_later(desk)
+    desk.broker.by_hand(TICKER, -LOT)
+    desk.reconcile()
+    assert position_id() not in desk.broker.protected
+
+
+def test_a_stop_that_was_seen_and_is_gone_pages_once(desk: TradingDesk) -> None:
+    entry = desk.held()
+    desk.reconcile()
+    assert desk.row(entry).protection is Protection.SEEN
+    desk.broker.protected.clear()
+    desk.reconcile()
+    desk.reconcile()
+    assert desk.row(entry).protection is Protection.MISSING
+    assert desk.notifier.pages == ["protection_missing"]
+
+
+def test_an_exit_under_way_is_no_lost_protection(desk: TradingDesk) -> None:
+    desk.held()
+    desk.reconcile()
+    desk.broker.fills = False
+    desk.alert("EXIT")
+    desk.reconcile()
+    assert desk.notifier.pages == []
+
+
+@pytest.mark.parametrize("product", [Product.INTRADAY, Product.MARGIN])
+def test_a_holding_that_went_while_nobody_looked_ends_after_some_minutes(
+    desk: TradingDesk, product: Product
+) -> None:
+    desk.held(product=product)
+    desk.reconcile()
+    desk.clock.advance(86_400)
+    desk.broker.book.clear()
+    desk.broker.fills_of_today.clear()
+    desk.broker.net.clear()
+    desk.reconcile()
+    assert holdings(desk) == LOT
+    desk.clock.advance(200)
+    desk.reconcile()
+    assert holdings(desk) == LOT
+    desk.clock.advance(200)
+    desk.reconcile()
+    assert holdings(desk) == 0
+
+
+def test_an_empty_morning_list_takes_nothing_away(desk: TradingDesk) -> None:
+    desk.held(product=Product.MARGIN)
+    desk.reconcile()
+    carried = dict(desk.broker.net)
+    desk.clock.advance(86_400)
+    desk.broker.book.clear()
+    desk.broker.fills_of_today.clear()
+    desk.broker.net.clear()
+    desk.reconcile()
+    desk.broker.net.update(carried)
+    desk.clock.advance(400)
+    desk.reconcile()
+    assert holdings(desk) == LOT
+    assert desk.alert("EXIT", product=Product.MARGIN).order.quantity == LOT
+
+
+def holdings(desk: TradingDesk) -> int:
+    with desk.store.read() as tx:
+        return sum(h.net_quantity for h in tx.holdings(SCOPE, None))
