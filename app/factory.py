@@ -14,7 +14,7 @@ from app.service.check import CheckAlert, CheckReport
 from app.service.place_order import Answer, PlaceOrder
 from app.settings import Settings, load
 from app.telemetry.logging import configure
-from app.web import control, errors, fyers_login, openapi, ops, orders, webhook
+from app.web import control, errors, fyers_login, kill, openapi, ops, orders, webhook
 from app.web.middleware.scheduler import SchedulerTokens
 from app.web.openapi_login import LOGIN_ROUTES
 from app.web.ports import Ports
@@ -45,6 +45,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
         ports.settings.scheduler_service_account, ports.settings.scheduler_audience, ports.clock.monotonic
     )
     app.register_blueprint(control.blueprint(ports, lambda name: run_job(ports, name), scheduler))
+    app.register_blueprint(kill.blueprint(ports))
     app.register_blueprint(openapi.blueprint(LOGIN_ROUTES if ports.login is not None else ()))
     if ports.login is not None:
         app.register_blueprint(fyers_login.blueprint(ports, ports.login))

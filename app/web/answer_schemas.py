@@ -121,8 +121,13 @@ class DenialView(Shape):
 
 
 class CheckVerdict(Shape):
+    """One risk check. Limit and value are null where it is off or could not be asked."""
+
     code: str
+    setting: str = Field(description="the settings that hold its limit; empty: it cannot be switched off")
     what: str
+    limit: str | None
+    value: str | None
     ok: bool
     reason: str | None
 
@@ -189,6 +194,16 @@ class StateSetView(StateChangeView):
     acknowledged: list[StrangerView] = Field(description="the strangers that resuming has acknowledged")
 
 
+class KillAnswer(Shape):
+    """What the kill switch did. Each problem is something that a person has to look at."""
+
+    state: Literal["HALTED"]
+    cancelled: list[str] = Field(description="order ids")
+    exits: list[OrderView]
+    closed_by_hand: list[str] = Field(description="positions that this service has not opened")
+    problems: list[str]
+
+
 class JobAnswer(Shape):
     job: str
     result: str = Field(description="one line for a person")
@@ -203,11 +218,20 @@ class TokenTimes(Shape):
     ends_at: str
 
 
+class ContractIndex(Shape):
+    built_at: str
+    age_seconds: int
+    rows: int
+    skipped: int = Field(description="bad rows that were left out")
+    files: dict[str, str] = Field(description="each source file's newest inside date")
+
+
 class Readiness(Shape):
     ready: bool
     can_place_orders: bool
     mode: Mode
     checks: dict[str, str] = Field(description="every check's word: ok, or what is wrong")
+    master: ContractIndex | None = Field(None, description="the contract index, where there is one")
     token: TokenTimes | None = Field(
         None, description="age and end of the stored broker token, where there is one"
     )

@@ -8,8 +8,9 @@ from typing import Any
 
 from flask import Response, g, jsonify
 
-from app.domain.alert import IST
+from app.domain.alert import IST, Action
 from app.domain.order import Order
+from app.domain.risk import CHECKS
 from app.domain.status import Status
 from app.service.check import CheckReport
 from app.service.place_order import Answer
@@ -126,6 +127,24 @@ def refusal_body(refusal: Refusal) -> dict[str, Any]:
     }
 
 
+def _checks(report: CheckReport) -> list[dict[str, Any]]:
+    """Every check that an alert like this meets, those that are off too; none where it means no contract."""
+    found = {v.check.code: v.finding for v in report.verdicts}
+    asked = [c for c in CHECKS if c.stops_exits or report.alert.action is not Action.EXIT]
+    return [
+        {
+            "code": check.code,
+            "setting": check.setting,
+            "what": check.doc,
+            "limit": None if finding is None else finding.limit,
+            "value": None if finding is None else finding.value,
+            "ok": finding is None or finding.reason is None,
+            "reason": None if finding is None else finding.reason,
+        }
+        for check, finding in ((c, found.get(c.code)) for c in (asked if found else ()))
+    ]
+
+
 def check_body(report: CheckReport) -> dict[str, Any]:
     """What would become of an alert; nothing was sent."""
     resolved, levels, quote = report.resolved, report.levels, report.quote
@@ -141,14 +160,6 @@ def check_body(report: CheckReport) -> dict[str, Any]:
         "ltp": None if quote is None else money(quote.ltp),
         "stop_loss": None if levels is None else money(levels.stop_loss),
         "take_profit": None if levels is None else money(levels.take_profit),
-        "checks": [
-            {
-                "code": v.check.code,
-                "what": v.check.doc,
-                "ok": v.denial is None,
-                "reason": None if v.denial is None else v.denial.reason,
-            }
-            for v in report.verdicts
-        ],
+        "checks": _checks(report),
         "warnings": list(report.alert.warnings),
     }

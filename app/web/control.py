@@ -97,14 +97,14 @@ def blueprint(ports: Ports, run_job: RunJob, scheduler: SchedulerTokens) -> Blue
 
     @routes.post("/api/v1/state")
     def set_state() -> Response:
-        by = _by(callers.admin(request))
-        body = validated(StateBody, _object(ports))
+        by = by_api(callers.admin(request))
+        body = validated(StateBody, object_of(ports))
         return jsonify(set_body(Control(ports.desk()).set_state(body.state, by, body.reason)))
 
     @routes.post("/api/v1/orders/<order_id>/resolve")
     def resolve(order_id: str) -> Response:
-        by = _by(callers.admin(request))
-        body = validated(ResolveBody, _object(ports))
+        by = by_api(callers.admin(request))
+        body = validated(ResolveBody, object_of(ports))
         verdict = Resolution(body.status, by, body.reason, body.filled, body.price)
         return jsonify(answers.order_body(Control(ports.desk()).resolve(order_id, verdict)))
 
@@ -120,10 +120,10 @@ def blueprint(ports: Ports, run_job: RunJob, scheduler: SchedulerTokens) -> Blue
     return routes
 
 
-def _by(caller: Caller) -> str:
+def by_api(caller: Caller) -> str:
     """Who it was, for the record."""
     return f"api:{caller.client}"
 
 
-def _object(ports: Ports) -> dict[str, Any]:
+def object_of(ports: Ports) -> dict[str, Any]:
     return parse_object(bounded_body(request, ports.settings.max_content_length))

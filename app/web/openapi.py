@@ -18,6 +18,7 @@ from app.domain.status import Status
 from app.web import answer_schemas as a
 from app.web.control import ResolveBody, StateBody
 from app.web.errors import TITLES
+from app.web.kill import KillBody
 from app.web.schemas import MAX_KEY, AlertBody
 
 REF = "#/components/schemas/{model}"
@@ -157,6 +158,14 @@ ROUTES: tuple[Route, ...] = (
         {200: a.StateSetView},
         (400, 401, 403, 413, 429, 503),
         body=StateBody,
+    ),
+    Route(
+        "post",
+        "/api/v1/kill",
+        "Halt, and cancel what works or close what is held; admin token",
+        {200: a.KillAnswer},
+        (400, 401, 403, 413, 503),
+        body=KillBody,
     ),
     Route(
         "post",

@@ -19,6 +19,7 @@ Ask = Callable[[WebDesk], TestResponse]
 Asked = tuple[str, str, int, Ask]
 
 
+KILL = "/api/v1/kill"
 STATE, RESOLVE, JOB = "/api/v1/state", "/api/v1/orders/{order_id}/resolve", "/internal/jobs/{name}"
 
 
@@ -70,6 +71,15 @@ def resolved(status: int, token: str = ADMIN, prepare: Any = None, verdict: str 
     return "post", RESOLVE, status, ask
 
 
+def killed(status: int, body: Any = None, token: str = ADMIN, prepare: Any = None) -> Asked:
+    return posted(KILL, KILL, status, body or {"do": "flatten", "reason": "enough"}, token, prepare)
+
+
+def held_and_by_hand(desk: WebDesk) -> None:
+    desk.webhook()
+    desk.broker.by_hand("NSE:X", 65)
+
+
 def a_stranger(desk: WebDesk) -> None:
     now = desk.clock.now()
     with desk.store.write() as tx:
@@ -88,6 +98,19 @@ CONTROL: list[Asked] = [
     state(403, token=TOKEN),
     state(413, b" " * 70_000),
     state(503, prepare=down),
+    killed(200),
+    killed(200, {"do": "cancel", "reason": "enough"}, prepare=lambda desk: desk.webhook()),
+    killed(
+        200,
+        {"do": "flatten", "reason": "enough", "all_positions": "ALL POSITIONS"},
+        prepare=held_and_by_hand,
+    ),
+    killed(400, {"do": "flatten", "reason": "enough", "all_positions": "all"}),
+    killed(400, {"do": "resume", "reason": "enough"}),
+    killed(401, token="wrong"),
+    killed(403, token=TOKEN),
+    killed(413, b" " * 70_000),
+    killed(503, prepare=down),
     resolved(200),
     resolved(400, verdict="FILLED"),
     resolved(401, token="wrong"),
