@@ -74,7 +74,7 @@ def main() -> None:
                 "FYERS_DATA_URL": sim.data_url,
                 "SYMBOL_MASTER_URL": sim.master_url,
                 "RISK_MAX_ORDERS_PER_DAY": "1000000",
-                "FYERS_ORDERS_PER_SECOND": "1000000",
+                "FYERS_ORDERS_PER_SECOND": "1000",
                 "FYERS_CALLS_PER_SECOND": "1000000",
                 "FYERS_CALLS_PER_MINUTE": "1000000",
                 "FYERS_CALLS_PER_DAY": "1000000000",
