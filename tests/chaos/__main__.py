@@ -146,18 +146,20 @@ def _stops(
         for database in databases
     ]
 
+    workers = 2 * asked.workers  # they mostly wait
+
     def work(number: int) -> list[dict[str, Any]]:
         bench = _bench(directory / "stop" / f"w{number}", template, postgres, databases)
         by_name = {stop.name: stop for stop in stopped.STOPS}
-        mine = wanted[number :: asked.workers]
+        mine = wanted[number::workers]
         return [
             vars(stopped.run(bench, by_name[name], variant, database)) for name, database, variant in mine
         ]
 
     (directory / "stop").mkdir()
     lines: dict[tuple[str, str], tuple[Line, list[str]]] = {}
-    for number, found in enumerate(fork_each(directory / "stops", range(asked.workers), work)):
-        for (name, database, variant), said in zip(wanted[number :: asked.workers], found, strict=True):
+    for number, found in enumerate(fork_each(directory / "stops", range(workers), work)):
+        for (name, database, variant), said in zip(wanted[number::workers], found, strict=True):
             line, why = lines.setdefault((name, database), (Line(name, database, points=1), []))
             verdict = Verdict(**said)
             line.add(False, verdict)

@@ -19,7 +19,7 @@ class NaivePlaceOrder(PlaceOrder):
     def __init__(self, desk: Desk) -> None:
         super().__init__(replace(desk, reconciled=lambda _: True))
 
-    def _commit(self, job: Job, order: Order, proposal: Proposal) -> Answer:
+    def _commit(self, job: Job, order: Order, proposal: Proposal) -> tuple[Answer, None]:
         desk = self.desk
         with desk.store.read(job.budget.send) as tx:
             order = armed(desk, tx, order, job.budget)
@@ -29,6 +29,6 @@ class NaivePlaceOrder(PlaceOrder):
         with desk.store.write() as tx:
             repeat = claim(desk, tx, job, order.id)
             if repeat is not None:
-                return repeat
+                return repeat, None
             put_sending(tx, job, order)
-        return record(desk, order, outcome, job.budget)
+        return record(desk, order, outcome, job.budget), None

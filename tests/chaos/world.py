@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,27 +102,13 @@ class World:
 
     def __post_init__(self) -> None:
         url = self.door.root_url
-        settings = Settings(
-            _env_file=None,  # type: ignore[call-arg]
-            trading_mode=Mode.LIVE,
-            database_url=self.database.engine.url.render_as_string(hide_password=False),
-            fyers_app_id=self.app_id,
-            fyers_access_token="t",  # type: ignore[arg-type]
-            fyers_api_url=f"{url}/api/v3",
-            fyers_data_url=f"{url}/data",
-            webhook_secret_token=WEBHOOK,  # type: ignore[arg-type]
-            admin_token=ADMIN,  # type: ignore[arg-type]
-            session_secret=SESSION,  # type: ignore[arg-type]
-            order_tag_prefix=PREFIX,
-            instance_dir=self.directory,
-            webhook_max_qty=2,
-            request_deadline_seconds=self.deadline_s,
-            log_level="ERROR",
-            breaker_fail_max=10**6,  # the guard's own tests are elsewhere
-            fyers_orders_per_second=10**6,
-            fyers_calls_per_second=10**6,
-            fyers_calls_per_minute=10**6,
-            fyers_calls_per_day=10**6,
+        database_url = self.database.engine.url.render_as_string(hide_password=False)
+        settings = _settings(database_url, self.directory, self.deadline_s).model_copy(
+            update={
+                "fyers_app_id": self.app_id,
+                "fyers_api_url": f"{url}/api/v3",
+                "fyers_data_url": f"{url}/data",
+            }
         )
         with (
             _instead(wiring, "SystemClock", lambda: self.clock),
@@ -214,6 +201,27 @@ class World:
     def close(self) -> None:
         """No connection to the database is left, so that a fork inherits none."""
         self.database.close()
+
+
+@cache
+def _settings(database_url: str, directory: Path, deadline_s: float) -> Settings:
+    """What is the same in every run, read and checked once before the forks."""
+    return Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        trading_mode=Mode.LIVE,
+        database_url=database_url,
+        fyers_app_id="XCHAOS-200",
+        fyers_access_token="t",  # type: ignore[arg-type]
+        fyers_api_url="http://127.0.0.1:9/api/v3",
+        webhook_secret_token=WEBHOOK,  # type: ignore[arg-type]
+        admin_token=ADMIN,  # type: ignore[arg-type]
+        session_secret=SESSION,  # type: ignore[arg-type]
+        order_tag_prefix=PREFIX,
+        instance_dir=directory,
+        webhook_max_qty=2,
+        request_deadline_seconds=deadline_s,
+        log_level="ERROR",
+    )
 
 
 @contextmanager
