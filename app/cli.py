@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask import Flask
 
-from app import cli_clients, cli_kill, cli_orders, login_cli
+from app import cli_clients, cli_kill, cli_orders, cli_preflight, login_cli
 from app.cli_words import Command
 from app.settings import load
 
@@ -16,6 +16,7 @@ def register(app: Flask) -> None:
     cli_orders.register(app)
     cli_kill.register(app)
     cli_clients.register(app)
+    cli_preflight.register(app)
 
     @app.cli.command("migrate", cls=Command)
     def migrate() -> None:

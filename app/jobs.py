@@ -6,9 +6,10 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from app import master_job, preflight
 from app.domain.deadline import Deadline
 from app.errors import ServiceError, StoreUnavailable
 from app.service.reconcile import Pass
@@ -32,6 +33,10 @@ class Job:
     name: str
     every_s: Callable[[Ports], float]
     run: Callable[[Ports, tuple[str, str] | None], str]
+    due: Callable[[Ports, datetime | None], bool] = lambda _ports, _last: True
+    """Asked at each tick, with the time of this process's last run; a person's own call is always due."""
+    is_leased: bool = True
+    """False: every host has its own to do."""
 
 
 def reconcile(ports: Ports, lease: tuple[str, str] | None) -> str:
@@ -62,6 +67,8 @@ JOBS: dict[str, Job] = {
     for job in (
         Job("reconcile", lambda p: p.settings.reconcile_interval_seconds, reconcile),
         Job("purge", lambda _: 3600.0, purge),
+        Job("refresh-master", lambda _: 60.0, master_job.run, master_job.due, is_leased=False),
+        Job("preflight", lambda _: 60.0, preflight.run, preflight.due),
     )
 }
 
@@ -80,6 +87,7 @@ class Scheduler:
         self._ports = ports
         self._owner = secrets.token_hex(8)
         self._timer: BackgroundScheduler | None = None
+        self._last: dict[str, datetime] = {}
 
     def start(self) -> None:
         from apscheduler.schedulers.background import BackgroundScheduler
@@ -124,12 +132,15 @@ class Scheduler:
     def tick(self, job: Job) -> None:
         """One run, if this instance has or gets the lease."""
         ports = self._ports
+        if not job.due(ports, self._last.get(job.name)):
+            return
         name = f"job:{job.name}:{ports.scope.mode.value}:{ports.scope.account}"
         ttl = timedelta(seconds=max(15.0, 3 * job.every_s(ports)))
         try:
             at_once = Deadline(ports.clock.monotonic())
-            if ports.store.take_lock(name, self._owner, ttl, at_once):
-                said = job.run(ports, (name, self._owner))
+            if not job.is_leased or ports.store.take_lock(name, self._owner, ttl, at_once):
+                self._last[job.name] = ports.clock.now()
+                said = job.run(ports, (name, self._owner) if job.is_leased else None)
                 log.debug("job %s: %s", job.name, said)
         except StoreUnavailable as error:
             log.warning("job %s: the database is not there: %s", job.name, error.code)

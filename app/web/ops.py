@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from flask import Blueprint, Response, jsonify
 
 from app.domain.contract import ist_date
@@ -40,6 +42,18 @@ def checks_of(ports: Ports) -> tuple[bool, bool, dict[str, str]]:
     return traffic, all(word == "ok" for word in words.values()), words
 
 
+def master_of(ports: Ports) -> dict[str, object]:
+    """The contract index as a person wants to see it: how old, how much, and each file's own day."""
+    age = ports.contracts.age()
+    return {
+        "built_at": ist(age.built_at),
+        "age_seconds": max(0, int((ports.clock.now() - age.built_at).total_seconds())),
+        "rows": age.rows,
+        "skipped": age.skipped,
+        "files": {name: day.isoformat() for name, day in sorted(age.dates.items())},
+    }
+
+
 def blueprint(ports: Ports) -> Blueprint:
     routes = Blueprint("ops", __name__)
 
@@ -55,6 +69,8 @@ def blueprint(ports: Ports) -> Blueprint:
             "mode": ports.scope.mode.value,
             "checks": words,
         }
+        with suppress(NoMaster):  # said among the checks
+            body["master"] = master_of(ports)
         token = ports.login.known_status() if ports.login is not None else None
         if token is not None:
             body["token"] = {"obtained_at": ist(token.obtained_at), "ends_at": ist(token.ends_at)}

@@ -10,6 +10,7 @@ from decimal import Decimal
 from app.brokers.fyers import rows, wire
 from app.brokers.fyers.client import Exchange, FyersClient, Reply, TransportError
 from app.brokers.fyers.login import given_tokens
+from app.brokers.fyers.not_allowed import explained
 from app.brokers.fyers.sdk import Calls
 from app.brokers.fyers.wire import Change
 from app.domain.deadline import Deadline
@@ -45,11 +46,11 @@ class FyersBroker:
         self._client, self._app_id, self._tokens, self._clock = client, app_id, tokens, clock
 
     @contextmanager
-    def exchange(self, deadline: Deadline) -> Iterator[FyersExchanger]:
+    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[FyersExchanger]:
         token = self._tokens.current(self._clock.now())
         authorization = f"{self._app_id}:{token}" if token else ""
-        with self._client.exchange(deadline, authorization) as exchange:
-            yield FyersExchanger(exchange if token else None, deadline)
+        with self._client.exchange(deadline, authorization, connect_by) as exchange:
+            yield FyersExchanger(exchange if token else None, deadline, self._app_id)
 
     def ready(self) -> str | None:
         if self._tokens.current(self._clock.now()) is None:
@@ -64,8 +65,8 @@ class FyersBroker:
 class FyersExchanger:
     """One conversation. `exchange` is None when there is no token: then nothing is asked of the network."""
 
-    def __init__(self, exchange: Exchange | None, deadline: Deadline) -> None:
-        self._exchange, self._deadline = exchange, deadline
+    def __init__(self, exchange: Exchange | None, deadline: Deadline, app_id: str = "") -> None:
+        self._exchange, self._deadline, self._app_id = exchange, deadline, app_id
 
     def quotes(self, tickers: Sequence[str]) -> dict[str, Quote]:
         wanted = list(dict.fromkeys(tickers))
@@ -155,7 +156,8 @@ class FyersExchanger:
         outcome = wire.outcome_of(change, reply.status, reply.body, subject)
         if isinstance(outcome, Refused):
             retry = _whole_seconds(reply.headers.get("Retry-After"))
-            return replace(outcome, retry_after_s=retry if reply.status == _TOO_MANY else None)
+            outcome = replace(outcome, retry_after_s=retry if reply.status == _TOO_MANY else None)
+            return explained(outcome, self._app_id)
         return replace(outcome, sent_late=self._is_late(reply.written_at))
 
     def _is_late(self, written_at: float | None) -> bool:
