@@ -60,7 +60,7 @@ class FakeBroker:
         self.calls: list[str] = []
 
     @contextmanager
-    def exchange(self, deadline: Deadline) -> Iterator[FakeBroker]:
+    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[FakeBroker]:
         yield self
 
     def ready(self) -> str | None:

@@ -27,7 +27,7 @@ class DyingBroker:
         return None
 
     @contextmanager
-    def exchange(self, deadline: Deadline) -> Iterator[Any]:
+    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[Any]:
         with self._broker.exchange(deadline) as exchanger:
             yield _Dying(exchanger)
 
@@ -56,7 +56,7 @@ class UnreachedBroker:
         return None
 
     @contextmanager
-    def exchange(self, deadline: Deadline) -> Iterator[Any]:
+    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[Any]:
         with self._broker.exchange(deadline) as exchanger:
             yield _Unreached(exchanger)
 

@@ -85,8 +85,13 @@ class Broker(Protocol):
 
     name: str
 
-    def exchange(self, deadline: Deadline) -> AbstractContextManager[Exchanger]:
-        """A conversation that ends at `deadline`, whatever the other side does."""
+    def exchange(
+        self, deadline: Deadline, connect_by: Deadline | None = None
+    ) -> AbstractContextManager[Exchanger]:
+        """A conversation that ends at `deadline`, whatever the other side does.
+
+        `connect_by`: no connection is waited for longer. What it could not carry was not sent, and is said in time.
+        """
 
     def ready(self) -> str | None:
         """Why no order could be placed right now (a missing token, say), or None. Never asks the network."""

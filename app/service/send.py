@@ -202,7 +202,7 @@ def call_once(desk: Desk, budget: Budget, call: BrokerCall, check: LastCheck) ->
     """One broker call on a conversation of its own. Whatever goes wrong here is Unknown, never NotSent."""
     outcome: Outcome | None = None
     try:
-        with desk.broker.exchange(budget.call) as exchanger:
+        with desk.broker.exchange(budget.call, budget.send) as exchanger:
             outcome = call(exchanger, check)
     except Exception as error:  # the intent is committed: nobody can say that nothing was sent
         log.exception("broker call after the committed intent failed")

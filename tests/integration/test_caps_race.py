@@ -61,7 +61,7 @@ class Crowd:
         self.sent_at: list[float] = []
 
     @contextmanager
-    def exchange(self, deadline: Deadline) -> Iterator[Crowd]:
+    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[Crowd]:
         yield self
 
     def ready(self) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 from app.brokers.fyers import resolver
 from app.brokers.fyers.client import Phase, TransportError
 from app.brokers.fyers.connection import MAX_BODY_BYTES
+from app.domain.deadline import Deadline
 from tests.simulator.hangs import HangAtConnect, HangAtTls
 from tests.unit.fyers_calls import GRACE_S, client_of, failure_of, place, within
 from tests.unit.raw_peer import OK, Caller, Peer, Script, self_signed
@@ -290,3 +291,15 @@ def test_an_unknown_certificate_writes_nothing(loopback_tls: tuple[ssl.SSLContex
         failure = failure_of(client_of(peer.url), within(2))
     assert (failure.phase, failure.bytes_written) == (Phase.TLS, 0)
     assert "self-signed" in str(failure)
+
+
+def test_a_connection_is_waited_for_no_longer_than_it_may_be() -> None:
+    """So that a "nothing was sent" is said while the sender still takes it for an answer."""
+    with HangAtConnect() as peer:
+        client = client_of(peer.url, connect_s=1.0)
+        started = monotonic()
+        exchange = client.exchange(Deadline(started + 1.5), connect_by=Deadline(started + 0.2))
+        with exchange, pytest.raises(TransportError) as caught:
+            exchange.request("POST", f"{peer.url}/orders/sync", body=b"{}")
+    assert (caught.value.phase, caught.value.bytes_written) == (Phase.CONNECT, 0)
+    assert monotonic() - started < 0.2 + GRACE_S

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -90,9 +91,11 @@ class FyersClient:
         self._connections = Connections(ca_file)
         self._process = os.getpid()
 
-    def exchange(self, deadline: Deadline, authorization: str = "") -> Exchange:
+    def exchange(
+        self, deadline: Deadline, authorization: str = "", connect_by: Deadline | None = None
+    ) -> Exchange:
         """One request's conversation. `authorization` is `<app id>:<access token>`, empty for a login."""
-        return Exchange(self, self._own_connections(), deadline, authorization)
+        return Exchange(self, self._own_connections(), deadline, authorization, connect_by)
 
     def _own_connections(self) -> Connections:
         """After a fork the parent's connections are shared with it, and two must not speak on one: start anew."""
@@ -117,11 +120,17 @@ class Exchange:
     """
 
     def __init__(
-        self, client: FyersClient, connections: Connections, deadline: Deadline, authorization: str
+        self,
+        client: FyersClient,
+        connections: Connections,
+        deadline: Deadline,
+        authorization: str,
+        connect_by: Deadline | None = None,
     ) -> None:
         self._client = client
         self._connections = connections
         self._deadline = deadline
+        self._connect_by = connect_by
         self._authorization = authorization
         self._held: dict[Origin, DeadlineConnection] = {}
 
@@ -194,7 +203,10 @@ class Exchange:
     def _stand(self, connection: DeadlineConnection, request: _Request, watch: Watch) -> None:
         connection.prepare(request.method, request.target, request.body, request.headers)
         if not connection.is_open:
-            connection.open(watch, self._client.connect_timeout_s)
+            bound = self._client.connect_timeout_s
+            if self._connect_by is not None:
+                bound = min(bound, self._connect_by.left(time.monotonic()))
+            connection.open(watch, bound)
 
     def _talk(self, connection: DeadlineConnection, request: _Request, watch: Watch, *, used: bool) -> Reply:
         if used and request.method != "GET" and not connection.is_quiet():

@@ -26,6 +26,7 @@ from app.domain.deadline import Deadline
 from app.domain.outcome import NotSent, Outcome, Refused, Unknown
 from app.errors import BrokerReadFailed
 from app.service.ports import Broker, Clock, Notifier
+from app.service.ready import Unready
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +119,8 @@ class Guard:
         self._read_at = threading.local()
 
     @contextmanager
-    def exchange(self, deadline: Deadline) -> Iterator[GuardedExchanger]:
-        with self._inner.exchange(deadline) as inner:
+    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[GuardedExchanger]:
+        with self._inner.exchange(deadline, connect_by) as inner:
             yield GuardedExchanger(self, inner, deadline)
 
     def ready(self) -> str | None:
@@ -128,7 +129,10 @@ class Guard:
         """
         shut = [b for b in (self.orders, self.reads) if not b.is_closed and b.wait_s() > 0]
         if shut:
-            return f"the broker failed again and again: {' and '.join(b.name for b in shut)} are stopped (breaker open)"
+            names = " and ".join(b.name for b in shut)
+            return Unready(
+                f"the broker failed again and again: {names} are stopped (breaker open)", BREAKER_OPEN
+            )
         return self._inner.ready()
 
     def read(self, what: str, call: Callable[[], _T], deadline: Deadline, *, reserved: bool) -> _T:

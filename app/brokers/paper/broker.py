@@ -79,7 +79,11 @@ class PaperBroker:
         self._source, self._override, self._ready = quotes, price_override, ready
 
     @contextmanager
-    def exchange(self, deadline: Deadline) -> Iterator[PaperExchanger]:
+    def exchange(
+        self,
+        deadline: Deadline,
+        connect_by: Deadline | None = None,  # noqa: ARG002 - it has no network
+    ) -> Iterator[PaperExchanger]:
         yield PaperExchanger(self, deadline)
 
     def ready(self) -> str | None:
