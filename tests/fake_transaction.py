@@ -79,6 +79,13 @@ class FakeTransaction:
         self._data.slots[scope] = [*used, self.now()] if len(used) < per_second else used
         return len(used) < per_second
 
+    def over_caps(self, scope: Scope, caps: Sequence[Cap]) -> Denial | None:
+        for cap in caps:
+            used = self._data.caps.get((scope, cap.name, cap.window), 0)
+            if used + cap.amount > cap.limit:
+                return Denial(f"cap_{cap.name}", f"{cap.name}: {used} of {cap.limit} used")
+        return None
+
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         self._must_write()
         rows = self._data.reserved.get(order_id, [])

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-from app.domain.alert import Action, Alert
+from app.domain.alert import ADMIN_CLIENT, Action, Alert
 from app.domain.contract import Contract, ist_date
 from app.domain.levels import Levels, levels_for
 from app.domain.order import Purpose, Side
 from app.domain.risk import Denial, Price, Verdict, judge
 from app.errors import PriceUnavailable
-from app.service.exits import exit_verdicts
+from app.service.amount import how_much
+from app.service.caps import caps_of
+from app.service.exits import exit_verdicts, is_against_own
 from app.service.intent import Job, draft
 from app.service.place_order import proposal_of, quantity_of, quote_of, resolve, usable_price
 from app.service.records import Quote, Resolved
@@ -45,13 +47,33 @@ class CheckAlert:
         with desk.store.read(budget.send) as tx:
             now, state = tx.now(), tx.trading_state(desk.scope)
         today: date = ist_date(now)
-        job = Job(alert, request_id, budget, now, today, state, all_clients=False, retake=None)
+        everyone = alert.client == ADMIN_CLIENT
+        job = Job(alert, request_id, budget, now, today, state, everyone, retake=None)
         if alert.action is Action.EXIT:
             return self._exit(job)
         resolved = resolve(desk, job)
         if isinstance(resolved, Denial):
             return CheckReport(alert, None, resolved, None, None, None, None, ())
-        return self._entry(job, resolved)
+        with desk.store.read(budget.send) as tx:
+            against = is_against_own(tx, job, desk.scope, resolved.contract)
+            held = sum(
+                h.net_quantity
+                for h in tx.holdings(desk.scope, alert.client)
+                if (h.ticker, h.product) == (resolved.contract.ticker, alert.product)
+            )
+        return self._against(job, resolved, abs(held)) if against else self._entry(job, resolved)
+
+    def _against(self, job: Job, resolved: Resolved, held: int) -> CheckReport:
+        """A BUY or SELL against what the client holds is an exit: reduce-only, and few checks may stop it."""
+        contract, alert = resolved.contract, job.alert
+        quantity = quantity_of(alert, contract.lot)
+        lots = quantity // contract.lot if quantity % contract.lot == 0 else None
+        verdicts = exit_verdicts(self.desk, job, contract)
+        denial = next((v.denial for v in verdicts if v.denial is not None), None)
+        amount = how_much(job, contract.lot, contract.freeze, held)
+        if denial is None and held and isinstance(amount, Denial):
+            denial = amount
+        return CheckReport(alert, resolved, denial, quantity, lots, None, None, verdicts)
 
     def _entry(self, job: Job, resolved: Resolved) -> CheckReport:
         """Every check of an entry, those after the first "no" too."""
@@ -66,8 +88,9 @@ class CheckAlert:
         with desk.store.read(job.budget.send) as tx:
             window = timedelta(seconds=limits.runaway.seconds) if limits.runaway else None
             exposure = tx.exposure(order, window)
+            capped = tx.over_caps(desk.scope, caps_of(limits, proposal.now, proposal.lots))
         verdicts = judge(replace(proposal, price=price, exposure=exposure), limits)
-        denial = next((v.denial for v in verdicts if v.denial is not None), None)
+        denial = next((v.denial for v in verdicts if v.denial is not None), capped)
         if isinstance(levels, Denial):
             return CheckReport(alert, resolved, denial or levels, quantity, lots, quote, None, verdicts)
         return CheckReport(alert, resolved, denial, quantity, lots, quote, levels, verdicts)

@@ -148,6 +148,9 @@ class Transaction(Protocol):
         time. False: none is left.
         """
 
+    def over_caps(self, scope: Scope, caps: Sequence[Cap]) -> Denial | None:
+        """What `reserve` would say of a new order; nothing is counted."""
+
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         """Add to every cap or to none (in a savepoint). A Denial names the cap and what would be allowed."""
 

@@ -78,6 +78,16 @@ def reserve(connection: Connection, scope: Scope, order_id: str, wanted: Sequenc
     return None
 
 
+def over(connection: Connection, scope: Scope, wanted: Sequence[Cap]) -> Denial | None:
+    """What `reserve` would say of a new order, and nothing is counted."""
+    keys = {"mode": scope.mode.value, "account": scope.account}
+    for cap in _by_name(wanted):
+        used = connection.execute(_USED, keys | {"name": cap.name, "window": cap.window}).scalar() or 0
+        if used + cap.amount > cap.limit:
+            return _denial(cap, used)
+    return None
+
+
 def _denial(cap: Cap, used: int) -> Denial:
     return Denial(
         f"cap_{cap.name}",

@@ -94,6 +94,9 @@ class SqlTransaction:
     def take_order_slot(self, scope: Scope, per_second: int) -> bool:
         return sql_slots.take_slot(self._connection, scope, self._now, per_second)
 
+    def over_caps(self, scope: Scope, caps: Sequence[Cap]) -> Denial | None:
+        return sql_caps.over(self._connection, scope, caps)
+
     def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
         return sql_caps.reserve(self._connection, scope, order_id, caps)
 

@@ -162,6 +162,8 @@ class AlertBody(BaseModel):
     @classmethod
     def _no_placeholder(cls, value: object, info: ValidationInfo) -> object:
         """Stands last, because the validator that stands last runs first: its message is the one that helps."""
+        if info.field_name in ("sl", "tp"):
+            return value  # never a reason to refuse: levels come from the last price
         if isinstance(value, str) and (found := _PLACEHOLDER.search(value)):
             raise ValueError(
                 f"the placeholder {found.group()[:MAX_TEXT]} was not filled in: strategy placeholders work in "

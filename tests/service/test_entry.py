@@ -257,3 +257,26 @@ def test_a_check_of_an_exit_says_what_would_be_closed(desk: TradingDesk) -> None
     assert found.resolved is not None
     assert found.resolved.contract.ticker == desk.contract.ticker
     assert len(desk.sent()) == 1
+
+
+def test_a_check_says_what_a_cap_would_say_and_counts_nothing(desk: TradingDesk) -> None:
+    desk = TradingDesk(policy=a_policy(limits=Limits(max_lots=1, max_orders_per_day=1)))
+    check = CheckAlert(desk.desk)
+    for _ in range(3):
+        assert check(an_alert(received_at=desk.clock.now()), "r", desk.clock.monotonic()).denial is None
+    desk.held()
+    report = check(an_alert(received_at=desk.clock.now()), "r", desk.clock.monotonic())
+    assert report.denial is not None
+    assert report.denial.code == "cap_orders_day"
+
+
+def test_a_check_of_a_sell_against_what_is_held_is_one_of_an_exit(desk: TradingDesk) -> None:
+    desk.held()
+    check = CheckAlert(desk.desk)
+    desk.reconcile()
+    good = check(an_alert("SELL", received_at=desk.clock.now()), "r", desk.clock.monotonic())
+    assert good.denial is None
+    assert {v.check.code for v in good.verdicts} <= {"trading_state", "market_closed", "signal_age"}
+    more = check(an_alert("SELL", lots=3, received_at=desk.clock.now()), "r", desk.clock.monotonic())
+    assert more.denial is not None
+    assert more.denial.code == "exceeds_position"
