@@ -10,13 +10,15 @@ from app.domain.audit import Event
 from app.domain.order import Order
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.domain.status import Status
-from app.errors import ServiceError
+from app.errors import ServiceError, StoreUnavailable
 from app.service.holding import net_of
 from app.service.ports import Exchanger
 from app.service.records import Moved, Position
 from app.service.send import Answer, Budget, Desk, LastCheck, event_of, last_check, record, send
 
 log = logging.getLogger(__name__)
+
+LEGS_UNSURE = "the protective legs could not be taken off for certain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +144,9 @@ def _others_naked(desk: Desk, legs: Legs) -> Event | None:
 
 def _wait_for_legs(desk: Desk, order: Order, removed: Unknown | Refused, budget: Budget) -> Answer:
     """The legs may still be on, and an exit beside them could fill twice: no exit, and a person is told."""
-    reason = f"the protective legs could not be taken off for certain: {removed.message}"
+    reason = f"{LEGS_UNSURE}: {removed.message}"
     text = f"exit {order.id} of {order.ticker} waits: {reason}"
-    desk.notifier.notify("exit_waits_for_legs", text, page=True)
+    desk.notifier.notify("exit_waits_for_legs", text, page=not _has_waited(desk, order))
     answer = record(desk, order, NotSent("leg_cancel_in_doubt", reason), budget)
     if answer.order.status is not Status.NOT_SENT:
         return answer
@@ -158,6 +160,17 @@ def _wait_for_legs(desk: Desk, order: Order, removed: Unknown | Refused, budget:
         row = None
     pending = replace(answer.order, status=Status.EXIT_PENDING, code="exit_pending", reason=reason)
     return Answer(row or pending, replayed=False)
+
+
+def _has_waited(desk: Desk, order: Order) -> bool:
+    """Whether this exit has waited for its legs before: it is tried again at every pass, and one page is enough."""
+    try:
+        said = desk.store.events(order.scope, order.id)
+    except StoreUnavailable:
+        return False
+    return any(
+        e.event is Event.EXIT_PENDING and e.detail.get("reason", "").startswith(LEGS_UNSURE) for e in said
+    )
 
 
 def _noted(desk: Desk, answer: Answer, notes: list[Event]) -> Answer:
