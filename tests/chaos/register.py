@@ -23,6 +23,7 @@ KNOWN: dict[str, frozenset[str]] = {
             "reconcile:Reconcile._without_broker",
             "reconcile:Reconcile._write",
             "send:committed_after_all",
+            "send:Slot.still_good",
             "send:last_check",
             "send:record",
             "which:_own_rows",
@@ -34,7 +35,7 @@ KNOWN: dict[str, frozenset[str]] = {
             "order_book < reconcile:Reconcile.__call__",
             "place < legs:send_without_legs",
             "place < place_order:PlaceOrder._enter",
-            "set_protection < legs:_after",
+            "set_protection < legs:_restore",
         ]
     ),
     "read": frozenset(
@@ -44,11 +45,12 @@ KNOWN: dict[str, frozenset[str]] = {
             "order_book < reconcile:Reconcile.__call__",
             "place < legs:send_without_legs",
             "place < place_order:PlaceOrder._enter",
+            "positions < legs:Legs._changed",
             "positions < position:read_on",
             "positions < reconcile:Reconcile.__call__",
             "quotes < place_order:quote_of",
             "set_protection < legs:Legs.remove",
-            "set_protection < legs:_after",
+            "set_protection < legs:_restore",
         ]
     ),
     "write": frozenset(
@@ -58,11 +60,12 @@ KNOWN: dict[str, frozenset[str]] = {
             "order_book < reconcile:Reconcile.__call__",
             "place < legs:send_without_legs",
             "place < place_order:PlaceOrder._enter",
+            "positions < legs:Legs._changed",
             "positions < position:read_on",
             "positions < reconcile:Reconcile.__call__",
             "quotes < place_order:quote_of",
             "set_protection < legs:Legs.remove",
-            "set_protection < legs:_after",
+            "set_protection < legs:_restore",
         ]
     ),
 }

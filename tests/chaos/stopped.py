@@ -23,7 +23,7 @@ from tests.chaos.scenarios import Scenario, Variant, entry
 from tests.chaos.simulator import SimProcess
 from tests.chaos.world import OPENING, RESEND_S, Sent, World
 
-DEADLINE_S = 0.4
+DEADLINE_S = 1.0
 """Short, because it really has to pass: the transport's deadlines are the machine's."""
 PAUSE_S = 9.0
 """Twice: longer than the ten seconds that the reconciler allows two clocks to differ, and within the key's 40."""
@@ -71,7 +71,21 @@ STOPS = (
 )
 
 
+TRIES = 5
+"""On a busy machine a second may be over before the place is reached; then nothing was sent, and nothing is proven."""
+
+
 def run(bench: Bench, stop: Stop, variant: Variant, database: str) -> Verdict:
+    verdict = None
+    for _ in range(TRIES):
+        verdict = verdict or _once(bench, stop, variant, database)
+    if verdict is None:
+        raise AssertionError(f"{stop.name} on {database}: it never came to the place")
+    return verdict
+
+
+def _once(bench: Bench, stop: Stop, variant: Variant, database: str) -> Verdict | None:
+    """None: the process ended without having come to the place where it stops."""
     scenario = Scenario(stop.name, lambda v: (entry(v),), lambda *_: None, lambda *_: None)
     case = Case(scenario, variant, database, None)
     bench.begin(case)
@@ -97,7 +111,8 @@ def run(bench: Bench, stop: Stop, variant: Variant, database: str) -> Verdict:
     try:
         stopped = bench.start(victim)
         if not stopped.stopped():
-            raise AssertionError(f"{case}: it did not stop: {stopped.finish()}")
+            _finished(stopped, case)
+            return None
         time.sleep(DEADLINE_S)
         for last in (False, True):
             answered += _finished(bench.start(partial(elsewhere, last=last)), case)
