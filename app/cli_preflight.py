@@ -41,6 +41,8 @@ def as_text(found: Preflight) -> str:
 
 def _verdict(found: Preflight) -> str:
     if found.is_ready:
+        if found.waits_for_session:
+            return "READY for the next session: the exchange does not trade now, and nothing else keeps an order back."
         return "READY: nothing here keeps an order back."
     names = ", ".join(f.name for f in found.bad)
     return f"NOT READY: no entry would go out now. To mend: {names}."

@@ -53,7 +53,14 @@ def preflight(ports: Ports, look: Callable[[Ports], BrokerLook] | None = None) -
         said = "the paper exchange is this program's own: it needs no login, no app and no network"
         findings.append(Finding("broker", Light.SKIPPED, said))
     findings += [_broker(ports), _redis(ports)]
-    return Preflight(ports.scope.mode, ports.clock.now(), tuple(findings))
+    now = ports.clock.now()
+    waits = ports.settings.hours_enforced and not _trades_at(now)
+    return Preflight(ports.scope.mode, now, tuple(findings), waits)
+
+
+def _trades_at(moment: datetime) -> bool:
+    local = moment.astimezone(IST)
+    return is_trading_day(local.date()) and OPENS <= local.time() < CLOSES
 
 
 def due(ports: Ports, last: datetime | None) -> bool:
@@ -221,8 +228,7 @@ def _market(ports: Ports, seen: BrokerLook) -> Finding:
     """Fyers' own word about hours and holidays, against the calendar that the checks go by."""
     if seen.market is None:
         return Finding("market", Light.SKIPPED, "Fyers told no market status")
-    local = ports.clock.now().astimezone(IST)
-    expected = is_trading_day(local.date()) and OPENS <= local.time() < CLOSES
+    expected = _trades_at(ports.clock.now())
     is_open = seen.market == "OPEN"
     said = f"NSE derivatives: {seen.market}"
     if is_open == expected:

@@ -33,6 +33,8 @@ class Preflight:
     mode: Mode
     at: datetime
     findings: tuple[Finding, ...]
+    waits_for_session: bool = False
+    """The exchange does not trade now, and orders go out only while it does."""
 
     @property
     def bad(self) -> tuple[Finding, ...]:
