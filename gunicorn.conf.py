@@ -14,7 +14,8 @@ bind = f"0.0.0.0:{_settings.port}"
 # SQLite has one writer: its queue lives in the process, so there is one process. On Postgres two.
 workers = 1 if _settings.is_sqlite else 2
 worker_class = "gthread"
-threads = 16
+# Sixteen alerts that all wait for a hung broker must leave room for probes and the dashboard.
+threads = 24
 # Cloud Run sends SIGTERM and, 10 s later, SIGKILL: requests in flight get 8 s, the rest of it is for the exit.
 graceful_timeout = 8
 # A worker whose threads are all stuck is killed; each request ends by its own deadline of 2 s.

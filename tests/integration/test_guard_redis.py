@@ -131,7 +131,11 @@ def test_three_instances_send_one_probe(three: Instances) -> None:
     three.clock.advance(RESET_S)
     three.broker.calls.clear()
     others_refused, refused = threading.Event(), []
-    three.broker.on["quotes"] = lambda: others_refused.wait(5) and None
+
+    def hold() -> None:
+        others_refused.wait(5)
+
+    three.broker.on["quotes"] = hold
 
     def probe_or_be_refused(desk: GuardDesk) -> object:
         try:
@@ -156,6 +160,25 @@ def test_three_instances_send_one_probe(three: Instances) -> None:
     three.clock.advance(RESET_S)
     three.desks[2].read()
     assert three.refused() == 0
+
+
+def test_whoever_gets_the_turn_late_looks_again(three: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another instance's probe failed between this one's look and its turn: the wait has begun anew."""
+    three.all_know()
+    three.clock.advance(RESET_S)
+    first, second, _ = three.desks
+    take = second.guard._turn.take
+
+    def late(seconds: float) -> str | None:
+        three.broker.fail = {"quotes"}
+        with pytest.raises(BrokerReadFailed):
+            first.read()
+        three.broker.fail = set()
+        return take(seconds)
+
+    monkeypatch.setattr(second.guard._turn, "take", late)
+    second.read()
+    assert three.refused() == 3, "the second's read was no probe"
 
 
 def test_a_probe_whose_process_died_does_not_bar_the_next(three: Instances, server: RedisServer) -> None:

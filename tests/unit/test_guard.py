@@ -220,14 +220,17 @@ def in_threads(n: int, work: Callable[[], object]) -> list[object]:
     return found
 
 
+def waited(what: threading.Barrier | threading.Event) -> None:
+    what.wait(5)
+
+
 def test_guarded_calls_run_in_parallel() -> None:
     desk = GuardDesk()
     together = threading.Barrier(4, timeout=5)
-    desk.broker.on["quotes"] = lambda: together.wait() and None
+    desk.broker.on["quotes"] = desk.broker.on["place"] = lambda: waited(together)
     results = in_threads(4, desk.read)
     assert len(results) == 4
     assert all(isinstance(found, dict) for found in results), "four calls were inside at once"
-    desk.broker.on["place"] = lambda: together.wait() and None
     assert all(isinstance(found, Accepted) for found in in_threads(4, desk.place))
 
 
@@ -240,7 +243,7 @@ def test_only_one_of_many_reads_is_the_probe() -> None:
     desk.broker.fail = set()
     desk.clock.advance(RESET_S)
     before, others_done = desk.broker.calls.count("quotes"), threading.Event()
-    desk.broker.on["quotes"] = lambda: others_done.wait(5) and None
+    desk.broker.on["quotes"] = lambda: waited(others_done)
     answers: list[object] = []
 
     def probe_or_wait() -> object:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from app.brokers.guard import CallBudget, Rates
-from app.domain.outcome import Accepted, NotSent, Refused, Unknown
+from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.errors import BrokerReadFailed
 from tests.fake_store import FakeClock
 from tests.fakes import FakeNotifier
@@ -138,7 +140,7 @@ def test_the_budget_is_asked_before_the_last_check() -> None:
 @pytest.mark.parametrize("operation", ["cancel", "protect", "close"])
 def test_every_order_operation_counts(operation: str) -> None:
     desk = GuardDesk(rates=Rates(orders_per_second=2))
-    does = {
+    does: Callable[[], Outcome] = {
         "cancel": lambda: desk.on(lambda x: x.cancel("1")),
         "protect": desk.protect,
         "close": lambda: desk.on(lambda x: x.close_position("p", lambda: None)),
