@@ -90,7 +90,12 @@ def _account(
     row = mine[0] if mine else None
     verdict.review += states == ["NEEDS_REVIEW"]
     if line is not None:
-        if row is None or row["state"] not in HAS_ORDER or row["tag"] != line["body"]["orderTag"]:
+        rejected_there = row is not None and row["state"] == "REJECTED" and row["broker_order_id"] is not None
+        if (
+            row is None
+            or not (row["state"] in HAS_ORDER or rejected_there)
+            or row["tag"] != line["body"]["orderTag"]
+        ):
             verdict.note("unaccounted", f"{sent.name}: order {line['order_id']} in the ledger, row {states}")
         elif row["state"] != "NEEDS_REVIEW" and row["broker_order_id"] != line["order_id"]:
             verdict.note("unaccounted", f"{sent.name}: row knows {row['broker_order_id']}, ledger {line}")

@@ -154,6 +154,12 @@ def _refused_in_waiting(world: World, alerts: tuple[Sent, ...]) -> None:
     TRACER.trouble = once("before", "connect", "place ", "fail")
 
 
+def _held_and_refusing(world: World, alerts: tuple[Sent, ...]) -> None:
+    """The exchange will reject what the broker has accepted."""
+    world.deliver(alerts[0])
+    world.door.set(fill_mode="reject_async")
+
+
 def _three_doubts(world: World, alerts: tuple[Sent, ...]) -> None:
     """One that is in the book, one that is not, one that never left; time for their requests to be over."""
     world.door.fault("reset_created")
@@ -194,6 +200,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("entry denied", _too_many, _nothing, _deliver, swallowed=True),
     Scenario("entry, COMMIT without an answer", _one, _commit_lost, _deliver),
     Scenario("exit, rejected", _entry_and_exit, _fault("rms_reject"), _deliver, 1, swallowed=True),
+    Scenario("exit, rejected later", _entry_and_exit, _held_and_refusing, _deliver_and_pass, 1),
     Scenario("exit of a half-filled entry", _half_filled, _working, _deliver, 1),
     Scenario("exit, its legs in doubt", _entry_and_exit, _legs_lost, _deliver_and_pass, 1),
     Scenario("reconcile, a waiting exit refused", _entry_and_exit, _refused_in_waiting, _passes, 2),

@@ -67,7 +67,12 @@ def test_an_answer_of_200_without_an_order_is_lost() -> None:
 
 @pytest.mark.parametrize("state", ["NOT_PLACED", "REJECTED", "IN_DOUBT", "EXPIRED"])
 def test_an_order_whose_row_denies_it_is_unaccounted(state: str) -> None:
-    assert judged([line(1, ENTRY.means)], [row(state)]).unaccounted == 1
+    assert judged([line(1, ENTRY.means)], [row(state, None)]).unaccounted == 1
+
+
+def test_what_the_exchange_rejected_later_is_accounted_for_by_its_id() -> None:
+    assert judged([line(1, ENTRY.means)], [row("REJECTED")]).clean
+    assert judged([line(1, ENTRY.means)], [row("REJECTED", 2)]).unaccounted == 1
 
 
 def test_an_order_without_an_alert_or_a_row_is_unaccounted() -> None:
