@@ -16,6 +16,7 @@ from app.domain.limits import Limits, Runaway
 from app.domain.order import Mode, Scope
 from app.domain.session import use_calendar
 from app.service.login import Login, TokenRecord, TokenVault
+from app.service.market import MarketHours
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import FirstPass, Pass, Reconcile
 from app.service.records import Quote
@@ -131,6 +132,7 @@ class FirstUse:
                 p.scope,
                 policy,
                 p.notifier,
+                market=MarketHours(p.broker, p.clock),
                 reconciled=self._first_pass,
             )
         return self._desk

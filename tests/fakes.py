@@ -55,6 +55,7 @@ class FakeBroker:
         self.fills = True
         self.unready: str | None = None
         self.profit: Decimal | None = None
+        self.market: bool | None = None
         self.fail: set[str] = set()
         self.on: dict[str, Callable[[], None]] = {}
         self.calls: list[str] = []
@@ -83,6 +84,10 @@ class FakeBroker:
     def positions(self) -> tuple[Position, ...]:
         self._read("positions")
         return tuple(self._position(*key, net) for key, net in self.net.items())
+
+    def market_open(self, exchange: Exchange) -> bool | None:
+        self._read("market_open")
+        return self.market
 
     def place(
         self, ticket: Ticket, before_send: Callable[[], NotSent | None], *, reduces: bool = False

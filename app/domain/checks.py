@@ -86,6 +86,10 @@ def market_open(p: Proposal, limits: Limits) -> Finding | None:
     ends = p.contract.session_end.astimezone(IST).time()
     is_open = is_trading_day(p.ist.date()) and OPENS <= p.ist.time() < ends
     hours = f"{OPENS:%H:%M}-{ends:%H:%M} IST on trading days"
+    if p.broker_says_open is not None:
+        word = "open" if p.broker_says_open else "closed"
+        reason = f"the market is closed, says the broker; it trades {hours}"
+        return _within(p.broker_says_open, "open", word, reason)
     return _within(is_open, hours, f"{p.ist:%a %d %b %H:%M}", f"the market is closed: it trades {hours}")
 
 
@@ -93,6 +97,10 @@ def intraday_cutoff(p: Proposal, limits: Limits) -> Finding | None:
     cutoff = limits.intraday_cutoff
     if cutoff is None or not limits.enforce_hours or p.product is Product.MARGIN:
         return None
+    if p.ist.time() >= p.contract.session_end.astimezone(IST).time():
+        return (
+            None  # the day's session is over: a special one in the evening has no square-off to be late for
+        )
     reason = f"{p.product} entries end at {cutoff:%H:%M} IST: later ones become carry-forward at the broker"
     return _within(p.ist.time() < cutoff, f"before {cutoff:%H:%M} IST", f"{p.ist:%H:%M}", reason)
 

@@ -74,6 +74,8 @@ class Proposal:
     """Real money: a delayed feed is refused then, and only remarked on paper."""
     delayed_feed: bool = False
     fired_at: datetime | None = None
+    broker_says_open: bool | None = None
+    """The broker's own word on the exchange's hours; None: it did not say, and the contract's session decides."""
     client_max_lots: int | None = None
     client_symbols: frozenset[str] | None = None
     price: Price | None = None

@@ -25,7 +25,7 @@ from app.service.legs import Legs, send_without_legs
 from app.service.ports import Exchanger, Transaction
 from app.service.position import Place, Readings, Seen, look, read_on
 from app.service.records import BookOrder
-from app.service.send import Answer, Desk, armed, committed_after_all, event_of
+from app.service.send import Answer, Desk, armed, broker_says_open, committed_after_all, event_of
 from app.service.which import Target, choose
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,7 @@ def exit_verdicts(desk: Desk, job: Job, contract: Contract | Order) -> tuple[Ver
         now=job.now,
         live=desk.scope.mode is Mode.LIVE,
         fired_at=job.alert.fired_at,
+        broker_says_open=broker_says_open(desk, contract.exchange, job.budget.send),
     )
     return judge(proposal, desk.policy.limits)
 

@@ -30,7 +30,18 @@ from app.service.intent import (
 from app.service.ports import Transaction
 from app.service.ready import code_of
 from app.service.records import Quote, Resolved
-from app.service.send import Answer, Budget, Desk, Policy, Slot, armed, committed_after_all, send, take_slot
+from app.service.send import (
+    Answer,
+    Budget,
+    Desk,
+    Policy,
+    Slot,
+    armed,
+    broker_says_open,
+    committed_after_all,
+    send,
+    take_slot,
+)
 
 __all__ = ["Answer", "PlaceOrder", "Policy"]
 
@@ -197,6 +208,7 @@ def proposal_of(desk: Desk, job: Job, contract: Contract, quantity: int) -> Prop
         master_not_before=previous_trading_day(job.today),
         live=desk.scope.mode is Mode.LIVE,
         now=job.now,
+        broker_says_open=broker_says_open(desk, contract.exchange, job.budget.send),
         is_buy=job.alert.action is Action.BUY,
         delayed_feed=job.alert.delayed_feed,
         fired_at=job.alert.fired_at,

@@ -64,6 +64,9 @@ class Exchanger(Protocol):
     def trades(self) -> tuple[Trade, ...]:
         """The whole trade book of today, all platforms', in the order of the fills."""
 
+    def market_open(self, exchange: Exchange) -> bool | None:
+        """Whether the exchange's derivatives trade now, by the broker's own word; None when it does not say."""
+
     def place(
         self, ticket: Ticket, before_send: Callable[[], NotSent | None], *, reduces: bool = False
     ) -> Outcome:

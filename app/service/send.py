@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from app.domain.alert import Exchange
 from app.domain.audit import Event
 from app.domain.deadline import Deadline
 from app.domain.order import Order, Purpose, Scope
@@ -16,6 +17,7 @@ from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.domain.risk import Limits, TradingState
 from app.domain.status import Status
 from app.errors import OutOfBudget, StoreUnavailable
+from app.service.market import MarketHours
 from app.service.ports import Broker, Clock, Contracts, Exchanger, Notifier, Store, Transaction
 from app.service.records import AuditEvent, Moved
 
@@ -77,6 +79,8 @@ class Desk:
     policy: Policy
     notifier: Notifier
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    market: MarketHours | None = None
+    """The broker's word on the exchange's hours, where they are enforced."""
     reconciled: Callable[[Transaction], bool] = lambda _: True
     """Whether a reconcile pass has succeeded since this process started (reconcile.FirstPass)."""
 
@@ -96,6 +100,13 @@ class Budget:
             call=Deadline(started + request_deadline_s - RECORD_S),
             answer=Deadline(started + request_deadline_s),
         )
+
+
+def broker_says_open(desk: Desk, exchange: Exchange, deadline: Deadline) -> bool | None:
+    """None where hours are not enforced, or the broker does not say."""
+    if desk.market is None or not desk.policy.limits.enforce_hours:
+        return None
+    return desk.market.is_open(exchange, deadline)
 
 
 def event_of(event: Event, at: datetime, status: Status | None, **detail: str) -> AuditEvent:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from app.domain.alert import Product
+from app.domain.alert import IST, Product
 from app.domain.limits import Limits, PositionPolicy, Runaway
 from app.domain.proposal import Exposure, Finding, Proposal, Stage, TradingState
 from app.domain.risk import CHECKS, first_denial, judge
@@ -134,10 +134,11 @@ WORST: Proposal = replace(
     quantity=999,
     state=TradingState.HALTED,
     master_not_before=date(2026, 12, 1),
-    now=at("16:00", 1, 12),
+    now=at("15:35", 1, 12),
+    broker_says_open=False,
     delayed_feed=True,
     fired_at=at("09:00", 1, 12),
-    exposure=Exposure(Decimal(9), Decimal(999), at("16:00", 1, 12), 9),
+    exposure=Exposure(Decimal(9), Decimal(999), at("15:35", 1, 12), 9),
 )
 STAGES = {
     Stage.SHAPE: [
@@ -179,7 +180,7 @@ def test_each_stage_asks_its_own_checks_and_no_others(stage: Stage) -> None:
 
 def test_an_exit_meets_three_checks_at_most() -> None:
     assert denied(replace(WORST, is_exit=True)) == ["trading_state", "market_closed", "signal_age"]
-    fine = replace(WORST, is_exit=True, state=TradingState.REDUCING, now=at("10:00", 1, 12), fired_at=None)
+    fine = replace(WORST, is_exit=True, state=TradingState.REDUCING, broker_says_open=True, fired_at=None)
     assert denied(fine) == []
     assert first_denial(fine, STRICT) is None
 
@@ -221,3 +222,20 @@ def test_limits_are_off_unless_they_are_given() -> None:
     on = {n for n in Limits.__dataclass_fields__ if getattr(limits, n) not in (None, False, {})}
     assert on == {"max_lots", "position_policy"}
     assert limits.position_policy is PositionPolicy.ANY
+
+
+@pytest.mark.parametrize(
+    ("word", "on", "reason"), [(True, "20:00", None), (False, "10:00", "closed"), (None, "20:00", "closed")]
+)
+def test_the_brokers_word_goes_before_the_session(word: bool | None, on: str, reason: str | None) -> None:
+    found = look("market_closed", HOURS, {"now": at(on), "broker_says_open": word})
+    assert found is not None
+    assert (found.reason is None) == (reason is None)
+    assert (reason or "") in (found.reason or "")
+
+
+def test_the_cutoff_ends_with_the_session() -> None:
+    ends = CONTRACT.session_end.astimezone(IST)
+    late = [look("intraday_cutoff", CUTOFF, {"now": ends + timedelta(minutes=m)}) for m in (-1, 0)]
+    assert late[0] is not None
+    assert (late[0].reason is None, late[1]) == (False, None)

@@ -13,6 +13,7 @@ from app.brokers.fyers.login import given_tokens
 from app.brokers.fyers.not_allowed import explained
 from app.brokers.fyers.sdk import Calls
 from app.brokers.fyers.wire import Change
+from app.domain.alert import Exchange as IndianExchange
 from app.domain.deadline import Deadline
 from app.domain.order import Ticket
 from app.domain.outcome import NotSent, Outcome, Refused, Unknown
@@ -89,6 +90,10 @@ class FyersExchanger:
     def trades(self) -> tuple[Trade, ...]:
         reply = self._read("trade book", lambda calls: calls.tradebook())
         return rows.trades_of(reply.status, reply.body)
+
+    def market_open(self, exchange: IndianExchange) -> bool | None:
+        reply = self._read("market status", lambda calls: calls.market_status())
+        return rows.market_open(reply.status, reply.body, exchange)
 
     def place(self, ticket: Ticket, before_send: BeforeSend, *, reduces: bool = False) -> Outcome:  # noqa: ARG002 - the guard's
         fields = wire.order_fields(ticket)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeVar
 
-from app.domain.alert import IST
+from app.domain.alert import IST, Exchange
 from app.domain.order import Side
 from app.errors import BrokerReadFailed
 from app.service.records import BookOrder, BookStatus, Position, Quote, Trade
@@ -66,6 +66,23 @@ def trades_of(status: int, body: bytes) -> tuple[Trade, ...]:
     if found and found[0].at > found[-1].at:
         found.reverse()
     return tuple(sorted(found, key=lambda trade: trade.at))
+
+
+_EXCHANGES = {Exchange.NSE: 10, Exchange.BSE: 12}
+_DERIVATIVES = 11
+"""Fyers' numbers (fyers-api.md 4)."""
+
+
+def market_open(status: int, body: bytes, exchange: Exchange) -> bool | None:
+    """GET /data/marketStatus, of one exchange's derivatives. None when no row is about them."""
+
+    def one(row: JsonFields) -> tuple[int, int, str]:
+        return _whole(row, "exchange"), _whole(row, "segment"), _text(row, "status")
+
+    wanted = (_EXCHANGES[exchange], _DERIVATIVES)
+    found = _rows(status, body, "marketStatus", one)
+    words = [word for place, segment, word in found if (place, segment) == wanted]
+    return any(word.upper() == "OPEN" for word in words) if words else None
 
 
 _STATES = frozenset(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Protocol, TypeVar
 
+from app.domain.alert import Exchange
 from app.domain.deadline import Deadline
 from app.domain.order import Ticket
 from app.domain.outcome import NotSent, Outcome
@@ -13,6 +14,8 @@ from app.service.ports import Exchanger
 from app.service.records import BookOrder, Position, Quote, Trade
 
 BeforeSend = Callable[[], NotSent | None]
+QUOTES_PER_CALL = 50
+"""What Fyers answers in one call: each part is a call of its own to the budget."""
 _T = TypeVar("_T")
 
 
@@ -38,7 +41,12 @@ class GuardedExchanger:
         self._guard, self._inner, self._deadline = guard, inner, deadline
 
     def quotes(self, tickers: Sequence[str]) -> dict[str, Quote]:
-        return self._read("quotes", lambda: self._inner.quotes(tickers), reserved=False)
+        wanted = list(dict.fromkeys(tickers))
+        found: dict[str, Quote] = {}
+        for start in range(0, len(wanted), QUOTES_PER_CALL):
+            part = wanted[start : start + QUOTES_PER_CALL]
+            found |= self._read("quotes", lambda part=part: self._inner.quotes(part), reserved=False)  # type: ignore[misc]
+        return found
 
     def order_book(self) -> tuple[BookOrder, ...]:
         return self._read("book", self._inner.order_book)
@@ -48,6 +56,9 @@ class GuardedExchanger:
 
     def trades(self) -> tuple[Trade, ...]:
         return self._read("trades", self._inner.trades)
+
+    def market_open(self, exchange: Exchange) -> bool | None:
+        return self._read("market status", lambda: self._inner.market_open(exchange), reserved=False)
 
     def place(self, ticket: Ticket, before_send: BeforeSend, *, reduces: bool = False) -> Outcome:
         passes_by = ("positions",) if reduces else ()

@@ -20,6 +20,7 @@ from app.brokers.paper.book import Book, PaperPosition, day_of
 from app.brokers.paper.master import find_spec
 from app.brokers.paper.pricing import around, aware, ist_day, model_quote, settlement
 from app.brokers.paper.rules import Listed, refusal
+from app.domain.alert import Exchange
 from app.domain.deadline import Deadline
 from app.domain.order import Ticket
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
@@ -138,6 +139,10 @@ class PaperExchanger:
             return tuple(fill.row(orders[fill.order_id]) for fill in fills)
 
         return self._look(show)
+
+    def market_open(self, exchange: Exchange) -> bool | None:  # noqa: ARG002 - the port's signature
+        """It says nothing: the simulated exchange has no hours of its own."""
+        return None
 
     def positions(self) -> tuple[Position, ...]:
         day = day_of(self._broker.clock.now())
