@@ -224,6 +224,16 @@ def test_an_id_with_another_content_is_refused(desk: WebDesk) -> None:
     assert len(desk.sent()) == 1
 
 
+def test_an_id_is_remembered_for_as_long_as_a_copy_can_be_fresh(desk: WebDesk) -> None:
+    """A message stamped 300 s ahead is fresh for 600 s."""
+    sender, stamp = Sender(desk), int(desk.clock.now().timestamp()) + TOLERANCE_S
+    assert sender.send(stamp=stamp).status_code == 200
+    desk.clock.advance(2 * TOLERANCE_S - 1)
+    answer = sender.send(stamp=stamp, extra={"Idempotency-Key": "another"})
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "replayed")
+    assert len(desk.sent()) == 1
+
+
 def test_a_copy_over_midnight_is_refused(desk: WebDesk) -> None:
     """An explicit key belongs to its IST date: on the next one it would be a new alert."""
     midnight = (desk.clock.now().astimezone(IST) + timedelta(days=1)).replace(hour=0, minute=0, second=0)
@@ -255,6 +265,13 @@ def test_require_signature_wants_it_beside_the_token(tmp_path: Path, path: str) 
     assert "REQUIRE_SIGNATURE" in by_token.get_json()["detail"]
     assert Sender(desk).send(path=path, token=TOKEN).status_code == 200
     assert desk.api("post", "/api/v1/orders", ADMIN).status_code == 200, "the operator is not locked out"
+
+
+def test_a_named_admin_s_alert_needs_the_signature_too(tmp_path: Path) -> None:
+    desk = WebDesk(tmp_path, webhook_hmac_secrets=SECRET, require_signature=True)
+    token = a_client(desk.clients, "boss", "admin", "orders")
+    assert desk.webhook(token=token).status_code == 401
+    assert Sender(desk).send(token=token).status_code == 200
 
 
 @pytest.mark.parametrize(
