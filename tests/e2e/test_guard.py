@@ -150,6 +150,23 @@ def test_a_hung_redis_delays_no_order_for_long(sim: FyersSim, tmp_path: Path) ->
     assert len(sim.ledger.orders()) == 15
 
 
+@pytest.mark.parametrize("at", ["order", "quotes"])
+def test_after_a_429_nothing_is_asked_before_its_time(sim: FyersSim, tmp_path: Path, at: str) -> None:
+    with live(sim, tmp_path, RECONCILE_INTERVAL_SECONDS="60") as service:
+        if at == "order":
+            sim.faults.next_order("rate_429", seconds=30)
+        else:
+            sim.faults.next(QUOTES, "rate_429", seconds=30)
+        first = service.alert(strikeprice=24500, lots=1, idempotency_key="first")
+        assert first.status == (422 if at == "order" else 503), first.body
+        calls = dict(sim.ledger.counts)
+        stopped = service.alert(strikeprice=24500, lots=1, idempotency_key="second")
+        assert (stopped.status, stopped.body["code"]) == (503, "broker_rate_limited"), stopped.body
+        assert 25 <= int(stopped.headers["retry-after"]) <= 30
+        assert sim.ledger.counts == calls
+    assert sim.ledger.placed() == []
+
+
 def test_over_the_budget_nothing_is_sent(sim: FyersSim, tmp_path: Path) -> None:
     with live(sim, tmp_path, FYERS_CALLS_PER_MINUTE="10") as service:
         answers = [service.alert(strikeprice=24500, lots=1, idempotency_key=str(n)) for n in range(10)]

@@ -115,6 +115,13 @@ def test_the_second_breach_of_a_day_stops_all_but_exits_and_pages() -> None:
     assert notifier.pages == ["rate_limit_breached"]
 
 
+def test_many_quotes_are_several_calls() -> None:
+    desk = GuardDesk(rates=Rates(calls_per_second=10))
+    assert len(desk.on(lambda x: x.quotes([f"T{n}" for n in range(120)]))) == 120
+    assert desk.broker.calls == ["quotes"] * 3
+    assert passed(desk.budget, 20) == 7
+
+
 def test_an_order_over_the_budget_is_not_sent_and_a_read_fails() -> None:
     desk = GuardDesk(rates=Rates(orders_per_second=2))
     assert isinstance(desk.place(), Accepted)
