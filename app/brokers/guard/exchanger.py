@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Protocol, TypeVar
 
+from app.domain.alert import Exchange
 from app.domain.deadline import Deadline
 from app.domain.order import Ticket
 from app.domain.outcome import NotSent, Outcome
@@ -55,6 +56,9 @@ class GuardedExchanger:
 
     def trades(self) -> tuple[Trade, ...]:
         return self._read("trades", self._inner.trades)
+
+    def market_open(self, exchange: Exchange) -> bool | None:
+        return self._read("market status", lambda: self._inner.market_open(exchange), reserved=False)
 
     def place(self, ticket: Ticket, before_send: BeforeSend, *, reduces: bool = False) -> Outcome:
         passes_by = ("positions",) if reduces else ()
