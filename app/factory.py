@@ -15,6 +15,8 @@ from app.service.place_order import Answer, PlaceOrder
 from app.settings import Settings, load
 from app.telemetry.logging import configure
 from app.web import control, errors, fyers_login, kill, openapi, ops, orders, webhook
+from app.web.middleware.headers import harden
+from app.web.middleware.rate_limit import RateLimits
 from app.web.middleware.scheduler import SchedulerTokens
 from app.web.openapi_login import LOGIN_ROUTES
 from app.web.ports import Ports
@@ -29,6 +31,8 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     configure(ports.settings.log_level)
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    _bookkeeping(app, ports)
+    harden(app, ports.settings.allowed_origins)
 
     def place_order(alert: Alert, *, request_id: str, started: float, all_clients: bool = False) -> Answer:
         verb = PlaceOrder(ports.desk())
@@ -37,7 +41,9 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     def check_alert(alert: Alert, request_id: str, started: float) -> CheckReport:
         return CheckAlert(ports.desk())(alert, request_id, started)
 
-    door = webhook.Door(ports)
+    rates = RateLimits(app, ports.settings, ports.callers.address)
+    ports.callers.counted = rates.client
+    door = webhook.Door(ports, rates)
     app.register_blueprint(webhook.blueprint(door, place_order))
     app.register_blueprint(orders.blueprint(door, place_order, check_alert))
     app.register_blueprint(ops.blueprint(ports))
@@ -48,11 +54,10 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     app.register_blueprint(kill.blueprint(ports))
     app.register_blueprint(openapi.blueprint(LOGIN_ROUTES if ports.login is not None else ()))
     if ports.login is not None:
-        app.register_blueprint(fyers_login.blueprint(ports, ports.login))
+        app.register_blueprint(fyers_login.blueprint(ports, ports.login, rates.failed_login))
     errors.register(app)
     app.extensions["ports"] = ports
     app.extensions["reconcile"] = lambda: ports.reconcile(None)
-    _bookkeeping(app, ports)
     return app
 
 
@@ -69,7 +74,6 @@ def _bookkeeping(app: Flask, ports: Ports) -> None:
     def end(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id", "")
         response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
         if request.path not in ("/healthz", "/readyz"):
             structlog.get_logger("request").info(
                 "request",

@@ -18,6 +18,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from app.domain.alert import Product
 from app.domain.order import Mode
 from app.domain.session import Calendar, read_calendar
+from app.door_settings import DoorSettings
 from app.guard_settings import GuardSettings
 from app.risk_settings import RiskSettings
 from app.service.clients import signing_keys
@@ -41,7 +42,7 @@ class SettingsError(Exception):
     """The operator must correct the named settings."""
 
 
-class Settings(RiskSettings, GuardSettings):
+class Settings(RiskSettings, GuardSettings, DoorSettings):
     """All settings; the README's table says what each means. An empty value is the default, for a risk limit off."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
@@ -16,7 +17,15 @@ from flask import Blueprint, Response, jsonify, make_response, redirect, render_
 
 from app.domain.alert import IST
 from app.domain.deadline import Deadline
-from app.errors import FieldError, InvalidAlert, LoginRefused, NotAllowed, ServiceError, TokenStoreUnavailable
+from app.errors import (
+    FieldError,
+    InvalidAlert,
+    LoginRefused,
+    NotAllowed,
+    NotAuthenticated,
+    ServiceError,
+    TokenStoreUnavailable,
+)
 from app.service.login import Login, TokenRecord
 from app.web import answers
 from app.web.cookie import STATE_LIFE, Session, Sessions
@@ -48,8 +57,8 @@ CSP = (
 class LoginPages:
     """What the routes do. `login` is wired: the settings allow one."""
 
-    def __init__(self, ports: Ports, login: Login) -> None:
-        self.ports, self.login = ports, login
+    def __init__(self, ports: Ports, login: Login, failed_login: Callable[[], None]) -> None:
+        self.ports, self.login, self.failed_login = ports, login, failed_login
         self.sessions = Sessions(ports.settings)
 
     def session(self) -> Session | None:
@@ -126,9 +135,9 @@ def _to_page() -> Response:
     return make_response(redirect(PAGE, 303))
 
 
-def blueprint(ports: Ports, login: Login) -> Blueprint:
+def blueprint(ports: Ports, login: Login, failed_login: Callable[[], None]) -> Blueprint:
     routes = Blueprint("fyers_login", __name__, template_folder="templates")
-    pages = LoginPages(ports, login)
+    pages = LoginPages(ports, login, failed_login)
     _browser(routes, pages)
     _steps(routes, pages)
 
@@ -163,7 +172,11 @@ def _browser(routes: Blueprint, pages: LoginPages) -> None:
     @routes.post("/fyers/session")
     def start() -> Response:
         """The admin token for a cookie. It needs no form token: who knows the admin token may do all."""
-        ports.callers.browser(request, pages.field("token"))
+        try:
+            ports.callers.browser(request, pages.field("token"))
+        except NotAuthenticated:
+            pages.failed_login()
+            raise
         response = _to_page()
         sessions.start(response, request, ports.clock.now())
         return response

@@ -187,7 +187,7 @@ ROUTES: tuple[Route, ...] = (
     Route("get", "/healthz", "Whether the process lives", {200: a.Health}),
     Route("get", "/readyz", "Whether this instance should get traffic", READY),
     Route("get", "/readyz/orders", "Whether an entry could be placed now", READY),
-    Route("get", "/openapi.json", "This document", {200: None}),
+    Route("get", "/openapi.json", "This document", {200: None}, (429,)),
 )
 
 

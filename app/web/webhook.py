@@ -13,10 +13,12 @@ from app.domain.alert import ADMIN_CLIENT, Alert, KeyKind, key_of
 from app.errors import AlertRefused, NotAuthenticated, StoreUnavailable, TooManyRequests
 from app.service.clients import ClientScope, NoClients
 from app.service.records import Refusal
+from app.service.urgent import Urgency, urgency_of
 from app.web.answers import answer_of
 from app.web.errors import STATUS
 from app.web.middleware.address import check_address, networks_of
 from app.web.middleware.authentication import Caller
+from app.web.middleware.rate_limit import RateLimits
 from app.web.middleware.signature import ID, SIGNATURE, Signatures, SignedMessage
 from app.web.middleware.size import bounded_body
 from app.web.parse import parse_object
@@ -40,8 +42,8 @@ MAX_DETAIL = 500
 class Door:
     """Size, address, authentication, schema: from a request to an Alert, or a recorded refusal."""
 
-    def __init__(self, ports: Ports) -> None:
-        self.ports, self.callers = ports, ports.callers
+    def __init__(self, ports: Ports, rates: RateLimits) -> None:
+        self.ports, self.callers, self.rates = ports, ports.callers, rates
         settings = ports.settings
         self.allowed = networks_of(settings.ip_allowlist)
         self.signatures = Signatures(
@@ -70,6 +72,9 @@ class Door:
             raise
         return alert, caller
 
+    def urgency(self, alert: Alert) -> Urgency | None:
+        return urgency_of(self.ports.desk(), alert, g.request_id, g.started)
+
     def _signed(self, raw: bytes) -> SignedMessage | None:
         try:
             return self.signatures.check(request.headers, raw, self.ports.clock.now())
@@ -91,7 +96,9 @@ class Door:
 
     def keep(self, error: AlertRefused, raw: bytes, body: dict[str, Any], caller: Caller | None) -> None:
         """The bounded record. It must not cost the answer: the sender's cause stands in the answer itself."""
-        if caller is None and not self.callers.failures.may_record():
+        # A flood, of strangers or of one client, must not queue before the trader's order.
+        is_flood = caller is None or isinstance(error, TooManyRequests)
+        if is_flood and not self.callers.failures.may_record():
             return
         known = {} if isinstance(error, (NotAuthenticated, TooManyRequests)) else body
         refusal = Refusal(
@@ -130,6 +137,7 @@ def submit(door: Door, place_order: Place, alert: Alert, caller: Caller) -> Resp
     """One alert to its answer. What is refused on the way leaves its record too."""
     everyone = caller.client == ADMIN_CLIENT  # the operator's own EXIT; a named admin's orders are his own
     try:
+        door.rates.alert(alert, door.urgency)
         answer = place_order(alert, request_id=g.request_id, started=g.started, all_clients=everyone)
     except AlertRefused as error:
         door.keep(error, b"", {"symbol": alert.symbol, "action": alert.action.value}, caller)

@@ -69,6 +69,7 @@ class Service:
             "HOME": str(self.directory),
             "PORT": str(self.port),
             "INSTANCE_DIR": str(self.instance),
+            "RATE_LIMIT_WEBHOOK": "1000000 per minute",  # a test that is about it gives its own
             **(UNGUARDED if "FYERS_API_URL" in self.env else {}),
             **self.env,
         }

@@ -132,6 +132,11 @@ def tired(desk: WebDesk) -> None:
         assert desk.webhook(token="wrong").status_code == 401
 
 
+def read_often(desk: WebDesk) -> None:
+    for _ in range(120):
+        assert desk.client.get("/openapi.json").status_code == 200
+
+
 def narrow(method: str, path: str, url: str, *scopes: str, **changes: Any) -> Asked:
     """A client that may not do this, or not from here."""
 
@@ -150,6 +155,7 @@ DOOR: list[Asked] = [
     *(posted(path, path, 429, ALERT, "wrong", tired) for path in (ORDERS, CHECK, STATE)),
     posted(RESOLVE, f"{ORDERS}/NOSUCH/resolve", 429, b"", "wrong", tired),
     job(429, token="wrong", prepare=tired),
+    got("/openapi.json", "/openapi.json", 429, prepare=read_often),
     narrow("get", ORDERS, ORDERS, "orders"),
     narrow("get", ONE, f"{ORDERS}/NOSUCH", "orders"),
     narrow("get", CONTRACTS, CONTRACTS, networks=("10.0.0.0/8",)),

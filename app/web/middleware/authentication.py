@@ -98,6 +98,8 @@ class Callers:
         self._kept = _Kept(clients or NoClients(), clock.monotonic)
         self._clock = clock
         self.failures = Failures(clock.monotonic)
+        self.counted: Callable[[Caller], None] = lambda _: None
+        """Counts a request of somebody known towards his rate limit. Raises TooManyRequests."""
 
     def address(self, request: Request) -> str:
         return client_address(request, self._hops)
@@ -169,6 +171,7 @@ class Callers:
         if caller is None:
             raise self.refused(request)
         check_address(self.address(request), caller.networks)
+        self.counted(caller)
         return caller
 
 

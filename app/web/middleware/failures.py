@@ -67,7 +67,7 @@ class Failures:
 
     def count(self, address: str) -> int | None:
         """One more failure. None: answer it as what it was; else the whole seconds to tell it to wait."""
-        wait_s = self.addresses.take(_key(address))
+        wait_s = self.addresses.take(key_of_address(address))
         return math.ceil(wait_s) if wait_s > 0 else None
 
     def may_record(self) -> bool:
@@ -75,7 +75,7 @@ class Failures:
         return self._records.take() == 0.0
 
 
-def _key(address: str) -> str:
+def key_of_address(address: str) -> str:
     """One key for an IPv6 /64, which one sender has for himself; one for all that is no address."""
     try:
         found = ip_address(address)

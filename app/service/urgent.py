@@ -1,0 +1,37 @@
+"""Which alerts a full rate limit must not stop: a repeat, which only gets its answer again, and an exit."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from app.domain.alert import Action, Alert
+from app.domain.contract import ist_date
+from app.domain.risk import Denial
+from app.service.exits import is_against_own
+from app.service.intent import Job
+from app.service.place_order import resolve
+from app.service.send import Budget, Desk
+
+
+class Urgency(StrEnum):
+    REPEAT = "repeat"
+    EXIT = "exit"
+
+
+def urgency_of(desk: Desk, alert: Alert, request_id: str, started: float) -> Urgency | None:
+    """None: an entry that is not known yet. One read of the database, asked only once the limit is reached.
+
+    Raises Unavailable where it cannot be told; whether it really closes anything is decided by the service.
+    """
+    budget = Budget.of(started, desk.policy.request_deadline_s)
+    with desk.store.read(budget.send) as tx:
+        if tx.find_key(desk.scope, alert.client, alert.key) is not None:
+            return Urgency.REPEAT
+        if alert.action is Action.EXIT:
+            return Urgency.EXIT
+        now, state = tx.now(), tx.trading_state(desk.scope)
+        job = Job(alert, request_id, budget, now, ist_date(now), state, all_clients=False, retake=None)
+        resolved = resolve(desk, job)
+        if isinstance(resolved, Denial) or not is_against_own(tx, job, desk.scope, resolved.contract):
+            return None
+        return Urgency.EXIT

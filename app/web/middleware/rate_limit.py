@@ -1,0 +1,186 @@
+"""How many requests: Flask-Limiter, a moving window in Redis, or in this process while Redis is away.
+
+A client is counted by its name, once it is known. An address is counted only for what did not authenticate: all
+TradingView users share four addresses, and somebody there must not use up what the trader needs. Wrong tokens are
+counted in `failures.py`; here are the routes that ask for no token, and logins at the form.
+
+Alerts: entries have the limit of RATE_LIMIT_WEBHOOK. An EXIT never counts among them, and an alert that finds them
+full is looked at again: a repeat of a known key and a BUY or SELL that closes what is held go by counters of their
+own. So a flood of entries stops entries.
+
+A Redis that is down or hangs costs a request one time-out (100 ms, once more where the answer's headers were about
+to be read from it); then this process counts by itself, up to its share of 1/EXPECTED_PROCESSES, and asks again
+after 1, 2, 4 … seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Request, Response, g, request
+from flask_limiter import Limiter, RateLimitExceeded
+from limits import parse_many
+from limits.storage import MemoryStorage
+
+from app.domain.alert import Action, Alert
+from app.errors import TooManyRequests
+from app.service.urgent import Urgency
+from app.settings import Settings
+from app.web.middleware.authentication import Caller
+from app.web.middleware.failures import key_of_address
+
+REDIS_TIMEOUT_S = 0.1
+URGENT = "300 per minute"
+"""Exits, and repeats, of one client: what a busy desk can mean, and an end for a loop."""
+API = "300 per minute"
+"""Everything else that a known client asks: a page of orders each second, and then some."""
+OPEN = "120 per minute"
+"""Pages that ask for no token, by address."""
+FAILED_LOGINS = "10 per 10 minutes"
+"""Wrong tokens at the login form, by address. A right one always passes."""
+
+ALWAYS, ALERT, BY_CLIENT, BY_ADDRESS = "always", "alert", "client", "address"
+ROUTES: dict[str, str] = {
+    "ops.healthz": ALWAYS,
+    "ops.readyz": ALWAYS,
+    "ops.readyz_orders": ALWAYS,
+    "control.set_state": ALWAYS,
+    "kill.kill": ALWAYS,
+    "webhook.webhook": ALERT,
+    "orders.place": ALERT,
+    "orders.listing": BY_CLIENT,
+    "orders.one": BY_CLIENT,
+    "orders.contracts": BY_CLIENT,
+    "orders.check": BY_CLIENT,
+    "orders.refused": BY_CLIENT,
+    "control.state": BY_CLIENT,
+    "control.resolve": BY_CLIENT,
+    "control.job": BY_CLIENT,
+    "openapi.openapi": BY_ADDRESS,
+    "fyers_login.show": BY_ADDRESS,
+    "fyers_login.start": BY_ADDRESS,
+    "fyers_login.leave": BY_ADDRESS,
+    "fyers_login.callback": BY_ADDRESS,
+    "fyers_login.auth_url": BY_CLIENT,
+    "fyers_login.generate_token": BY_CLIENT,
+    "fyers_login.refresh_token": BY_CLIENT,
+    "fyers_login.logout": BY_CLIENT,
+}
+"""How each route is counted. A test holds it against the routes; one that is missing here is counted by address."""
+
+WhatIsUrgent = Callable[[Alert], Urgency | None]
+
+
+def storage_of(redis_url: str) -> tuple[str, dict[str, Any]]:
+    """The address and options of Flask-Limiter's storage. Asks Redis nothing."""
+    if not redis_url:
+        return "memory://", {}
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    url = f"redis+{redis_url}" if redis_url.startswith("unix://") else redis_url
+    # The library's own repeats would each cost the time-outs again.
+    options = {"retry": Retry(NoBackoff(), 0), "protocol": 2}
+    return url, options | dict.fromkeys(("socket_connect_timeout", "socket_timeout"), REDIS_TIMEOUT_S)
+
+
+class RateLimits:
+    """The counters of all routes. Every method raises TooManyRequests, and nothing else on Redis' account."""
+
+    def __init__(self, app: Flask, settings: Settings, address: Callable[[Request], str]) -> None:
+        self._address, self._processes = address, settings.expected_processes
+        url, options = storage_of(settings.redis_url)
+        self._limiter = Limiter(
+            lambda: str(g.rate_key),
+            app=app,
+            storage_uri=url,
+            storage_options=options,
+            strategy="moving-window",
+            in_memory_fallback_enabled=True,
+            headers_enabled=False,  # its Retry-After would stand in every answer
+            swallow_errors=True,
+            key_prefix="rate",
+        )
+        self._entry = self._counter("entry", settings.rate_limit_webhook)
+        self._urgent = {u: self._counter(u.value, URGENT) for u in Urgency}
+        self._client = self._counter("client", API)
+        self._open = self._counter("open", OPEN)
+        self._login = self._counter("login", FAILED_LOGINS)
+        app.before_request(self._before)
+        app.after_request(self._headers)
+
+    def client(self, caller: Caller) -> None:
+        """One request of a sender who is known. An alert is counted once it is read."""
+        if ROUTES.get(request.endpoint or "") == BY_CLIENT:
+            self._client(caller.client)
+
+    def alert(self, alert: Alert, urgency: WhatIsUrgent) -> None:
+        """One alert that is about to go to the service."""
+        if alert.action is Action.EXIT:
+            self._urgent[Urgency.EXIT](alert.client)
+            return
+        try:
+            self._entry(alert.client)
+        except TooManyRequests:
+            found = urgency(alert)
+            if found is None:
+                raise
+            self._urgent[found](alert.client)
+
+    def failed_login(self) -> None:
+        """One wrong token at the login form."""
+        self._login(key_of_address(self._address(request)))
+
+    def _before(self) -> None:
+        if request.endpoint is not None and ROUTES.get(request.endpoint, BY_ADDRESS) == BY_ADDRESS:
+            self._open(key_of_address(self._address(request)))
+
+    def _counter(self, name: str, limits: str) -> Callable[[str], None]:
+        """A function that counts one for a key. Flask-Limiter tells decorated functions apart by their names."""
+
+        def count() -> None:
+            return None
+
+        count.__qualname__ = f"RateLimits.{name}"
+        counted = self._limiter.shared_limit(lambda: self._share(limits), scope=name)(count)
+
+        def one(key: str) -> None:
+            g.rate_key = key
+            try:
+                counted()
+            except RateLimitExceeded as error:
+                wait_s = self._wait_s() or error.limit.limit.get_expiry()
+                raise TooManyRequests(
+                    f"expected at most {error.limit.limit} here, was more", retry_after_s=max(1, wait_s)
+                ) from None
+
+        return one
+
+    def _share(self, limits: str) -> str:
+        """A process that counts by itself has its part of what Redis would give to all."""
+        if not isinstance(self._limiter.limiter.storage, MemoryStorage) or self._processes == 1:
+            return limits
+        parts = ((max(1, i.amount // self._processes), i) for i in parse_many(limits))
+        return ";".join(f"{amount} per {i.multiples} {i.GRANULARITY.name}" for amount, i in parts)
+
+    def _wait_s(self) -> int | None:
+        limit = self._limiter.current_limit
+        try:
+            return None if limit is None else int(limit.reset_at - time.time())
+        except Exception:  # noqa: BLE001 - Redis went away just now, in whatever way: the whole window is told
+            return None
+
+    def _headers(self, response: Response) -> Response:
+        limit = self._limiter.current_limit
+        if limit is None:
+            return response
+        try:
+            remaining, reset_s = limit.remaining, max(0, int(limit.reset_at - time.time()))
+        except Exception:  # noqa: BLE001 - as above: an answer does without these headers, and never fails for them
+            return response
+        response.headers["RateLimit-Limit"] = str(limit.limit.amount)
+        response.headers["RateLimit-Remaining"] = str(remaining)
+        response.headers["RateLimit-Reset"] = str(reset_s)
+        return response
