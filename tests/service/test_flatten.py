@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
 import pytest
 
-from app.domain.alert import Product
+from app.domain.alert import ADMIN_CLIENT, Product
+from app.domain.audit import Event
 from app.domain.limits import Limits
-from app.domain.outcome import Unknown
+from app.domain.order import Ticket
+from app.domain.outcome import NotSent, Outcome, Unknown
 from app.domain.risk import TradingState
 from app.domain.status import Status
+from app.errors import ServiceError
 from app.service.flatten import KillSwitch
-from tests.builders import LOT, SCOPE, a_policy
+from app.service.place_order import PlaceOrder
+from app.service.reconcile import Reconcile
+from app.service.records import AuditEvent
+from tests.builders import LOT, NOW, SCOPE, a_policy, an_order
+from tests.fakes import FakeBroker, FakeClock
 from tests.service.desk import TradingDesk
 
 
@@ -85,3 +98,92 @@ def test_an_exit_in_doubt_is_not_sold_again(desk: TradingDesk) -> None:
     for _ in range(3):
         desk.reconcile()
     assert desk.net() == 0
+
+
+def test_a_hands_close_never_sells_what_an_order_of_ours_in_doubt_may_have_sold(desk: TradingDesk) -> None:
+    """The exit in doubt has not shown yet: by our own rows nothing is left to sell, by the broker's one lot is."""
+    desk.held()
+    desk.broker.unknown_arrives = False
+    desk.broker.next_place = [Unknown("timed out")]
+    doubt = desk.alert("EXIT").order
+    done = KillSwitch(desk.desk).flatten("cli:me", "enough", all_positions=True)
+    assert "close_position" not in desk.broker.calls
+    assert done.problems
+    desk.broker.take(desk.row(doubt).ticket())  # now it does, late
+    desk.reconcile()
+    assert desk.net() == 0
+
+
+def test_all_positions_goes_on_after_one_that_the_broker_did_not_answer(desk: TradingDesk) -> None:
+    desk.broker.by_hand("NSE:X", LOT)
+    desk.broker.by_hand("NSE:Y", LOT)
+    with desk.store.write() as tx:
+        tx.insert_order(
+            an_order(7, ticker="NSE:X", status=Status.IN_DOUBT),
+            AuditEvent(Event.ORDER_IN_DOUBT, NOW, Status.IN_DOUBT, {}),
+        )
+    done = KillSwitch(desk.desk).flatten("cli:me", "enough", all_positions=True)
+    assert (desk.broker.net["NSE:X", "INTRADAY"], desk.broker.net["NSE:Y", "INTRADAY"]) == (LOT, 0)
+    assert any("NSE:X" in line for line in done.problems)
+
+
+class Watched(FakeBroker):
+    """Keeps the lowest net of every contract; late orders arrive when they are told to."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.lowest = 0
+        self.late: list[Ticket] = []
+
+    def fill(self, ident: str, price: Decimal = Decimal(101)) -> None:
+        super().fill(ident, price)
+        self.lowest = min(self.lowest, *self.net.values())
+
+    def place(
+        self, ticket: Ticket, before_send: Callable[[], NotSent | None], *, reduces: bool = False
+    ) -> Outcome:
+        lost = bool(self.next_place) and not self.unknown_arrives and isinstance(self.next_place[0], Unknown)
+        outcome = super().place(ticket, before_send, reduces=reduces)
+        if lost and isinstance(outcome, Unknown):
+            self.late.append(ticket)
+        return outcome
+
+
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] * (n > 15)) for n in range(100)])
+def test_whatever_is_working_held_or_in_doubt_ends_flat_and_is_never_short(seed: int) -> None:
+    """Random crowds of orders of several clients; the kill switch is used again until it has nothing to say."""
+    dice = random.Random(seed)
+    desk = TradingDesk(policy=a_policy(limits=Limits(max_lots=50)))
+    desk.broker = broker = Watched(desk.clock)
+    desk.desk = replace(desk.desk, broker=broker)
+    desk.service, desk.reconcile = PlaceOrder(desk.desk), Reconcile(desk.desk)
+    for _ in range(dice.randint(1, 8)):
+        broker.fills = dice.random() < 0.7
+        broker.unknown_arrives = dice.random() < 0.5
+        broker.next_place = [Unknown("timed out")] if dice.random() < 0.35 else []
+        product = dice.choice([Product.INTRADAY, Product.MARGIN])
+        action = dice.choice(["BUY", "BUY", "BUY", "EXIT"])
+        more: dict[str, Any] = {} if action == "EXIT" else {"lots": dice.randint(1, 30)}
+        try:
+            desk.alert(action, client=dice.choice("ab"), product=product, **more)
+        except ServiceError:
+            continue  # e.g. an exit that waits for another's lease: nothing was sent
+        if dice.random() < 0.2:
+            desk.reconcile()
+    broker.next_place, broker.fills, broker.unknown_arrives = [], True, True
+    for turn in range(6):
+        KillSwitch(desk.desk).flatten("cli:me", "enough")
+        for row in [r for r in broker.book if r.is_working and dice.random() < 0.5]:
+            broker.fill(row.broker_order_id)
+        if broker.late and turn == dice.randint(0, 2):
+            broker.take(broker.late.pop())
+        for _ in range(6):  # time for the doubts to be settled either way
+            desk.clock.advance(20)
+            broker.by_hand("NSE:OTHER", LOT)
+            desk.reconcile()
+    assert broker.lowest >= 0
+    assert {n for (ticker, _), n in broker.net.items() if ticker == desk.contract.ticker} <= {0}
+    with desk.store.read() as tx:
+        left = tx.open_orders(SCOPE)
+    # A client's own exit that waited stays: it must not go while halted, and denying it would lose it.
+    assert {(o.status, o.client == ADMIN_CLIENT) for o in left} <= {(Status.EXIT_PENDING, False)}
