@@ -9,6 +9,7 @@ KNOWN: dict[str, frozenset[str]] = {
             "exits:_lease",
             "exits:_read",
             "intent:deny",
+            "legs:_has_waited",
             "legs:_noted",
             "legs:_wait_for_legs",
             "pending:_job",
@@ -25,7 +26,6 @@ KNOWN: dict[str, frozenset[str]] = {
             "send:committed_after_all",
             "relegs:_restore",
             "relegs:restore_legs",
-            "send:Slot.still_good",
             "send:last_check",
             "send:record",
             "which:_own_rows",
@@ -75,6 +75,9 @@ KNOWN: dict[str, frozenset[str]] = {
         ]
     ),
 }
+
+SOMETIMES = frozenset({("commit", "send:Slot.still_good")})
+"""Passed only when a send was slow: known, and not missed."""
 
 READS = "reads only, or writes what no order depends on"
 BY_HAND = "a person's command, between alerts: it sends nothing"
