@@ -308,6 +308,24 @@ def test_nothing_is_asked_when_no_time_is_left() -> None:
     assert desk.broker.calls == []
 
 
+def test_a_call_that_had_no_time_tells_nothing_of_the_broker() -> None:
+    desk = GuardDesk()
+    desk.broker.on["quotes"] = lambda: desk.clock.advance(0.2)
+    desk.broker.fail = {"quotes"}
+    late = NotSent("out_of_time", "connect timed out")
+    for _ in range(20):
+        with pytest.raises(BrokerReadFailed):
+            desk.on(lambda x: x.quotes(["T"]), seconds=0.2)
+        desk.broker.next_place = [late]
+        assert desk.on(lambda x: x.place(TICKET, lambda: None), seconds=0.2) == late
+    assert desk.guard.ready() is None
+    desk.broker.on["quotes"] = lambda: desk.clock.advance(2)
+    for _ in range(5):
+        with pytest.raises(BrokerReadFailed):
+            desk.read()
+    assert desk.guard.ready() is not None, "with time enough it is the broker's failure"
+
+
 def test_an_order_passes_unchanged() -> None:
     desk = GuardDesk()
     ticket = replace(TICKET, stop_distance=Decimal("1.05"))
