@@ -249,6 +249,9 @@ def _address(ports: Ports, seen: BrokerLook) -> Finding:
         return Finding("address", Light.SKIPPED, said, "set it (https://api.ipify.org, say) to see it here")
     if seen.address is None:
         return Finding("address", Light.NOTE, f"not known: {seen.address_trouble}", "see PREFLIGHT_IP_URL")
+    from app.brokers.fyers.not_allowed import seen_address
+
+    seen_address(ports.settings.instance_dir).keep(seen.address)  # for the one refusal that it explains
     said = (
         f"orders leave from {seen.address}; exactly this has to be the static IP of the app at myapi.fyers.in"
     )
@@ -262,7 +265,11 @@ def _broker(ports: Ports) -> Finding:
         return Finding("breaker", Light.SKIPPED, "nothing goes out before the login")
     if problem:
         return Finding("breaker", Light.BAD, str(problem), "GET /readyz shows what the running service sees")
-    return Finding("breaker", Light.OK, "closed: orders may go out")
+    if ports.settings.redis_url or not ports.settings.has_real_market:
+        return Finding("breaker", Light.OK, "closed: orders may go out")
+    return Finding(
+        "breaker", Light.OK, "closed, by what this process knows; GET /readyz tells the service's own"
+    )
 
 
 def _redis(ports: Ports) -> Finding:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from app.brokers.fyers.master_http import Get
     from app.brokers.fyers.symbols import BuildReport
 
+NICENESS = 10
+"""Requests come first where cores are few."""
 STALE = 3
 """The exit code of a refresh that left a whole index of an older day."""
 START_LIMIT_S = 25.0
@@ -132,6 +135,8 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--instance-dir", type=Path)
     args = parser.parse_args(arguments)
+    if not args.start:
+        os.nice(NICENESS)
     try:
         done = refresh(
             load(**({"instance_dir": args.instance_dir} if args.instance_dir else {})), at_start=args.start

@@ -16,7 +16,7 @@ from app import preflight as look
 from app.brokers.fyers.broker import FyersBroker
 from app.brokers.fyers.client import FyersClient
 from app.brokers.fyers.login import StaticTokens
-from app.brokers.fyers.not_allowed import explained
+from app.brokers.fyers.not_allowed import explained, seen_address
 from app.cli_preflight import as_text
 from app.domain.alert import IST, Product
 from app.domain.deadline import Deadline
@@ -283,8 +283,15 @@ def test_a_refusal_of_algo_orders_names_its_four_causes_and_the_apps_ending() ->
     for word in ("(1)", "(2)", "(3)", "(4)", "ends in -100", "static IP", "Order Placement", "preflight"):
         assert word in text
     assert "SECRETAPP" not in text
+    assert "(unknown here)" in text
     assert "is empty" in explained(refused, "").message
     assert explained(Refused("-50", "Insufficient funds"), "A-100").message == "Insufficient funds"
+
+
+def test_the_address_that_preflight_saw_is_in_the_refusals_text(live: Live, tmp_path: Path) -> None:
+    preflight(live.ports())
+    refused = Refused("-50", "Algo orders are not allowed from this app")
+    assert "203.0.113.7, as seen at" in explained(refused, "A-200", seen_address(tmp_path)).message
 
 
 def test_the_brokers_own_refusal_comes_out_explained(sim: FyersSim) -> None:

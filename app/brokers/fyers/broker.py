@@ -10,7 +10,7 @@ from decimal import Decimal
 from app.brokers.fyers import rows, wire
 from app.brokers.fyers.client import Exchange, FyersClient, Reply, TransportError
 from app.brokers.fyers.login import given_tokens
-from app.brokers.fyers.not_allowed import explained
+from app.brokers.fyers.not_allowed import SeenAddress, explained, seen_address
 from app.brokers.fyers.sdk import Calls
 from app.brokers.fyers.wire import Change
 from app.domain.alert import Exchange as IndianExchange
@@ -43,15 +43,23 @@ class FyersBroker:
 
     name = "fyers"
 
-    def __init__(self, client: FyersClient, app_id: str, tokens: Tokens, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: FyersClient,
+        app_id: str,
+        tokens: Tokens,
+        clock: Clock,
+        address: SeenAddress | None = None,
+    ) -> None:
         self._client, self._app_id, self._tokens, self._clock = client, app_id, tokens, clock
+        self._address = address
 
     @contextmanager
     def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[FyersExchanger]:
         token = self._tokens.current(self._clock.now())
         authorization = f"{self._app_id}:{token}" if token else ""
         with self._client.exchange(deadline, authorization, connect_by) as exchange:
-            yield FyersExchanger(exchange if token else None, deadline, self._app_id)
+            yield FyersExchanger(exchange if token else None, deadline, self._app_id, self._address)
 
     def ready(self) -> str | None:
         if self._tokens.current(self._clock.now()) is None:
@@ -66,8 +74,14 @@ class FyersBroker:
 class FyersExchanger:
     """One conversation. `exchange` is None when there is no token: then nothing is asked of the network."""
 
-    def __init__(self, exchange: Exchange | None, deadline: Deadline, app_id: str = "") -> None:
-        self._exchange, self._deadline, self._app_id = exchange, deadline, app_id
+    def __init__(
+        self,
+        exchange: Exchange | None,
+        deadline: Deadline,
+        app_id: str = "",
+        address: SeenAddress | None = None,
+    ) -> None:
+        self._exchange, self._deadline, self._app_id, self._address = exchange, deadline, app_id, address
 
     def quotes(self, tickers: Sequence[str]) -> dict[str, Quote]:
         wanted = list(dict.fromkeys(tickers))
@@ -162,7 +176,7 @@ class FyersExchanger:
         if isinstance(outcome, Refused):
             retry = _whole_seconds(reply.headers.get("Retry-After"))
             outcome = replace(outcome, retry_after_s=retry if reply.status == _TOO_MANY else None)
-            return explained(outcome, self._app_id)
+            return explained(outcome, self._app_id, self._address)
         return replace(outcome, sent_late=self._is_late(reply.written_at))
 
     def _is_late(self, written_at: float | None) -> bool:
@@ -183,4 +197,5 @@ def fyers_broker(settings: Settings, clock: Clock, tokens: Tokens | None = None)
     )
     client.load()
     tokens = tokens or given_tokens(settings, clock.now())
-    return FyersBroker(client, settings.fyers_app_id, tokens, clock), tokens
+    address = seen_address(settings.instance_dir)
+    return FyersBroker(client, settings.fyers_app_id, tokens, clock, address), tokens
