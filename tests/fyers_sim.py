@@ -175,7 +175,7 @@ class FyersSim(MarketHand):
 
     @property
     def market_open(self) -> bool | None:
-        """What marketStatus says; None: by the clock."""
+        """What marketStatus says; None: open, or by the clock where hours are enforced."""
         return self.quotes.market_open
 
     @market_open.setter
@@ -189,7 +189,7 @@ class FyersSim(MarketHand):
 
     @enforce_hours.setter
     def enforce_hours(self, enforced: bool) -> None:
-        self.exchange.enforce_hours = enforced
+        self.exchange.enforce_hours = self.quotes.by_clock = enforced
 
     @property
     def rate_limits(self) -> bool:

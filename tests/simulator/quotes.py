@@ -31,12 +31,13 @@ class Quote:
 
 @dataclass
 class Quotes:
-    """`market_open` None means: by the clock (weekdays and session hours only)."""
+    """`market_open` None means: always, or with `by_clock` on weekdays and in session hours only."""
 
     clock: Clock
     masters: Masters
     default: Quote | None = field(default_factory=lambda: Quote(dec("100.00"), dec("99.95"), dec("100.05")))
     market_open: bool | None = None
+    by_clock: bool = False
     _set: dict[str, Quote | None] = field(default_factory=dict)
 
     def find(self, ticker: str) -> Quote | None:
@@ -68,7 +69,9 @@ class Quotes:
 
     def is_open(self) -> bool:
         """Whether derivatives trade now."""
-        return derivatives_open(self.clock()) if self.market_open is None else self.market_open
+        if self.market_open is not None:
+            return self.market_open
+        return not self.by_clock or derivatives_open(self.clock())
 
     def rows(self, tickers: list[str]) -> list[JsonObject]:
         """The rows of GET /data/quotes, in the order asked for."""
