@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos lock
+.PHONY: help run test check bench chaos mutants lock
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,6 +32,9 @@ check: .venv/dev.stamp ## format, lint, types, import contracts, fast tests
 
 chaos: .venv/dev.stamp ## kill the service at every commit and every byte to the broker; the ledger judges
 	$(PY) -W ignore -m tests.chaos
+
+mutants: .venv/dev.stamp ## break the risk checks in one place at a time; the tests must notice
+	$(PY) -m tests.mutants
 
 bench: .venv/dev.stamp ## measure the numbers the design promises, as ratios
 	$(PY) -m bench.master
