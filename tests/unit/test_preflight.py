@@ -59,6 +59,7 @@ class At:
 @pytest.fixture
 def sim() -> Iterator[FyersSim]:
     with FyersSim(clock=SimClock(MORNING)) as running:
+        running.market_open = False
         yield running
 
 
