@@ -13,10 +13,13 @@ from app.domain.status import WORKING, Status
 from app.service.holding import MAYBE_LIVE, book_row
 from app.service.ports import Exchanger, Transaction
 from app.service.records import BookOrder, BookStatus, Moved
-from app.service.send import Desk, event_of
+from app.service.send import SENT_LATE, Desk, event_of
 from app.service.settle import SLACK, Settle, fitting, has_witness, sent_before
 
 log = logging.getLogger(__name__)
+
+ADOPTED = "adopted"
+"""The code of an order that we had called a "no", and the book shows."""
 
 
 def unsettled(tx: Transaction, scope: Scope) -> tuple[Order, ...]:
@@ -111,14 +114,14 @@ def _found(tx: Transaction, desk: Desk, order: Order, row: BookOrder) -> list[Or
         if moved is not None:
             tx.release(order.scope, order.id)
         return [] if moved is None else [moved]
-    change = Moved(
-        "settled_by_book", "found in the broker's order book", row.broker_order_id, sent_at=row.placed_at
-    )
+    late = came_late(order, row)
+    code, why = SENT_LATE if late else "settled_by_book", "found in the broker's order book"
+    change = Moved(code, why, row.broker_order_id, sent_at=row.placed_at)
     event = event_of(Event.ORDER_ACCEPTED, tx.now(), Status.ACCEPTED, **detail)
     moved = tx.move(order, Status.ACCEPTED, event, change)
     if moved is None:
         return []
-    if came_late(order, row):
+    if late and order.code != SENT_LATE:
         tx.record(moved, event_of(Event.ORDER_SENT_LATE, tx.now(), moved.status))
         desk.notifier.notify(
             "sent_late", f"order {order.id} reached the broker after its deadline", page=True
@@ -128,6 +131,8 @@ def _found(tx: Transaction, desk: Desk, order: Order, row: BookOrder) -> list[Or
 
 def came_late(order: Order, row: BookOrder) -> bool:
     """Whether the broker got it well after its sender's time was up: a paused process, or a slow way."""
+    if order.code == SENT_LATE:
+        return True  # its own sender has said so
     return order.answer_by is not None and row.placed_at > order.answer_by + SLACK
 
 
@@ -145,15 +150,15 @@ def _review(tx: Transaction, desk: Desk, order: Order, code: str, reason: str) -
 def take_back_late(
     desk: Desk, exchanger: Exchanger, settled: Iterable[Order], book: Sequence[BookOrder]
 ) -> None:
-    """Cancel entries that reached the broker after their time, if they still work. One attempt each."""
+    """Cancel entries that reached the broker after their time, or after we had said no, if they still work.
+
+    One attempt each. Whoever sent the alert has been told that nothing came of it, or has given up waiting.
+    """
     for order in settled:
         row = book_row(order, book)
-        if (
-            row is None
-            or not row.is_working
-            or order.purpose is not Purpose.ENTRY
-            or not came_late(order, row)
-        ):
+        if row is None or not row.is_working or order.purpose is not Purpose.ENTRY:
+            continue
+        if order.code != ADOPTED and not came_late(order, row):
             continue
         said = type(exchanger.cancel(row.broker_order_id)).__name__
         with desk.store.write() as tx:
@@ -164,7 +169,7 @@ def verdict_was_wrong(tx: Transaction, desk: Desk, order: Order, row: BookOrder)
     """An order that we had called a "no", and the book shows: adopt it, count it again, alarm, let only exits pass."""
     reason = f"the order was {order.status}, and the broker's book shows it after all"
     detail = {"was": order.status.value, "broker_order_id": row.broker_order_id}
-    change = Moved("adopted", reason, row.broker_order_id, sent_at=row.placed_at)
+    change = Moved(ADOPTED, reason, row.broker_order_id, sent_at=row.placed_at)
     event = event_of(Event.ORDER_ADOPTED, tx.now(), Status.ACCEPTED, reason=reason, **detail)
     moved = tx.move(order, Status.ACCEPTED, event, change)
     if moved is None:

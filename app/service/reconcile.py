@@ -133,7 +133,9 @@ class Reconcile:
         changed += followed
         if restore_legs(desk, exchanger, followed, book, positions, today):
             positions = exchanger.positions()
-        changed += self._write(deadline, adopt.adopt, desk, book, today, not self._seen_once)
+        adopted = self._write(deadline, adopt.adopt, desk, book, today, not self._seen_once)
+        changed += adopted
+        doubts.take_back_late(desk, exchanger, adopted, book)
         self._lower(exchanger, book, positions, today, deadline)
         changed += self._write(deadline, watch.watch, desk, book, positions, today)
         self._write(deadline, watch_loss, desk, positions, today)

@@ -33,6 +33,8 @@ TAKE_BACK_S = 0.5
 """For cancelling what was written too late: its answer is late already, and a hang must not make it endless."""
 
 LOST_FENCE = "lost_fence"
+SENT_LATE = "sent_late"
+"""The code of an order that left after its time: an entry is taken back, if it still works."""
 DISPROVED_BY_ACCEPTANCE = (Status.IN_DOUBT, Status.NOT_PLACED, Status.NEEDS_REVIEW)
 """What a row may have been called while its sender was paused, and the broker's own answer knows better."""
 
@@ -263,7 +265,8 @@ def record(desk: Desk, order: Order, outcome: Outcome, budget: Budget) -> Answer
         with desk.store.write(Deadline(max(budget.answer.at, mono + RECORD_S))) as tx:
             row = _recorded(tx, order, outcome)
             if late:
-                row = tx.record(row, event_of(Event.ORDER_SENT_LATE, tx.now(), row.status))
+                late_event = event_of(Event.ORDER_SENT_LATE, tx.now(), row.status)
+                row = tx.record(row, late_event, Moved(code=SENT_LATE))
     except Exception:  # the broker was called: an error here must not read as "nothing was sent"
         log.exception("the outcome of order %s could not be recorded", order.id)
         if isinstance(outcome, NotSent):
