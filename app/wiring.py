@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from app.store.engine import Database  # loads the database's library, where it is used only
     from app.store.tokens import StoredTokens, TokenObject
 
+BROKER_ORDERS_PER_SECOND = 10
+"""Fyers' own limit (fyers-api.md 3)."""
+
 ByTicker = Callable[[str, datetime], Contract | None]
 """The real contract under a ticker at a moment."""
 
@@ -190,6 +193,14 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+def slots_of(settings: Settings) -> int | None:
+    """Slots of the order budget in the database. More than the broker takes is no budget: settings allow it on
+    loopback only.
+    """
+    many = settings.fyers_orders_per_second
+    return many if settings.trading_mode is Mode.LIVE and many <= BROKER_ORDERS_PER_SECOND else None
+
+
 def policy_of(settings: Settings, tag_prefix: str) -> Policy:
     return Policy(
         sl_percent=settings.sl_percent,
@@ -199,7 +210,7 @@ def policy_of(settings: Settings, tag_prefix: str) -> Policy:
         dedupe_window=settings.dedupe_window,
         request_deadline_s=settings.request_deadline_seconds,
         tag_prefix=tag_prefix,
-        orders_per_second=settings.fyers_orders_per_second if settings.trading_mode is Mode.LIVE else None,
+        orders_per_second=slots_of(settings),
         key_ttl=timedelta(seconds=settings.idempotency_ttl_seconds),
     )
 
