@@ -7,18 +7,29 @@ from typing import Any
 from app.jobs import Scheduler
 from app.settings import load
 from app.start import announce, prepare
+from app.worker import PatientWorker
 
 _settings = load()
 
 bind = f"0.0.0.0:{_settings.port}"
 # SQLite has one writer: its queue lives in the process, so there is one process. On Postgres two.
 workers = 1 if _settings.is_sqlite else 2
-worker_class = "gthread"
-# Sixteen alerts that all wait for a hung broker must leave room for probes and the dashboard.
-threads = 24
+# A request gets one of the threads once it has come in whole: see app/worker.py for what gthread itself leaves open.
+# What the settings below bound, and what they do not:
+#   timeout            nothing of a request: gthread's loop reports that it lives, whatever its threads do
+#   keepalive          how long a connection without a request may stay; longer than the usual proxy's 60 s
+#   worker_connections all connections of a worker; past it the longest-waiting one is closed for a new one
+#   limit_request_*    what the parser takes; MAX_HEAD_BYTES in app/receive.py bounds request line and headers together
+# Receiving a request is bounded by RECEIVE_S (3 s) in app/worker.py, its body by MAX_CONTENT_LENGTH, and answering it
+# by its own deadline of 2 s. 200 clients that drip headers or bodies hold no thread (tests/e2e/test_slow_clients.py).
+PatientWorker.max_body_bytes = _settings.max_content_length
+worker_class = "app.worker.PatientWorker"
+threads = 16
+# Of the usual 1024 file descriptors, with room for the database, the broker and Redis.
+worker_connections = 600
 # Cloud Run sends SIGTERM and, 10 s later, SIGKILL: requests in flight get 8 s, the rest of it is for the exit.
 graceful_timeout = 8
-# A worker whose threads are all stuck is killed; each request ends by its own deadline of 2 s.
+# A worker whose loop is stuck is killed; each request ends by its own deadline of 2 s.
 timeout = 30
 keepalive = 75
 # The heartbeat file must not lie on a slow disk.

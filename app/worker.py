@@ -1,0 +1,308 @@
+"""gunicorn's threaded worker, with one change: a request is received whole before it gets a thread.
+
+gthread reads headers and bodies in its threads, without a time-out: sixteen clients that send a byte now and then
+hold all of them, for as long as they like. A silent one holds a thread for 5 s, and one that does not hang up after
+its answer holds the loop itself for 2 s. Here the worker's loop does all of that, which never blocks:
+
+- it receives, bounded in bytes and in time, and hands over what is whole; the thread reads from memory and nothing else;
+- whoever takes longer than RECEIVE_S is told 408 and cut;
+- with all connections taken, the one that has waited longest is closed for the one that comes: an alert is whole within
+  milliseconds, so it is never the oldest;
+- a connection that ends is drained by the loop, for LINGER_S, so that its answer is not lost to a reset.
+
+Answers go into the socket's own buffer, which is large enough for any of ours: whoever does not read holds nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, ClassVar
+
+from gunicorn.http import errors as http_errors
+from gunicorn.http import get_parser
+from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.unreader import Unreader
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from app.receive import Incoming, Progress
+
+RECEIVE_S = 3.0
+"""From a request's first byte to its last: TradingView itself gives up after 3 s."""
+FIRST_BYTE_S = 5.0
+"""For a new connection to say anything. Browsers open some in advance."""
+LINGER_S = 1.0
+SWEEP_S = 0.25
+PIECE_BYTES = 65_536
+MAX_DRAINED_BYTES = 1_000_000
+SEND_BUFFER_BYTES = 262_144
+SEND_S = 2
+"""For an answer that is larger than the buffer (a long list, which only a known client can ask for)."""
+TITLES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+}
+
+
+def refusal(status: int) -> bytes:
+    """What is answered where no application was asked: problem details, and nothing of what was sent."""
+    title = TITLES[status]
+    code = title.lower().replace(" ", "_")
+    body = json.dumps(
+        {"type": "about:blank", "title": title, "status": status, "code": code, "outcome": "refused"}
+    )
+    head = (
+        f"HTTP/1.1 {status} {title}",
+        "Connection: close",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
+    )
+    return ("\r\n".join(head) + "\r\n\r\n" + body).encode()
+
+
+class Received(Unreader):  # type: ignore[misc]
+    """The bytes of a request, and then the end: a parser that wants more is told so, and never waits."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.buf = io.BytesIO()
+        self.buf.write(data)
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        return b""
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """One connection and the request that comes in on it."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.initialized = self.data_ready = True  # nothing of gunicorn's own waiting
+        self.incoming: Incoming
+        self.deadline = 0.0
+        self.has_begun = False
+        self.is_whole = True
+        self.drained = 0
+
+
+class PatientWorker(ThreadWorker):  # type: ignore[misc]
+    """`max_body_bytes`: what the application reads at most. Set by gunicorn.conf.py."""
+
+    max_body_bytes: ClassVar[int] = 65_536
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.waiting: dict[Connection, None] = {}
+        """Registered with the poller, the one that has waited longest first."""
+        self._next_sweep = 0.0
+
+    # -- connections, in the loop
+
+    def accept(self, listener: socket.socket) -> None:
+        try:
+            sock, address = listener.accept()
+        except OSError as error:  # gone again, or taken by another worker
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self.waiting:
+                self._close(next(iter(self.waiting)))
+            return
+        while self.waiting and self.nr_conns >= self.worker_connections - 1:
+            self._close(next(iter(self.waiting)))
+        self.nr_conns += 1
+        conn = Connection(self.cfg, sock, address, listener.getsockname())
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_S, 0))
+        self._expect(conn, b"", FIRST_BYTE_S)
+
+    def _expect(self, conn: Connection, data: bytes, within_s: float) -> None:
+        """Wait for the next request, of which `data` has come already."""
+        conn.incoming, conn.has_begun = Incoming(self.max_body_bytes), False
+        conn.deadline = time.monotonic() + within_s
+        conn.sock.setblocking(False)
+        self._wait(conn, self._receive)
+        if data:
+            self._took(conn, data)
+        self._receive(conn)  # mostly it is there already
+
+    def _wait(self, conn: Connection, then: Callable[[Connection], None]) -> None:
+        self.waiting[conn] = None
+        self.poller.register(conn.sock, 1, partial(self._ready, conn, then))
+
+    def _ready(self, conn: Connection, then: Callable[[Connection], None], _: object) -> None:
+        if conn in self.waiting:  # else it was closed for another in this same round
+            then(conn)
+
+    def _stop_waiting(self, conn: Connection) -> None:
+        self.waiting.pop(conn, None)
+        with suppress(OSError, KeyError, ValueError):
+            self.poller.unregister(conn.sock)
+
+    def _receive(self, conn: Connection) -> None:
+        if conn not in self.waiting:
+            return
+        try:
+            data = conn.sock.recv(PIECE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._took(conn, data)
+        else:
+            self._close(conn)
+
+    def _took(self, conn: Connection, data: bytes) -> None:
+        if not conn.has_begun:
+            conn.has_begun, conn.deadline = True, time.monotonic() + RECEIVE_S
+        progress = conn.incoming.add(data)
+        if progress is Progress.HEAD_TOO_LARGE:
+            self._refuse(conn, 431)
+        elif progress is not Progress.MORE:
+            self._stop_waiting(conn)
+            conn.is_whole = progress is Progress.WHOLE
+            conn.parser = get_parser(self.cfg, conn.sock, conn.client)
+            conn.parser.unreader = Received(bytes(conn.incoming.data))
+            conn.incoming = Incoming(self.max_body_bytes)
+            self.enqueue_req(conn)
+        elif conn.incoming.wants_continue:
+            conn.incoming.wants_continue = False
+            with suppress(OSError):
+                conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _refuse(self, conn: Connection, status: int) -> None:
+        with suppress(OSError):
+            conn.sock.send(refusal(status))
+        self._stop_waiting(conn)
+        self._linger(conn)
+
+    def _linger(self, conn: Connection) -> None:
+        """End it in order (RFC 9112, 9.6): our side first, then whatever the other still sends is thrown away."""
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            conn.sock.setblocking(False)
+        except OSError:
+            self._close(conn)
+            return
+        conn.deadline, conn.has_begun = time.monotonic() + LINGER_S, False
+        self._wait(conn, self._drain)
+        self._drain(conn)
+
+    def _drain(self, conn: Connection) -> None:
+        try:
+            data = conn.sock.recv(PIECE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        conn.drained += len(data)
+        if not data or conn.drained > MAX_DRAINED_BYTES:
+            self._close(conn)
+
+    def _close(self, conn: Connection) -> None:
+        self._stop_waiting(conn)
+        self.nr_conns -= 1
+        conn.close()
+
+    # -- what gunicorn's loop calls
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        super().wait_for_and_dispatch_events(min(timeout, SWEEP_S))
+
+    def murder_pending(self) -> None:
+        """End what took too long."""
+        now = time.monotonic()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + SWEEP_S
+        for conn in [c for c in self.waiting if c.deadline <= now]:
+            if conn.has_begun:
+                self._refuse(conn, 408)
+            else:
+                self._close(conn)
+
+    def murder_keepalived(self, force: bool = False) -> None:  # gunicorn's signature
+        if force:
+            for conn in list(self.waiting):
+                self._close(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """The worker stops: those that have not begun a request have until then."""
+        for conn in self.waiting:
+            conn.deadline = min(conn.deadline, deadline)
+
+    def finish_request(self, conn: Connection, fs: Any) -> None:
+        try:
+            keep = bool(fs.result())
+        except Exception:  # noqa: BLE001 - whatever a thread died of, the loop goes on and this connection ends
+            keep = False
+        if not keep:
+            self._linger(conn)
+            return
+        left = conn.parser.unreader.take_buffered()
+        self._expect(conn, left, self.cfg.keepalive)
+
+    # -- in a thread
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        req._expected_100_continue = False  # noqa: SLF001 - said already, before the body came
+        if not conn.is_whole:
+            req.force_close()
+        req.body.reader.read = _readable(req.body.reader.read)
+        return bool(super().handle_request(req, conn))
+
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        """A connection goes on only where the next request's beginning is certain."""
+        if not keepalive or not conn.is_whole:
+            return False
+        drained = super()._keepalive_after(conn, keepalive)
+        reader = conn.parser.mesg.body.reader
+        is_certain = isinstance(reader, ChunkedReader) or (
+            isinstance(reader, LengthReader) and reader.length == 0
+        )
+        return bool(drained) and is_certain
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """A request that is no HTTP, or an application that failed outside its own error handling."""
+        status = next((s for kind, s in _STATUS if isinstance(exc, kind)), 500)
+        if status == 500:
+            self.log.error("error handling request", exc_info=exc)
+        else:
+            self.log.info("refused %s: %s", addr[0] if addr else "", type(exc).__name__)
+        with suppress(OSError):
+            client.sendall(refusal(status))
+
+
+def _readable(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """A malformed chunk is the sender's fault, and met only when the application reads: it knows ValueError as that."""
+
+    def checked(size: int) -> bytes:
+        try:
+            return read(size)
+        except http_errors.ParseException as error:
+            raise ValueError(type(error).__name__) from error
+
+    return checked
+
+
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (http_errors.InvalidResponseHeader, 500),
+    (http_errors.InvalidResponseHeaderName, 500),
+    (http_errors.LimitRequestLine, 414),
+    (http_errors.LimitRequestHeaders, 431),
+    (http_errors.ExpectationFailed, 417),
+    (http_errors.ParseException, 400),
+)
