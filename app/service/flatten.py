@@ -67,10 +67,9 @@ class KillSwitch:
         Control(self.desk).set_state(TradingState.HALTED, by, reason)
         done = Done()
         self._cancel(done, entries_only=True)
-        for one in self._held():
-            self._exit(one, done)
+        ours = {(one.ticker, one.product.value) for one in self._held() if not self._exit(one, done)}
         if all_positions:
-            self._close_the_rest(by, reason, done)
+            self._close_the_rest(ours, by, reason, done)
         return done
 
     def _cancel(self, done: Done, *, entries_only: bool) -> None:
@@ -106,8 +105,11 @@ class KillSwitch:
             now = tx.now()
         return [order for _, order in sorted(rows.items()) if order.session_end > now]
 
-    def _exit(self, order: Order, done: Done) -> None:
-        """Exit after exit (the freeze quantity bounds each) until nothing is held, or something says no."""
+    def _exit(self, order: Order, done: Done) -> bool:
+        """Exit after exit (the freeze quantity bounds each) until nothing is held, or something says no.
+
+        True: nothing of ours was there to begin with, neither held nor under way.
+        """
         place = PlaceOrder(self.desk)
         for number in range(MOST_EXITS):
             try:
@@ -117,14 +119,15 @@ class KillSwitch:
                 )
             except ServiceError as error:
                 done.problems.append(f"{order.ticker} {order.product}: not exited: {error.detail}")
-                return
+                return False
             row = answer.order
             if row.code == "nothing_to_exit":
-                return
+                return number == 0
             done.exits.append(row)
             if row.status is not Status.ACCEPTED:
                 done.problems.append(f"{order.ticker} {order.product}: {row.status}: {row.reason}")
-                return
+                return False
+        return False
 
     def _alert(self, order: Order, number: int) -> Alert:
         now = self.desk.clock.now()
@@ -144,10 +147,11 @@ class KillSwitch:
             strategy="kill switch",
         )
 
-    def _close_the_rest(self, by: str, reason: str, done: Done) -> None:
+    def _close_the_rest(self, ours: set[tuple[str, str]], by: str, reason: str, done: Done) -> None:
         """What a hand opened: no row of ours stands for it, so that the log and the page are its record.
 
-        Never where an order of ours is under way: the broker's close would sell what it may have sold already.
+        Never in `ours`, nor where an order of ours is under way: the broker's close would sell what another exit,
+        perhaps another instance's, may have sold already.
         """
         desk = self.desk
         try:
@@ -156,11 +160,10 @@ class KillSwitch:
         except ServiceError as error:
             done.problems.append(f"the positions could not be read: {error.detail}")
             return
-        ours = {(o.ticker, o.product.value) for o in done.exits}
         for position in positions:
             place = position.ticker, position.product
             if place in ours:
-                done.problems.append(f"{position.id}: our exit is not filled yet; run it again")
+                done.problems.append(f"{position.id}: our exit there is not done yet; run it again")
                 continue
             try:
                 with desk.broker.exchange(self._soon()) as exchanger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from app.domain.alert import ADMIN_CLIENT, Product
 from app.domain.audit import Event
+from app.domain.deadline import Deadline
 from app.domain.limits import Limits
 from app.domain.order import Ticket
 from app.domain.outcome import NotSent, Outcome, Unknown
@@ -20,6 +22,7 @@ from app.domain.status import Status
 from app.errors import ServiceError
 from app.service.flatten import KillSwitch
 from app.service.place_order import PlaceOrder
+from app.service.position import Place
 from app.service.reconcile import Reconcile
 from app.service.records import AuditEvent
 from tests.builders import LOT, NOW, SCOPE, a_policy, an_order
@@ -125,6 +128,30 @@ def test_all_positions_goes_on_after_one_that_the_broker_did_not_answer(desk: Tr
     done = KillSwitch(desk.desk).flatten("cli:me", "enough", all_positions=True)
     assert (desk.broker.net["NSE:X", "INTRADAY"], desk.broker.net["NSE:Y", "INTRADAY"]) == (LOT, 0)
     assert any("NSE:X" in line for line in done.problems)
+
+
+def test_where_another_instance_is_exiting_nothing_is_closed_beside_it(desk: TradingDesk) -> None:
+    desk.held()
+    ours = Place(SCOPE, desk.contract.ticker, Product.INTRADAY).lease
+    assert desk.store.take_lock(ours, "another", timedelta(minutes=1), Deadline(0))
+    done = KillSwitch(desk.desk).flatten("cli:me", "enough", all_positions=True)
+    assert (desk.net(), "close_position" in desk.broker.calls) == (LOT, False)
+    assert any("not exited" in line for line in done.problems)
+
+
+def test_an_order_that_comes_up_before_the_close_stops_it(desk: TradingDesk) -> None:
+    """Between the reading of the positions and the close an order of ours has appeared in one of them."""
+    desk.broker.by_hand("NSE:X", LOT)
+
+    def appears() -> None:
+        with desk.store.write() as tx:
+            order = an_order(7, ticker="NSE:X", status=Status.IN_DOUBT)
+            tx.insert_order(order, AuditEvent(Event.ORDER_IN_DOUBT, NOW, Status.IN_DOUBT, {}))
+
+    desk.broker.on["positions"] = appears
+    done = KillSwitch(desk.desk).flatten("cli:me", "enough", all_positions=True)
+    assert desk.broker.net["NSE:X", "INTRADAY"] == LOT
+    assert any("is IN_DOUBT" in line for line in done.problems)
 
 
 class Watched(FakeBroker):

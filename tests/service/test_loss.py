@@ -9,6 +9,7 @@ import pytest
 from app.domain.limits import Limits
 from app.domain.risk import TradingState
 from app.domain.status import Status
+from app.service.control import Control
 from tests.builders import SCOPE, a_policy
 from tests.service.desk import TradingDesk
 
@@ -53,3 +54,20 @@ def test_exits_pass_after_it_and_entries_do_not() -> None:
 
 def test_a_hands_loss_elsewhere_is_not_ours() -> None:
     assert state(after("-2000", held=False)) is TradingState.ACTIVE
+
+
+def test_after_a_resume_it_trips_again_and_says_so_again() -> None:
+    desk = after("-2000")
+    Control(desk.desk).set_state(TradingState.ACTIVE, "me", "one more try")
+    desk.reconcile()
+    assert state(desk) is TradingState.REDUCING
+    assert desk.notifier.pages.count("daily_loss") == 2
+
+
+def test_a_halt_is_not_softened_by_it() -> None:
+    desk = after("-999")
+    Control(desk.desk).set_state(TradingState.HALTED, "me", "enough of it")
+    desk.broker.profit = Decimal(-2000)
+    desk.reconcile()
+    assert state(desk) is TradingState.HALTED
+    assert "daily_loss" not in desk.notifier.pages
