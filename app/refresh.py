@@ -32,8 +32,10 @@ NICENESS = 10
 """Requests come first where cores are few."""
 STALE = 3
 """The exit code of a refresh that left a whole index of an older day."""
-START_LIMIT_S = 25.0
-"""What a start waits for the downloads. The rest, the large JSON twins too, comes by the job a minute later."""
+START_LIMIT_S, RESTART_LIMIT_S = 25.0, 5.0
+"""What a start waits for the downloads: the first one, and one that has an index already and may be in a hurry. The
+rest, the large JSON twins too, comes by the job a minute later.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def refresh(
     """Fetch, check, build, swap. Raises NoMaster when no index can be built: the last one then stays.
 
     A file that cannot be had, or that does not pass, is replaced by its last good copy, with that one's own date.
-    `at_start`: nobody is served yet, so without the twins and within START_LIMIT_S. `accept`: see Copies.bring.
+    `at_start`: nobody is served yet, so without the twins and within a short time. `accept`: see Copies.bring.
     """
     from app.brokers.fyers import symbols
 
@@ -83,6 +85,7 @@ def _real(
     settings: Settings, directory: Path, now: datetime, get: Get | None, *, accept: bool, at_start: bool
 ) -> Refreshed:
     from app.brokers.fyers import symbols
+    from app.brokers.fyers.index_file import newest_index
     from app.brokers.fyers.master_fetch import DOWNLOAD_LIMIT_S, Copies, file_names
     from app.brokers.fyers.master_http import http_get
     from app.brokers.fyers.master_rows import Kind, kind_of
@@ -92,7 +95,8 @@ def _real(
     wanted = previous_trading_day(today)
     asked = file_names(settings.symbol_master_files, twins=not at_start)
     all_names = file_names(settings.symbol_master_files, twins=True)
-    limit_s = START_LIMIT_S if at_start else DOWNLOAD_LIMIT_S
+    at_start_s = START_LIMIT_S if newest_index(directory) is None else RESTART_LIMIT_S
+    limit_s = at_start_s if at_start else DOWNLOAD_LIMIT_S
     files = copies.bring(
         settings.symbol_master_url, asked, today, wanted, accept=accept, limit_s=limit_s
     ) + copies.kept([n for n in all_names if n not in asked])

@@ -194,6 +194,26 @@ def test_a_server_that_drips_ends_at_the_deadline(server: MasterServer, tmp_path
     assert list((tmp_path / "sources").iterdir()) == []
 
 
+def test_a_restart_with_an_index_waits_a_short_time_for_a_server_that_hangs(
+    server: MasterServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh(settings, now=NOW)
+    broken(server, "drip")
+    monkeypatch.setattr("app.refresh.RESTART_LIMIT_S", 0.2)
+    started = time.monotonic()
+    done = refresh(settings, now=TOMORROW, at_start=True)
+    assert time.monotonic() - started < 5
+    assert words(done) == {
+        "NSE_FO.csv": "kept",
+        "BSE_FO.csv": "kept",
+        "NSE_FO_sym_master.json": "missing",
+        "BSE_FO_sym_master.json": "missing",
+    }
+    contracts = contracts_of(settings)
+    assert lot_of(contracts) == 65
+    contracts.close()
+
+
 def test_a_redirect_is_followed(server: MasterServer, settings: Settings) -> None:
     server.fault["NSE_FO.csv"] = 302
     assert words(refresh(settings, now=NOW))["NSE_FO.csv"] == "new"

@@ -94,7 +94,14 @@ def test_a_run_builds_the_index_in_a_process_of_its_own(operator: Operator) -> N
         operator.ports.contracts.age()
     said = operator.said("jobs", "run", "refresh-master")
     assert "contract index: contracts-v" in said
-    assert operator.ports.contracts.age().rows > 1000
+    age = operator.ports.contracts.age()
+    assert age.rows > 1000
+    shown = operator.app.test_client().get("/readyz").json
+    assert shown is not None
+    told = shown["master"]
+    assert (told["rows"], told["skipped"]) == (age.rows, 0)
+    assert told["files"] == {name: day.isoformat() for name, day in age.dates.items()}
+    assert 0 <= told["age_seconds"] < 600
 
 
 def test_a_run_that_fails_says_the_childs_last_line(operator: Operator, tmp_path: Path) -> None:
