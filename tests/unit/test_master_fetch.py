@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.brokers.fyers.master_fetch import Copies, file_names
+from app.brokers.fyers.master_fetch import Copies, RefusedFile, check, file_names, inspect
+from app.brokers.fyers.master_rows import Kind
 from app.brokers.fyers.symbols import IndexedContracts
 from app.domain.alert import ExpiryRule, OptionType
 from app.errors import NoMaster
@@ -22,6 +23,7 @@ from app.settings import Settings
 from tests.unit.master_desk import NOW, StepClock, lot_of
 from tests.unit.master_server import MasterServer, bse, nse, serving, settings_of
 
+REAL = Path(__file__).parents[3] / "shared/data/symbol_master"
 TOMORROW = datetime(2026, 11, 25, 5, tzinfo=UTC)
 """The 24th is a holiday: the file of that morning has to be of the 23rd."""
 
@@ -274,3 +276,16 @@ def test_a_twin_that_is_cut_off_keeps_its_last_good_copy(server: MasterServer, s
     assert found is not None
     assert found.freeze == 1800
     contracts.close()
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs the shared real files")
+def test_real_files_pass_the_look_and_two_real_days_follow_each_other() -> None:
+    older = inspect("BSE_FO.csv", REAL / "BSE_FO.2025-10-24.csv")
+    newer = inspect("BSE_FO.csv", REAL / "BSE_FO.2025-11-10.csv")
+    assert (older.rows, older.dated) == (7106, "2025-10-24")
+    assert (newer.rows, newer.dated) == (6708, "2025-11-10")
+    days = date(2025, 11, 11), date(2025, 11, 10)
+    check(Kind.OPTIONS, newer, older, older, days)
+    with pytest.raises(RefusedFile, match="older than the last good copy"):
+        check(Kind.OPTIONS, older, newer, newer, days)
+    assert inspect("NSE_CM.csv", REAL / "NSE_CM.2026-07-01.csv").dated == "2026-07-01"
