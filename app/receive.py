@@ -6,6 +6,7 @@ what is malformed. Where the two disagree, gunicorn finds the end of the data an
 
 from __future__ import annotations
 
+import json
 import re
 from enum import Enum, auto
 
@@ -19,6 +20,35 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked", re.IGNORECASE)
 _CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]{0,256})?\r\n")
 MAX_SIZE_LINE_BYTES = 300
+
+
+TITLES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+}
+
+
+def refusal(status: int) -> bytes:
+    """What is answered where no application was asked: problem details, and nothing of what was sent."""
+    title = TITLES[status]
+    code = title.lower().replace(" ", "_")
+    body = json.dumps(
+        {"type": "about:blank", "title": title, "status": status, "code": code, "outcome": "refused"}
+    )
+    head = (
+        f"HTTP/1.1 {status} {title}",
+        "Connection: close",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
+    )
+    return ("\r\n".join(head) + "\r\n\r\n" + body).encode()
 
 
 class Progress(Enum):

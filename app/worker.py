@@ -16,10 +16,12 @@ Answers go into the socket's own buffer, which is large enough for any of ours: 
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
-import json
 import socket
 import struct
+import sys
+import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,7 +34,7 @@ from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.receive import Incoming, Progress
+from app.receive import Incoming, Progress, refusal
 
 RECEIVE_S = 3.0
 """From a request's first byte to its last: TradingView itself gives up after 3 s."""
@@ -43,35 +45,10 @@ SWEEP_S = 0.25
 PIECE_BYTES = 65_536
 MAX_DRAINED_BYTES = 1_000_000
 SEND_BUFFER_BYTES = 262_144
+MAX_UNREAD_BYTES = 32_768
+"""Answers that a client has not read when the next request comes: one that only asks is cut, before the buffer is full."""
 SEND_S = 2
 """For an answer that is larger than the buffer (a long list, which only a known client can ask for)."""
-TITLES = {
-    400: "Bad Request",
-    408: "Request Timeout",
-    414: "URI Too Long",
-    417: "Expectation Failed",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-}
-
-
-def refusal(status: int) -> bytes:
-    """What is answered where no application was asked: problem details, and nothing of what was sent."""
-    title = TITLES[status]
-    code = title.lower().replace(" ", "_")
-    body = json.dumps(
-        {"type": "about:blank", "title": title, "status": status, "code": code, "outcome": "refused"}
-    )
-    head = (
-        f"HTTP/1.1 {status} {title}",
-        "Connection: close",
-        "Content-Type: application/problem+json",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-        "X-Content-Type-Options: nosniff",
-        "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
-    )
-    return ("\r\n".join(head) + "\r\n\r\n" + body).encode()
 
 
 class Received(Unreader):  # type: ignore[misc]
@@ -249,7 +226,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             keep = bool(fs.result())
         except Exception:  # noqa: BLE001 - whatever a thread died of, the loop goes on and this connection ends
             keep = False
-        if not keep:
+        if not keep or _unread(conn.sock) > MAX_UNREAD_BYTES:
             self._linger(conn)
             return
         left = conn.parser.unreader.take_buffered()
@@ -284,6 +261,14 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             self.log.info("refused %s: %s", addr[0] if addr else "", type(exc).__name__)
         with suppress(OSError):
             client.sendall(refusal(status))
+
+
+def _unread(sock: socket.socket) -> int:
+    """Bytes of answers that the other side has not acknowledged; 0 where the system does not say."""
+    try:
+        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):
+        return 0
 
 
 def _readable(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
