@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from app.preflight_broker import BrokerLook  # loads the broker's client, where it is used only
 
 OPENS, CLOSES = time(9, 15), time(15, 40)
-RUN_FROM = time(8, 50)
-"""IST: the login and the master had their time, and a person still has some before 09:15."""
 WRITE_WITHIN_S = 2.0
 GOOD_OFFSET_S, MOST_OFFSET_S = 3.0, 30.0
 """The Date header has whole seconds and travels for some. Beyond half a minute fresh signals would look stale."""
@@ -61,23 +59,6 @@ def preflight(ports: Ports, look: Callable[[Ports], BrokerLook] | None = None) -
 def _trades_at(moment: datetime) -> bool:
     local = moment.astimezone(IST)
     return is_trading_day(local.date()) and OPENS <= local.time() < CLOSES
-
-
-def due(ports: Ports, last: datetime | None) -> bool:
-    """Once, shortly before the market opens."""
-    local = ports.clock.now().astimezone(IST)
-    ran = last is not None and ist_date(last) == local.date()
-    return not ran and is_trading_day(local.date()) and RUN_FROM <= local.time() < OPENS
-
-
-def run(ports: Ports, _lease: tuple[str, str] | None) -> str:
-    """Look whether orders could go out now, and tell a person when not."""
-    found = preflight(ports)
-    if found.is_ready:
-        return "ready"
-    reasons = "; ".join(f"{f.name}: {f.said}" for f in found.bad)
-    ports.notifier.notify("preflight_not_ready", f"no order would go out now. {reasons}", page=True)
-    return f"not ready: {reasons}"
 
 
 def _database(ports: Ports) -> Finding:

@@ -159,6 +159,7 @@ def alerts(directory: Path) -> tuple[Callable[[], None], Counter[int]]:
         instance_dir=directory / "paper",
         webhook_secret_token=SecretStr("bench"),
         webhook_max_qty=1,
+        rate_limit_webhook="100000 per second",
         log_level="ERROR",
         risk_max_orders_per_minute=None,
         risk_max_orders_per_hour=None,

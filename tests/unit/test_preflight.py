@@ -7,20 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
 
-from app import preflight as look
-from app.brokers.fyers.broker import FyersBroker
-from app.brokers.fyers.client import FyersClient
-from app.brokers.fyers.login import StaticTokens
+from app import preflight_job
 from app.brokers.fyers.not_allowed import explained, seen_address
 from app.cli_preflight import as_text
-from app.domain.alert import IST, Product
-from app.domain.deadline import Deadline
-from app.domain.order import Side, Ticket
+from app.domain.alert import IST
 from app.domain.outcome import Refused
 from app.domain.risk import TradingState
 from app.preflight import preflight
@@ -33,7 +27,7 @@ from app.store.migrate import upgrade
 from app.web.ports import Ports
 from app.wiring import build
 from tests.fakes import FakeBroker, FakeClock
-from tests.fyers_sim import FyersSim, SimClock, nifty_ticker
+from tests.fyers_sim import FyersSim, SimClock
 from tests.unit.master_server import MasterServer, serving
 from tests.unit.operator_desk import Operator
 
@@ -235,9 +229,9 @@ def test_a_redis_that_is_away_is_noted(live: Live) -> None:
 
 
 def test_the_job_pages_when_not_ready_and_is_quiet_otherwise(live: Live) -> None:
-    assert look.run(live.ports(), None) == "ready"
+    assert preflight_job.run(live.ports(), None) == "ready"
     assert live.notifier.told == []
-    assert look.run(live.ports(fyers_app_id="SIMAPP-100"), None).startswith("not ready: Fyers app")
+    assert preflight_job.run(live.ports(fyers_app_id="SIMAPP-100"), None).startswith("not ready: Fyers app")
     ((code, text, page),) = live.notifier.told
     assert (code, page) == ("preflight_not_ready", True)
     assert "ends in -100" in text
@@ -260,7 +254,14 @@ def test_the_job_is_due_once_before_a_session(
 ) -> None:
     live.clock.moment = datetime.fromisoformat(local).replace(tzinfo=IST)
     before = datetime.fromisoformat(last).replace(tzinfo=IST) if last else None
-    assert look.due(live.ports(migrated=False, master=False), before) is expected
+    assert preflight_job.due(live.ports(migrated=False, master=False), before) is expected
+
+
+def test_two_instances_page_once(live: Live) -> None:
+    ports = live.ports(fyers_app_id="SIMAPP-100")
+    assert preflight_job.run(ports, ("job:preflight", "one")).startswith("not ready")
+    assert preflight_job.run(ports, ("job:preflight", "two")) == "another instance has looked today"
+    assert len(live.notifier.told) == 1
 
 
 def test_a_newcomer_on_paper(fresh: Operator) -> None:
@@ -278,30 +279,7 @@ def test_a_newcomer_on_paper(fresh: Operator) -> None:
     assert {f["light"] for f in told["findings"]} <= {"ok", "note", "skipped"}
 
 
-def test_a_refusal_of_algo_orders_names_its_four_causes_and_the_apps_ending() -> None:
-    refused = Refused("-50", "Algo orders are not allowed from this app")
-    text = explained(refused, "SECRETAPP-100").message
-    for word in ("(1)", "(2)", "(3)", "(4)", "ends in -100", "static IP", "Order Placement", "preflight"):
-        assert word in text
-    assert "SECRETAPP" not in text
-    assert "(unknown here)" in text
-    assert "is empty" in explained(refused, "").message
-    assert explained(Refused("-50", "Insufficient funds"), "A-100").message == "Insufficient funds"
-
-
 def test_the_address_that_preflight_saw_is_in_the_refusals_text(live: Live, tmp_path: Path) -> None:
     preflight(live.ports())
     refused = Refused("-50", "Algo orders are not allowed from this app")
     assert "203.0.113.7, as seen at" in explained(refused, "A-200", seen_address(tmp_path)).message
-
-
-def test_the_brokers_own_refusal_comes_out_explained(sim: FyersSim) -> None:
-    sim.faults.next_order("algo_restricted")
-    client = FyersClient(sim.base_url, sim.data_url, connect_timeout_s=5, read_timeout_s=5)
-    broker = FyersBroker(client, sim.tokens.app_id, StaticTokens("t", MORNING), At(MORNING))
-    ticket = Ticket(nifty_ticker(MORNING.date()), Side.BUY, 65, Product.INTRADAY, None)
-    with broker.exchange(Deadline(monotonic() + 5)) as exchange:
-        outcome = exchange.place(ticket, lambda: None)
-    broker.close()
-    assert isinstance(outcome, Refused)
-    assert "this one ends in -200" in outcome.message
