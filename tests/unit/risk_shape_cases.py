@@ -100,6 +100,15 @@ CASES: list[Case] = [
     ("signal_age", {"max_signal_age_s": 60}, fired(60), fired(60.1), "60 s", "60.1 s", "fired 60.1 s ago"),
     ("signal_age", {"max_signal_age_s": 60}, fired(-60), fired(-60.1), "60 s", "-60.1 s", "60 s either way"),
     (
+        "market_closed",
+        HOURS,
+        {"broker_says_open": True, "now": at("10:00", 28)},
+        {"broker_says_open": False},
+        "open",
+        "closed",
+        "says the broker; it trades 09:15-15:40",
+    ),
+    (
         "signal_age",
         {"max_signal_age_s": 60, "max_exit_age_s": 300},
         fired(300, is_exit=True),

@@ -108,6 +108,12 @@ def test_a_real_time_alert_with_real_money_is_shown_as_such() -> None:
     assert look("delayed_feed", {}, {}) == Finding("real time", "real time", None)
 
 
+def test_the_brokers_word_that_the_market_is_open_is_shown_as_such() -> None:
+    assert look("market_closed", {"enforce_hours": True}, {"broker_says_open": True}) == Finding(
+        "open", "open", None
+    )
+
+
 STRICT = Limits(
     max_lots=1,
     symbols=frozenset({"SENSEX"}),
