@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
+from functools import cache
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, TextClause, bindparam, text
 
 from app.domain.order import Scope
 from app.domain.risk import Denial
@@ -22,18 +23,45 @@ _HELD = text(_RESERVED)
 _HELD_LOCKED = text(_RESERVED + " FOR UPDATE")
 _USED = text("SELECT used FROM caps " + _OF_CAP)
 _COUNT = (
-    'INSERT INTO caps (mode, account, name, "window", used) VALUES (:mode, :account, :name, :window, :amount) '
+    'INSERT INTO caps (mode, account, name, "window", used) VALUES {rows} '
     'ON CONFLICT (mode, account, name, "window") DO UPDATE SET used = caps.used + excluded.used'
 )
-_ADD = text(_COUNT + " WHERE caps.used + excluded.used <= :limit")
-_ADD_ANYWAY = text(_COUNT)
-_RESERVE = text(
+_ADD_ANYWAY = text(_COUNT.format(rows="(:mode, :account, :name, :window, :amount)"))
+_RESERVE = (
     "INSERT INTO cap_reservations "
-    '(mode, account, order_id, name, "window", amount, returnable, returned, released_at) '
-    "VALUES (:mode, :account, :order_id, :name, :window, :whole, :returnable, 0, NULL) "
+    '(mode, account, order_id, name, "window", amount, returnable, returned, released_at) VALUES {rows} '
     'ON CONFLICT (mode, account, order_id, name, "window") DO UPDATE '
     "SET amount = excluded.amount, returnable = excluded.returnable, returned = 0, released_at = NULL"
 )
+_RESERVE_ONE = text(
+    _RESERVE.format(rows="(:mode, :account, :order_id, :name, :window, :whole, :returnable, 0, NULL)")
+)
+
+
+@cache
+def _add_all(many: int) -> TextClause:
+    """Add to `many` counters, to each only as far as its own limit. The rows that were added to come back."""
+    rows = ", ".join(f"(:mode, :account, :name{n}, :window{n}, :amount{n})" for n in range(many))
+    limits = " ".join(
+        f'WHEN excluded.name = :name{n} AND excluded."window" = :window{n} THEN CAST(:limit{n} AS BIGINT)'
+        for n in range(many)
+    )
+    return text(
+        _COUNT.format(rows=rows)
+        + f" WHERE caps.used + excluded.used <= CASE {limits} END"
+        + ' RETURNING name, "window"'
+    )
+
+
+@cache
+def _reserve_all(many: int) -> TextClause:
+    rows = ", ".join(
+        f"(:mode, :account, :order_id, :name{n}, :window{n}, :whole{n}, :returnable{n}, 0, NULL)"
+        for n in range(many)
+    )
+    return text(_RESERVE.format(rows=rows))
+
+
 _TAKE_BACK = text(
     "UPDATE cap_reservations SET returned = 0, released_at = NULL "
     + _OF_ORDER
@@ -63,19 +91,31 @@ def reserve(connection: Connection, scope: Scope, order_id: str, wanted: Sequenc
     missing = [cap for cap in wanted if (cap.name, cap.window) not in held]
     if not missing:
         return None
-    counted: list[dict[str, object]] = []
-    for cap in _by_name(missing):
+    return _count(connection, keys, _by_name(missing), left)
+
+
+def _count(
+    connection: Connection, keys: Mapping[str, object], missing: list[Cap], left: dict[tuple[str, str], int]
+) -> Denial | None:
+    """All counters in one statement, each up to its own limit; then all reservations in one."""
+    rows: dict[str, object] = dict(keys)
+    for n, cap in enumerate(missing):
         more = cap.amount - left.get((cap.name, cap.window), 0)
-        values = keys | {"name": cap.name, "window": cap.window, "amount": more, "limit": cap.limit}
-        if cap.amount > cap.limit or connection.execute(_ADD, values).rowcount != 1:
-            for added in counted:  # the counters are locked by this transaction: nobody saw them higher
-                connection.execute(_LOWER, added)
-            return _denial(cap, connection.execute(_USED, values).scalar() or 0)
-        counted.append(values)
-    for cap in missing:
-        values = keys | {"name": cap.name, "window": cap.window, "whole": cap.amount}
-        connection.execute(_RESERVE, values | {"returnable": cap.returnable})
-    return None
+        rows |= {f"name{n}": cap.name, f"window{n}": cap.window, f"amount{n}": more, f"limit{n}": cap.limit}
+        rows |= {f"whole{n}": cap.amount, f"returnable{n}": cap.returnable}
+    too_much = [cap for cap in missing if cap.amount > cap.limit]
+    counted = set() if too_much else {(r[0], r[1]) for r in connection.execute(_add_all(len(missing)), rows)}
+    full = next((cap for cap in missing if (cap.name, cap.window) not in counted), None)
+    if full is None:
+        connection.execute(_reserve_all(len(missing)), rows)
+        return None
+    for n, cap in enumerate(missing):
+        if (cap.name, cap.window) in counted:  # locked by this transaction: nobody saw the counter higher
+            lower = {"name": cap.name, "window": cap.window, "amount": rows[f"amount{n}"]}
+            connection.execute(_LOWER, {**keys, **lower})
+    refused = too_much[0] if too_much else full
+    where = {**keys, "name": refused.name, "window": refused.window}
+    return _denial(refused, connection.execute(_USED, where).scalar() or 0)
 
 
 def over(connection: Connection, scope: Scope, wanted: Sequence[Cap]) -> Denial | None:
@@ -121,5 +161,5 @@ def reserve_again(connection: Connection, scope: Scope, order_id: str, wanted: S
             connection.execute(_TAKE_BACK, values)
             connection.execute(_ADD_ANYWAY, values | {"amount": more[name, window]})
         else:
-            connection.execute(_RESERVE, values | {"whole": cap.amount, "returnable": cap.returnable})
+            connection.execute(_RESERVE_ONE, values | {"whole": cap.amount, "returnable": cap.returnable})
             connection.execute(_ADD_ANYWAY, values | {"amount": cap.amount})

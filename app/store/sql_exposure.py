@@ -64,6 +64,8 @@ _TRIED = select(func.count()).where(
     _c.id != bindparam("self"),
 )
 
+_BEFORE = select(_LAST_SAME.scalar_subquery(), _TRIED.scalar_subquery())
+
 _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))")
 """Two instances that read the same exposure and then both commit an entry would pass a limit together. A lock on the
 trading state's row would do too, but then a halt would have to queue behind the entries that it is to stop."""
@@ -87,15 +89,17 @@ def exposure(connection: Connection, order: Order, now: datetime, runaway: timed
         average = (paid / bought if bought else 0.0) if net > 0 else (got / sold if sold else 0.0)
         lots += Decimal(abs(int(net)) + int(waiting)) / lot
         value += abs(int(net)) * float(average) + float(worth)
-    same = common | {"ticker": order.ticker, "side": order.side.value, "client": order.client}
-    last = connection.execute(_LAST_SAME, same).scalar()
-    tried = 1
-    if runaway is not None:
-        since = common | {"client": order.client, "strategy": order.strategy, "since": now - runaway}
-        tried += int(connection.execute(_TRIED, since).scalar_one())
+    about = common | {
+        "ticker": order.ticker,
+        "side": order.side.value,
+        "client": order.client,
+        "strategy": order.strategy,
+        "since": now - (runaway or timedelta(0)),
+    }
+    last, others = connection.execute(_BEFORE, about).one()
     return Exposure(
         open_lots=lots,
         open_value=Decimal(str(value)).quantize(_PAISA),
         last_same=last,
-        tried=tried,
+        tried=1 if runaway is None else 1 + int(others),
     )
