@@ -131,6 +131,11 @@ class Order:
     protection: Protection = Protection.NONE
     filled_quantity: int = 0
     fill_price: Decimal | None = None
+    kind: OrderKind = OrderKind.MARKET
+    limit_price: Decimal | None = None
+    """Of a LIMIT order."""
+    variant: str = ""
+    """`experiment/variant`; empty: no experiment was about it."""
     explanation: str = ""
     warnings: tuple[str, ...] = ()
     fence: str | None = None
@@ -156,6 +161,8 @@ class Order:
             tag=self.tag if self.product.takes_tag else None,
             stop_distance=self.stop_distance,
             target_distance=self.target_distance,
+            kind=self.kind,
+            limit_price=self.limit_price or Decimal(0),
         )
 
 

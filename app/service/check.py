@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 from app.domain.alert import ADMIN_CLIENT, Action, Alert
 from app.domain.contract import Contract, ist_date
-from app.domain.levels import Levels, levels_for
+from app.domain.levels import Levels
 from app.domain.order import Purpose, Side
 from app.domain.risk import Denial, Price, Verdict, judge
 from app.errors import PriceUnavailable
@@ -15,7 +15,7 @@ from app.service.amount import how_much
 from app.service.caps import caps_of
 from app.service.exits import exit_verdicts, is_against_own
 from app.service.intent import Job, draft
-from app.service.place_order import proposal_of, quantity_of, quote_of, resolve, usable_price
+from app.service.place_order import levels_of, proposal_of, quantity_of, quote_of, resolve, usable_price
 from app.service.records import Quote, Resolved
 from app.service.send import Budget, Desk
 from app.service.which import choose
@@ -90,7 +90,8 @@ class CheckAlert:
             exposure = tx.exposure(order, window)
             capped = tx.over_caps(desk.scope, caps_of(limits, proposal.now, proposal.lots))
         verdicts = judge(replace(proposal, price=price, exposure=exposure), limits)
-        denial = next((v.denial for v in verdicts if v.denial is not None), capped)
+        denial = desk.policy.rollout.denial(alert.strategy)
+        denial = denial or next((v.denial for v in verdicts if v.denial is not None), capped)
         if isinstance(levels, Denial):
             return CheckReport(alert, resolved, denial or levels, quantity, lots, quote, None, verdicts)
         return CheckReport(alert, resolved, denial, quantity, lots, quote, levels, verdicts)
@@ -119,8 +120,9 @@ class CheckAlert:
             price = usable_price(quote, policy.max_ltp_gap_percent)
         except PriceUnavailable as error:
             return Denial(error.code, error.detail), None
-        side, tick = Side(alert.action.value), resolved.contract.tick
-        levels = levels_for(price.ltp, side, alert.product, tick, policy.sl_percent, policy.tp_percent)
+        chosen = policy.rollout.choose(alert.strategy, alert.key.digest, alert.product)
+        side = Side(alert.action.value)
+        levels = levels_of(policy, chosen, price.ltp, side, alert, resolved.contract)
         if isinstance(levels, Denial):
             return levels, price
         return levels, replace(price, stop_distance=levels.stop_distance)

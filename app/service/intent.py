@@ -176,6 +176,8 @@ def put_sending(tx: Transaction, job: Job, order: Order) -> None:
     detail = {"attempt": str(order.attempt), "ticker": order.ticker, "quantity": str(order.quantity)}
     if order.stop_loss is not None:
         detail |= {"stop_loss": str(order.stop_loss), "take_profit": str(order.take_profit or "")}
+    if order.variant:
+        detail |= {"variant": order.variant, "kind": order.kind, "limit_price": str(order.limit_price or "")}
     put(tx, job, order, event_of(Event.ORDER_SENDING, tx.now(), order.status, side=order.side, **detail))
 
 

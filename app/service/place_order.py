@@ -9,8 +9,9 @@ from decimal import Decimal
 from app.domain.alert import Action, Alert
 from app.domain.contract import Contract, ist_date
 from app.domain.deadline import Deadline
-from app.domain.levels import levels_for
-from app.domain.order import Mode, Order, Protection, Purpose, Side
+from app.domain.experiment import Chosen, at_touch
+from app.domain.levels import Levels, levels_for
+from app.domain.order import Mode, Order, OrderKind, Protection, Purpose, Side
 from app.domain.risk import Denial, Price, Proposal, Stage, TradingState, first_denial
 from app.domain.session import previous_trading_day
 from app.domain.status import UNSETTLED
@@ -118,16 +119,18 @@ class PlaceOrder:
             raise NotReconciled("the orders of before this start are being looked up", retry_after_s=5)
         desk, alert, contract, policy = self.desk, job.alert, resolved.contract, self.desk.policy
         order = draft(desk, job, contract, side, quantity_of(alert, contract.lot), Purpose.ENTRY)
-        order = replace(order, explanation=resolved.explanation)
+        chosen = policy.rollout.choose(alert.strategy, alert.key.digest, alert.product)
+        order = replace(order, explanation=resolved.explanation, variant=chosen.label if chosen else "")
         proposal = proposal_of(desk, job, contract, order.quantity)
-        denial = first_denial(proposal, policy.limits, (Stage.SHAPE,))
+        denial = policy.rollout.denial(alert.strategy)
+        denial = denial or first_denial(proposal, policy.limits, (Stage.SHAPE,))
         if denial is not None:
             return deny(desk, job, order, denial)
         if (missing := desk.broker.ready()) is not None:
             raise BrokerReadFailed(missing, code=code_of(missing))
         price = usable_price(quote_of(desk, job.budget.send, contract.ticker), policy.max_ltp_gap_percent)
         ltp = price.ltp
-        levels = levels_for(ltp, side, alert.product, contract.tick, policy.sl_percent, policy.tp_percent)
+        levels = levels_of(policy, chosen, ltp, side, alert, contract)
         if isinstance(levels, Denial):
             return deny(desk, job, replace(order, ltp=ltp), levels)
         proposal = replace(proposal, price=replace(price, stop_distance=levels.stop_distance))
@@ -143,6 +146,9 @@ class PlaceOrder:
             take_profit=levels.take_profit,
             protection=Protection.REQUESTED,
         )
+        if chosen is not None and chosen.variant.kind is OrderKind.LIMIT:
+            touch = at_touch(side, price.bid, price.ask, contract.tick)
+            order = replace(order, kind=OrderKind.LIMIT, limit_price=touch)
         step, slot = self._commit(job, order, proposal)
         if isinstance(step, Answer):
             return step
@@ -188,6 +194,16 @@ def resolve(desk: Desk, job: Job) -> Resolved | Denial:
 def quantity_of(alert: Alert, lot: int) -> int:
     """Contracts that the alert asks for; zero when it names none."""
     return alert.qty if alert.qty is not None else (alert.lots or 0) * lot
+
+
+def levels_of(
+    policy: Policy, chosen: Chosen | None, ltp: Decimal, side: Side, alert: Alert, contract: Contract
+) -> Levels | Denial:
+    """The levels of an entry, by its experiment's percents where it is in one that has any."""
+    sl, tp = policy.sl_percent, policy.tp_percent
+    if chosen is not None:
+        sl, tp = chosen.variant.sl_percent or sl, chosen.variant.tp_percent or tp
+    return levels_for(ltp, side, alert.product, contract.tick, sl, tp)
 
 
 def trip(tx: Transaction, desk: Desk, denial: Denial) -> bool:

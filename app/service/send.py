@@ -12,6 +12,7 @@ from decimal import Decimal
 from app.domain.alert import Exchange
 from app.domain.audit import Event
 from app.domain.deadline import Deadline
+from app.domain.experiment import Rollout
 from app.domain.order import Order, Purpose, Scope
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.domain.risk import Limits, TradingState
@@ -56,6 +57,8 @@ class Policy:
     tag_prefix: str
     orders_per_second: int | None = None
     """Entries that may be sent in one second, all instances together; None where the broker has no such limit."""
+    rollout: Rollout = Rollout()
+    """Flags and experiments in force."""
     key_ttl: timedelta = timedelta(days=1)
     """How long an explicit key is kept. Its digest holds the IST date, so that more than a day changes nothing."""
 

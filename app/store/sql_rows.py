@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC
+from datetime import UTC, datetime
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -12,13 +12,11 @@ from sqlalchemy import Row
 
 from app.domain.alert import Action, AlertKey, Exchange, KeyKind, OptionType, Product
 from app.domain.audit import Event
-from app.domain.order import Mode, Order, Protection, Purpose, Scope, Side
+from app.domain.order import Mode, Order, OrderKind, Protection, Purpose, Scope, Side
 from app.domain.status import Status
+from app.service.audit_check import FIRST_HASH as FIRST_HASH  # noqa: PLC0414 - for whoever appends
 from app.service.records import AuditEvent, Moved, Refusal
 from app.store.tables import orders
-
-FIRST_HASH = ""
-"""What stands before an order's first event."""
 
 _PLAIN = [
     "id",
@@ -44,6 +42,8 @@ _PLAIN = [
     "take_profit",
     "filled_quantity",
     "fill_price",
+    "limit_price",
+    "variant",
     "explanation",
     "fence",
     "send_by",
@@ -63,6 +63,7 @@ _ENUMS: dict[str, type[Any]] = {
     "product": Product,
     "status": Status,
     "protection": Protection,
+    "kind": OrderKind,
 }
 _PLACES = {column.name: place for place, column in enumerate(orders.c)}
 _PLAIN_OF = itemgetter(*(_PLACES[name] for name in _PLAIN))
@@ -125,12 +126,19 @@ def changes(change: Moved | None) -> dict[str, Any]:
     return {name: value for name in _MOVED if (value := getattr(change, name)) is not None}
 
 
+def hash_of(
+    order_id: str, sequence: int, event: str, at: datetime, status: str | None, detail: Any, previous: str  # noqa: ANN401 - whatever JSON says
+) -> str:
+    """The hash of one event: over all of it and the hash before, so that no row can change unseen."""
+    content = [order_id, sequence, event, at.isoformat(), status, detail, previous]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def chained(order_id: str, sequence: int, event: AuditEvent, previous: str) -> dict[str, Any]:
-    """The event's row. Its hash covers all of it and the hash before, so that no row can change unseen."""
+    """The event's row."""
     at = event.at.astimezone(UTC)
     status = None if event.status is None else event.status.value
-    content = [order_id, sequence, event.event.value, at.isoformat(), status, event.detail, previous]
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return {
         "order_id": order_id,
         "sequence": sequence,
@@ -139,7 +147,7 @@ def chained(order_id: str, sequence: int, event: AuditEvent, previous: str) -> d
         "status": status,
         "detail": event.detail,
         "prev_hash": previous,
-        "hash": hashlib.sha256(text.encode()).hexdigest(),
+        "hash": hash_of(order_id, sequence, event.event.value, at, status, event.detail, previous),
     }
 
 

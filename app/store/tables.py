@@ -94,6 +94,9 @@ orders = Table(
     Column("request_id", String, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
+    Column("kind", String, nullable=False, server_default="MARKET"),
+    Column("limit_price", Exact),
+    Column("variant", String, nullable=False, server_default=""),
     Column("event_count", Integer, nullable=False),
     Column("head_hash", String, nullable=False),
     Index("ix_orders_newest", "mode", "account", "created_at", "id"),
@@ -105,6 +108,7 @@ OPEN = ("EXIT_PENDING", "SENDING", "IN_DOUBT", "NEEDS_REVIEW", "ACCEPTED", "PART
 IS_OPEN = text(f"status IN ({','.join(repr(word) for word in OPEN)})")
 IS_FILLED = text("filled_quantity > 0")
 AT_BROKER = text("broker_order_id IS NOT NULL")
+IS_TRIED = text("variant <> ''")
 Index(
     "ix_orders_open",
     orders.c.mode,
@@ -132,6 +136,15 @@ Index(
     orders.c.broker_order_id,
     postgresql_where=AT_BROKER,
     sqlite_where=AT_BROKER,
+)
+
+Index(
+    "ix_orders_variant",
+    orders.c.mode,
+    orders.c.account,
+    orders.c.variant,
+    postgresql_where=IS_TRIED,
+    sqlite_where=IS_TRIED,
 )
 
 order_events = Table(
