@@ -15,13 +15,16 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from app.audit_settings import AuditSettings
 from app.domain.alert import Product
 from app.domain.order import Mode
 from app.domain.session import Calendar, read_calendar
 from app.door_settings import DoorSettings
 from app.guard_settings import GuardSettings
 from app.risk_settings import RiskSettings
+from app.secret_manager import resolved
 from app.service.clients import signing_keys
+from app.telemetry_settings import TelemetrySettings
 
 WEBHOOK_TOKEN_FILE = "webhook_token"  # noqa: S105 - a file's name
 ADMIN_TOKEN_FILE = "admin_token"  # noqa: S105 - a file's name
@@ -42,7 +45,7 @@ class SettingsError(Exception):
     """The operator must correct the named settings."""
 
 
-class Settings(RiskSettings, GuardSettings, DoorSettings):
+class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, TelemetrySettings):
     """All settings; the README's table says what each means. An empty value is the default, for a risk limit off."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore")
@@ -88,9 +91,13 @@ class Settings(RiskSettings, GuardSettings, DoorSettings):
     symbol_master_files: Annotated[tuple[str, ...], NoDecode] = ("NSE_FO", "BSE_FO", "NSE_CM", "BSE_CM")
     holidays_file: Path | None = None
     preflight_ip_url: str = Field("", pattern=r"^($|https?://)")
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     instance_dir: Path = Path("instance")
     port: int = Field(8080, ge=1, le=65535)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_secret_manager(cls, values: Any) -> Any:  # noqa: ANN401 - whatever the environment gives
+        return resolved(values)
 
     @field_validator("symbol_master_files", mode="before")
     @classmethod
