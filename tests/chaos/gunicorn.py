@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,15 @@ from tests.chaos.world import ADMIN, PREFIX, RESENDS, SESSION, UNSETTLED, WEBHOO
 from tests.e2e.service import ROOT, Service
 from tests.fyers_sim import nifty_ticker, sample_masters
 
+ALERTS = 84
+"""As many as there are contracts of two expiries around the money."""
+LIMITS = (
+    "RISK_MAX_ORDERS_PER_MINUTE",
+    "RISK_MAX_ORDERS_PER_HOUR",
+    "RISK_MAX_ORDERS_PER_DAY",
+    "RISK_MAX_OPEN_LOTS",
+    "RISK_RUNAWAY",
+)
 PAUSE_S = 0.3
 BACK_WITHIN_S = 20.0
 SETTLED_WITHIN_S = 60.0
@@ -56,17 +66,12 @@ def alerts_of(number: int) -> list[Sent]:
     return found
 
 
-def run(directory: Path, database_url: str, points: Sequence[Point], kills: int) -> tuple[int, Verdict]:
-    """How many workers died, and the verdict on all alerts together."""
-    directory.mkdir()
-    sim = SimProcess(directory / "ledger.jsonl", sample_masters(master_date()), datetime.now(UTC))
-    plan = directory / "plan"
-    env = {
-        "PYTHONPATH": f"{ROOT / 'tests/chaos/inject'}:{ROOT}",
-        "CHAOS_PLAN": str(plan),
+def env_of(sim: SimProcess, database_url: str, account: str = "XGUNICORN-200") -> dict[str, str]:
+    """A live service on the simulated broker that settles fast, without a limit that these tests would meet."""
+    return {
         "TRADING_MODE": "live",
         "DATABASE_URL": database_url,
-        "FYERS_APP_ID": "XGUNICORN-200",
+        "FYERS_APP_ID": account,
         "FYERS_ACCESS_TOKEN": "t",
         "FYERS_API_URL": f"{sim.door.root_url}/api/v3",
         "FYERS_DATA_URL": f"{sim.door.root_url}/data",
@@ -79,15 +84,31 @@ def run(directory: Path, database_url: str, points: Sequence[Point], kills: int)
         "SETTLE_MIN_SECONDS": "2",
         "RECONCILE_INTERVAL_SECONDS": "0.5",
         "PYTHONWARNINGS": "ignore",
+        **dict.fromkeys(LIMITS, ""),
     }
-    # A point may not come: a worker that keeps a connection to the broker needs no new one.
-    alerts = alerts_of(min(84, kills + kills // 2 + 2))
+
+
+def run(directory: Path, database_url: str, points: Sequence[Point], kills: int) -> tuple[int, Verdict]:
+    """How many workers died, and the verdict on all alerts together."""
+    directory.mkdir()
+    sim = SimProcess(directory / "ledger.jsonl", sample_masters(master_date()), datetime.now(UTC))
+    plan = directory / "plan"
+    env = env_of(sim, database_url) | {
+        "PYTHONPATH": f"{ROOT / 'tests/chaos/inject'}:{ROOT}",
+        "CHAOS_PLAN": str(plan),
+    }
+    alerts = alerts_of(ALERTS)
     answered: list[dict[str, Any]] = []
     try:
         with Service(directory, env) as service:
+            waiting = deque(points)
             for n, sent in enumerate(alerts):
-                plan.write_text(place(points[n % len(points)]))
+                plan.write_text(place(waiting[0]))
                 _until_answered(service, sent, answered)
+                if plan.exists() and len(waiting) > 1:
+                    # It does not come here: a worker that keeps a connection to the broker needs no new one.
+                    waiting.popleft()
+                waiting.rotate(-1)
                 plan.unlink(missing_ok=True)
                 if len(list(directory.glob("plan.*"))) >= kills:
                     alerts = alerts[: n + 1]

@@ -23,10 +23,13 @@ from tests.chaos.scenarios import Scenario, Variant, entry
 from tests.chaos.simulator import SimProcess
 from tests.chaos.world import OPENING, RESEND_S, Sent, World
 
-DEADLINE_S = 1.0
-"""Short, because it really has to pass: the transport's deadlines are the machine's."""
-PAUSE_S = 9.0
-"""Twice: longer than the ten seconds that the reconciler allows two clocks to differ, and within the key's 40."""
+DEADLINES_S = (1.0, 1.5, 2.0, 2.5, 2.5, 2.5)
+"""Short, because it really has to pass: the transport's deadlines are the machine's. Longer at the next try, since on
+a busy machine it may be over before the place is reached; then nothing was sent, and nothing is proven.
+"""
+PAUSE_S = 4.0
+"""Twice: long enough for the others to see that its sender is late, and within the ten seconds that the reconciler
+allows two clocks to differ, so that only the sender itself can say that it was late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +74,16 @@ STOPS = (
 )
 
 
-TRIES = 5
-"""On a busy machine a second may be over before the place is reached; then nothing was sent, and nothing is proven."""
-
-
 def run(bench: Bench, stop: Stop, variant: Variant, database: str) -> Verdict:
     verdict = None
-    for _ in range(TRIES):
-        verdict = verdict or _once(bench, stop, variant, database)
+    for deadline_s in DEADLINES_S:
+        verdict = verdict or _once(bench, stop, variant, database, deadline_s)
     if verdict is None:
         raise AssertionError(f"{stop.name} on {database}: it never came to the place")
     return verdict
 
 
-def _once(bench: Bench, stop: Stop, variant: Variant, database: str) -> Verdict | None:
+def _once(bench: Bench, stop: Stop, variant: Variant, database: str, deadline_s: float) -> Verdict | None:
     """None: the process ended without having come to the place where it stops."""
     scenario = Scenario(stop.name, lambda v: (entry(v),), lambda *_: None, lambda *_: None)
     case = Case(scenario, variant, database, None)
@@ -94,7 +93,7 @@ def _once(bench: Bench, stop: Stop, variant: Variant, database: str) -> Verdict 
     answered: list[dict[str, Any]] = []
 
     def victim(report: Report) -> None:
-        world = bench.world(case, sim, report, deadline_s=DEADLINE_S)
+        world = bench.world(case, sim, report, deadline_s=deadline_s)
         world.one_pass()
         world.door.set(fill_mode=stop.fill_mode)
         stop.arm()
@@ -111,9 +110,10 @@ def _once(bench: Bench, stop: Stop, variant: Variant, database: str) -> Verdict 
     try:
         stopped = bench.start(victim)
         if not stopped.stopped():
-            _finished(stopped, case)
+            ended = _finished(stopped, case)
+            sys.stderr.write(f"{case} did not stop: {ended}\n")
             return None
-        time.sleep(DEADLINE_S)
+        time.sleep(deadline_s)
         for last in (False, True):
             answered += _finished(bench.start(partial(elsewhere, last=last)), case)
         os.kill(stopped.pid, signal.SIGCONT)
@@ -141,8 +141,6 @@ def _after_a_late_write(verdict: Verdict, stop: Stop, ended: dict[str, Any], kin
     """Alarmed; taken back if it still worked, else adopted."""
     if not {"order:sent_late", "order:adopted"} & set(ended["events"]):
         verdict.note("unaccounted", f"written late, and nobody was told: {ended['events']}")
-    if stop.settled:
-        return  # an order that we had called a "no": adopted, and only exits pass from then on
     if stop.fill_mode == "rest" and "cancel" not in kinds:
         verdict.note(
             "unaccounted", f"written late and working, and not taken back: {kinds}, {ended['events']}"

@@ -103,6 +103,12 @@ def test_the_run_fails_for_each_reason_by_itself() -> None:
 
     assert found() == []
     assert found(kills=4) == ["expected 5 kills, were 4"]
+    part = Line("part", "sqlite", kills=3, wanted_kills=4, runs=1, wanted_runs=2)
+    rest = Line("x", "sqlite", kills=5)
+    assert problems([rest, part], 5, {("commit", "a:b")}, register) == [
+        "part on sqlite: expected 4 kills, were 3",
+        "part on sqlite: expected 2 runs, were 1",
+    ]
     assert found(doubled=0) == ["n on sqlite doubled no order: the harness cannot fail"]
     assert found(wrong=1) == ["1 lost"]
     assert found(name="new:one") == [

@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -99,15 +99,19 @@ class World:
     app_id: str
     report: Report
     deadline_s: float = 2.5
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Settings that differ from everybody's."""
 
     def __post_init__(self) -> None:
         url = self.door.root_url
         database_url = self.database.engine.url.render_as_string(hide_password=False)
-        settings = _settings(database_url, self.directory, self.deadline_s).model_copy(
+        settings = _settings(database_url, self.directory).model_copy(
             update={
                 "fyers_app_id": self.app_id,
+                "request_deadline_seconds": self.deadline_s,
                 "fyers_api_url": f"{url}/api/v3",
                 "fyers_data_url": f"{url}/data",
+                **self.changes,
             }
         )
         with (
@@ -204,7 +208,7 @@ class World:
 
 
 @cache
-def _settings(database_url: str, directory: Path, deadline_s: float) -> Settings:
+def _settings(database_url: str, directory: Path) -> Settings:
     """What is the same in every run, read and checked once before the forks."""
     return Settings(
         _env_file=None,  # type: ignore[call-arg]
@@ -219,7 +223,9 @@ def _settings(database_url: str, directory: Path, deadline_s: float) -> Settings
         order_tag_prefix=PREFIX,
         instance_dir=directory,
         webhook_max_qty=2,
-        request_deadline_seconds=deadline_s,
+        # A run does in a second what a day brings; the budget of calls has tests of its own.
+        fyers_calls_per_second=10**6,
+        fyers_calls_per_minute=10**6,
         log_level="ERROR",
     )
 
