@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from app import master_job, preflight_job
+from app import audit_job, master_job, preflight_job
 from app.domain.deadline import Deadline
 from app.errors import ServiceError, StoreUnavailable
 from app.service.reconcile import Pass
@@ -67,6 +67,7 @@ JOBS: dict[str, Job] = {
     for job in (
         Job("reconcile", lambda p: p.settings.reconcile_interval_seconds, reconcile),
         Job("purge", lambda _: 3600.0, purge),
+        Job("seal", lambda p: p.settings.audit_seal_seconds, audit_job.run),
         Job("refresh-master", lambda _: 60.0, master_job.run, master_job.due, is_leased=False),
         Job("preflight", lambda _: 60.0, preflight_job.run, preflight_job.due),
     )

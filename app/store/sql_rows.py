@@ -127,7 +127,13 @@ def changes(change: Moved | None) -> dict[str, Any]:
 
 
 def hash_of(
-    order_id: str, sequence: int, event: str, at: datetime, status: str | None, detail: Any, previous: str  # noqa: ANN401 - whatever JSON says
+    order_id: str,
+    sequence: int,
+    event: str,
+    at: datetime,
+    status: str | None,
+    detail: object,
+    previous: str,
 ) -> str:
     """The hash of one event: over all of it and the hash before, so that no row can change unseen."""
     content = [order_id, sequence, event, at.isoformat(), status, detail, previous]

@@ -8,8 +8,11 @@ from typing import Protocol
 
 from app.domain.alert import Alert
 from app.domain.order import Scope
+from app.service.audit_check import AuditLog, SealVault
 from app.service.check import CheckReport
 from app.service.clients import Clients
+from app.service.config import Config
+from app.service.experiments import TrialStore
 from app.service.login import Login
 from app.service.place_order import Answer
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
@@ -49,6 +52,12 @@ class Ports:
     """None: the settings allow no login at the broker."""
     clients: Clients | None = None
     """None: only the settings' own tokens count."""
+    audit: AuditLog | None = None
+    seal_vault: SealVault | None = None
+    """None: no copies of seals."""
+    config: Config | None = None
+    """None: the settings stand as the service was started with them."""
+    trials: TrialStore | None = None
     callers: Callers = field(init=False)
     """Who sends; with what it remembers of failures and tokens, one for all routes."""
 

@@ -19,6 +19,7 @@ from app.service.records import Holding, Moved, OrderFilter
 from app.store import tables
 from app.store.sql import SqlStore
 from app.store.sql_orders import verify_chain
+from tests.integration.audit_damage import drop_triggers
 from tests.integration.store_rows import LIVE, NOON, SCOPE, TICKER, insert, order, said
 
 
@@ -92,6 +93,7 @@ def test_a_changed_or_cut_event_shows_in_the_chain(store: SqlStore) -> None:
         tx.record(order(), said(Event.ORDER_SENT_LATE))
         tx.record(order("B"), said(Event.ORDER_SENT_LATE))
     e = tables.order_events
+    drop_triggers(store.database.engine)
     with store.database.write() as connection:
         assert verify_chain(connection, "A")
         assert verify_chain(connection, "B")
