@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos mutants lock
+.PHONY: help run test check bench chaos mutants hostile audit sbom lock
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -35,6 +35,16 @@ chaos: .venv/dev.stamp ## kill the service at every commit and every byte to the
 
 mutants: .venv/dev.stamp ## break the risk checks in one place at a time; the tests must notice
 	$(PY) -m tests.mutants
+
+hostile: .venv/dev.stamp ## 20,000 hostile requests to every route: no 5xx, no order, no dead worker, flat memory
+	HOSTILE=all $(PY) -m pytest tests/e2e/test_hostile.py
+
+audit: .venv/dev.stamp ## known vulnerabilities of the locked packages; says NOT RUN when there is no data
+	$(PY) -m ops.audit
+
+sbom: .venv/dev.stamp ## what the service is made of, as CycloneDX: build/sbom.json
+	mkdir -p build
+	.venv/bin/cyclonedx-py requirements --output-format JSON --spec-version 1.6 --output-reproducible -o build/sbom.json requirements.txt
 
 bench: .venv/dev.stamp ## measure the numbers the design promises, as ratios
 	$(PY) -m bench.master
