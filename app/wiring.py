@@ -5,33 +5,31 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.domain.contract import Contract
 from app.domain.deadline import Deadline
-from app.domain.limits import Limits, Runaway
 from app.domain.order import Mode, Scope
 from app.domain.session import use_calendar
+from app.runtime import SettingsRules
+from app.service.config import Config, InForce
 from app.service.login import Login, TokenRecord, TokenVault
 from app.service.market import MarketHours
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import FirstPass, Pass, Reconcile
 from app.service.records import Quote
-from app.service.send import Desk, Policy
+from app.service.send import Desk
 from app.service.settle import Settle
 from app.settings import Settings
-from app.telemetry.logging import LogNotifier
 from app.web.ports import Ports
+from app.wiring_beside import beside_of
 
 if TYPE_CHECKING:
     from app.store.engine import Database  # loads the database's library, where it is used only
     from app.store.tokens import StoredTokens, TokenObject
-
-BROKER_ORDERS_PER_SECOND = 10
-"""Fyers' own limit (fyers-api.md 3)."""
 
 ByTicker = Callable[[str, datetime], Contract | None]
 """The real contract under a ticker at a moment."""
@@ -70,8 +68,11 @@ def build(settings: Settings) -> Ports:
     """Connect everything. Asks neither the database nor the network anything yet."""
     from app.brokers.fyers.symbols import IndexedContracts
     from app.store.engine import Database
+    from app.store.seals_gcs import GcsSeals
     from app.store.sql import SqlStore
+    from app.store.sql_audit import SqlAudit
     from app.store.sql_clients import SqlClients
+    from app.store.sql_config import SqlConfig
 
     use_calendar(settings.own_calendar)
     clock = SystemClock()
@@ -79,12 +80,14 @@ def build(settings: Settings) -> Ports:
     store = SqlStore(database, clock)
     scope = scope_of(settings)
     contracts = IndexedContracts(index_dir(settings), clock)
-    notifier = LogNotifier()
+    notifier, beside = beside_of(settings, database, clock, scope)
     stored = stored_tokens(settings, clock, notifier) if settings.has_real_market else None
     broker = BROKERS[settings.trading_mode](
         settings, database, clock, scope, contracts.by_ticker, stored, notifier
     )
-    desk = FirstUse(settings, Parts(store, broker, contracts, clock, scope, notifier))
+    stored_config = SqlConfig(database)
+    config = Config(stored_config, scope, clock, SettingsRules(settings), notifier)
+    desk = FirstUse(settings, config, Parts(store, broker, contracts, clock, scope, notifier))
     return Ports(
         settings=settings,
         clock=clock,
@@ -98,6 +101,11 @@ def build(settings: Settings) -> Ports:
         reconcile=OneReconcile(settings, desk),
         login=login_of(settings, stored, clock) if stored is not None and settings.can_log_in else None,
         clients=SqlClients(database),
+        beside=beside,
+        config=config,
+        trials=stored_config,
+        audit=SqlAudit(database),
+        seal_vault=GcsSeals(bucket) if (bucket := settings.audit_gcs_bucket) else None,
     )
 
 
@@ -114,31 +122,39 @@ class Parts:
 
 
 class FirstUse:
-    """The desk, once the database has given the deployment's tag prefix; its own first start is recorded then."""
+    """The desk, once the database has given the deployment's tag prefix; its own first start is recorded then.
 
-    def __init__(self, settings: Settings, parts: Parts) -> None:
-        self._settings, self._parts = settings, parts
+    Its policy is the runtime configuration's at the time of each call.
+    """
+
+    def __init__(self, settings: Settings, config: Config, parts: Parts) -> None:
+        self._settings, self._config, self._parts = settings, config, parts
         self._first_pass = FirstPass(parts.clock, parts.scope)
-        self._desk: Desk | None = None
+        self._desk: tuple[InForce, Desk] | None = None
 
     def __call__(self) -> Desk:
+        in_force = self._config()
         if self._desk is None:
             p = self._parts
             p.store.ensure_scope(p.scope)
             prefix = p.store.tag_prefix(self._settings.order_tag_prefix or None)
-            policy = policy_of(self._settings, prefix)
-            self._desk = Desk(
+            made = Desk(
                 p.store,
                 p.broker,
                 p.contracts,
                 p.clock,
                 p.scope,
-                policy,
+                replace(in_force.policy, tag_prefix=prefix),
                 p.notifier,
                 market=MarketHours(p.broker, p.clock),
                 reconciled=self._first_pass,
             )
-        return self._desk
+            self._desk = in_force, made
+        kept, desk = self._desk
+        if kept is not in_force:
+            desk = replace(desk, policy=replace(in_force.policy, tag_prefix=desk.policy.tag_prefix))
+            self._desk = in_force, desk
+        return desk
 
 
 class OneReconcile:
@@ -155,64 +171,12 @@ class OneReconcile:
     def __call__(self, lease: tuple[str, str] | None = None) -> Pass:
         """A whole pass. Raises ServiceError when a read failed, also when the database is not there."""
         with self._one_at_a_time:
+            desk = self._desk()
             if self._kept is None:
-                self._kept = Reconcile(self._desk(), self._settle)
+                self._kept = Reconcile(desk, self._settle)
+            self._kept.desk = desk
             self._kept.lease = lease
             return self._kept()
-
-
-def limits_of(settings: Settings) -> Limits:
-    """The limits as the environment gives them."""
-    s = settings
-    orders, seconds = s.risk_runaway or (None, None)
-    return Limits(
-        max_lots=s.webhook_max_qty,
-        qty_caps=s.qty_caps,
-        symbols=s.risk_symbols,
-        position_policy=s.risk_position_policy,
-        repeat_seconds=s.risk_repeat_seconds,
-        max_signal_age_s=s.risk_max_signal_age_seconds,
-        max_exit_age_s=s.risk_max_exit_age_seconds,
-        max_order_value=s.risk_max_order_value,
-        max_order_risk=s.risk_max_order_risk,
-        max_open_lots=s.risk_max_open_lots,
-        max_open_value=s.risk_max_open_value,
-        max_orders_per_minute=s.risk_max_orders_per_minute,
-        max_orders_per_hour=s.risk_max_orders_per_hour,
-        max_orders_per_day=s.risk_max_orders_per_day,
-        max_lots_per_day=s.risk_max_lots_per_day,
-        runaway=Runaway(orders, seconds) if orders and seconds else None,
-        max_daily_loss=s.risk_max_daily_loss,
-        price_band_percent=s.risk_price_band_percent,
-        max_spread_percent=s.risk_max_spread_percent,
-        min_premium=s.risk_min_premium,
-        enforce_hours=s.hours_enforced,
-        intraday_cutoff=s.risk_intraday_cutoff,
-        expiry_cutoff=s.risk_expiry_cutoff,
-        stock_expiry_days=s.risk_stock_expiry_days,
-    )
-
-
-def slots_of(settings: Settings) -> int | None:
-    """Slots of the order budget in the database. More than the broker takes is no budget: settings allow it on
-    loopback only.
-    """
-    many = settings.fyers_orders_per_second
-    return many if settings.trading_mode is Mode.LIVE and many <= BROKER_ORDERS_PER_SECOND else None
-
-
-def policy_of(settings: Settings, tag_prefix: str) -> Policy:
-    return Policy(
-        sl_percent=settings.sl_percent,
-        tp_percent=settings.tp_percent,
-        max_ltp_gap_percent=settings.max_ltp_gap_percent,
-        limits=limits_of(settings),
-        dedupe_window=settings.dedupe_window,
-        request_deadline_s=settings.request_deadline_seconds,
-        tag_prefix=tag_prefix,
-        orders_per_second=slots_of(settings),
-        key_ttl=timedelta(seconds=settings.idempotency_ttl_seconds),
-    )
 
 
 def stored_tokens(settings: Settings, clock: Clock, notifier: Notifier) -> StoredTokens:

@@ -9,6 +9,7 @@ from typing import Protocol
 from app.domain.alert import Alert
 from app.domain.order import Scope
 from app.service.audit_check import AuditLog, SealVault
+from app.service.beside import Beside
 from app.service.check import CheckReport
 from app.service.clients import Clients
 from app.service.config import Config
@@ -58,6 +59,8 @@ class Ports:
     config: Config | None = None
     """None: the settings stand as the service was started with them."""
     trials: TrialStore | None = None
+    beside: Beside | None = None
+    """None: notices stand in the log only, and no runs of jobs are kept."""
     callers: Callers = field(init=False)
     """Who sends; with what it remembers of failures and tokens, one for all routes."""
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from app.domain.limits import Limits, PositionPolicy, Runaway
 from app.domain.risk import CHECKS
+from app.runtime import limits_of
 from app.settings import Settings
-from app.wiring import limits_of
 
 DEFAULTS: dict[str, Any] = {
     "max_lots": 1,
