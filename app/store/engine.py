@@ -81,8 +81,9 @@ class Database:
         size = SQLITE_CONNECTIONS if self.is_sqlite else POSTGRES_CONNECTIONS
         self._seats = threading.BoundedSemaphore(size)
         self._writers = WriterQueue()
+        self._own = threading.local()
         self.engine = _sqlite(url, size) if self.is_sqlite else _postgres(url, size)
-        self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+        self.driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
 
     @property
     def writers(self) -> WriterQueue:
@@ -93,16 +94,29 @@ class Database:
         """A transaction that may change things; committed at the block's end, rolled back when it raises."""
         ends = self._ends(deadline)
         if not self.is_sqlite:
-            with self._transaction(ends, write=True) as connection:
+            with self._transaction(ends, write=True) as connection, self._joinable(connection):
                 yield connection
             return
         if not self._writers.acquire(self._left(ends)):
             raise StoreUnavailable("the database's writers did not get done before the deadline")
         try:
-            with self._transaction(ends, write=True) as connection:
+            with self._transaction(ends, write=True) as connection, self._joinable(connection):
                 yield connection
         finally:
             self._writers.release()
+
+    @property
+    def joinable(self) -> Connection | None:
+        """The writing transaction that this thread is in: what belongs to it is kept or undone together with it."""
+        return getattr(self._own, "connection", None)
+
+    @contextmanager
+    def _joinable(self, connection: Connection) -> Iterator[None]:
+        self._own.connection = connection
+        try:
+            yield
+        finally:
+            self._own.connection = None
 
     @contextmanager
     def read(self, deadline: Deadline | None = None) -> Iterator[Connection]:
@@ -135,7 +149,7 @@ class Database:
             with self._started(ends, write=write) as connection:
                 yield connection
                 self._commit(connection, write=write)
-        except (DBAPIError, PoolTimeout, self._driver_error) as error:
+        except (DBAPIError, PoolTimeout, self.driver_error) as error:
             raise StoreUnavailable(f"the database failed: {_cause(error)}") from error
         finally:
             self._seats.release()
@@ -143,7 +157,7 @@ class Database:
     def _commit(self, connection: Connection, *, write: bool) -> None:
         try:
             connection.commit()
-        except (DBAPIError, self._driver_error) as error:
+        except (DBAPIError, self.driver_error) as error:
             connection.invalidate()  # it may still be in the transaction, and must not serve the next one
             if not write:
                 raise

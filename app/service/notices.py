@@ -1,0 +1,147 @@
+"""What a person is told: notices, how the audit trail becomes notices, and the ports of their outbox."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from app.domain.audit import Event
+from app.domain.order import Order
+from app.domain.risk import TradingState
+from app.service.records import AuditEvent, StateChange
+
+TEXT_CHARS = 1000
+SAME_PAGE = timedelta(minutes=10)
+"""A page with the very same words within this is the same page."""
+NO_SOONER = timedelta(seconds=60)
+"""After a message of a code its next ones are collected this long, and told as one. A page never waits."""
+LINES = 12
+"""Of one message; what is more is only counted."""
+_ORDER_ID = re.compile(r"\b[A-Z2-7]{26}\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One thing to tell. `key` is unique: whoever adds it a second time adds nothing."""
+
+    code: str
+    message: str
+    page: bool
+    key: str
+    subject: str = ""
+    """The order it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One message on its way to one channel. `ref` stays the same when it has to be sent again."""
+
+    ref: str
+    channel: str
+    title: str
+    body: str
+    page: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Where messages go. `wanted`: `all`, `pages`, codes; `-code` takes one out."""
+
+    id: str
+    name: str
+    wanted: tuple[str, ...]
+    per_minute: int
+
+    def wants(self, code: str, *, page: bool) -> bool:
+        if f"-{code}" in self.wanted:
+            return False
+        return "all" in self.wanted or code in self.wanted or (page and "pages" in self.wanted)
+
+
+class Outbox(Protocol):
+    """Where notices wait for their sender. Every method raises StoreUnavailable."""
+
+    def join(self, notice: Notice) -> bool:
+        """Into the transaction that this thread has open: it is kept when that one is. False: none is open."""
+
+    def add(self, notice: Notice) -> None:
+        """In a short transaction of its own."""
+
+    def is_idle(self, now: datetime) -> bool:
+        """Nothing to derive and nothing to send: found by reading alone."""
+
+    def derive(self, now: datetime) -> int:
+        """What the audit trail has to tell since the last time."""
+
+    def hand_out(self, channels: Sequence[Channel], owner: str, done: Iterable[str]) -> list[Parcel]:
+        """Whatever is due, claimed for `owner`. `done`: refs that a predecessor has sent, as its receipts say."""
+
+    def settle(self, ref: str, channel: str, *, sent: bool) -> None:
+        """How a parcel ended. One that failed is due again later, with its whole channel."""
+
+
+DERIVED: dict[Event, tuple[str, bool]] = {
+    Event.ORDER_ACCEPTED: ("order_accepted", False),
+    Event.ORDER_FILLED: ("order_filled", False),
+    Event.ORDER_PARTIALLY_FILLED: ("order_partially_filled", False),
+    Event.ORDER_REJECTED: ("order_rejected", False),
+    Event.ORDER_DENIED: ("order_denied", False),
+    Event.ORDER_IN_DOUBT: ("in_doubt", False),
+    Event.ORDER_SENT_LATE: ("sent_late", True),
+    Event.LEG_UNPROTECTED: ("unprotected", True),
+}
+"""From audit event to code and page. The trail is committed with the order, so that a crash right afterwards
+loses none of these; what is told inside a transaction joins that one instead."""
+TOLD_BY_TRAIL = frozenset({"in_doubt", "sent_late", "unprotected"})
+"""Codes that are told directly too, for when the trail itself could not be written: never both for one order."""
+TRADING_STATE = "trading_state"
+"""Told from the history of states alone, whoever changed it."""
+
+
+def told(code: str, message: str, at: datetime, *, page: bool) -> Notice:
+    """A notice from the words of whoever saw something."""
+    text = message[:TEXT_CHARS]
+    slot = int(at.timestamp() // SAME_PAGE.total_seconds()) if page else at.isoformat()
+    digest = hashlib.sha256(f"{code}\0{text}\0{slot}".encode()).hexdigest()[:32]
+    found = _ORDER_ID.search(text)
+    return Notice(code, text, page, f"told:{digest}", found.group() if found else "")
+
+
+def from_event(order: Order, event: AuditEvent) -> Notice | None:
+    """What an order's event has to tell; None: nothing."""
+    if event.event not in DERIVED:
+        return None
+    code, page = DERIVED[event.event]
+    what = f"{order.purpose} {order.side} {order.quantity} {order.ticker or order.underlying} {order.product}"
+    whose = f" [{order.strategy}]" if order.strategy else ""
+    reason = event.detail.get("reason") or (order.reason if event.event is Event.ORDER_DENIED else "") or ""
+    more = f": {' '.join(reason.split())}" if reason else _filled(order, event)
+    text = f"{what}{whose}{more} (order {order.id})"
+    return Notice(code, text[:TEXT_CHARS], page, f"event:{order.id}:{event.sequence}", order.id)
+
+
+def _filled(order: Order, event: AuditEvent) -> str:
+    if event.event not in (Event.ORDER_FILLED, Event.ORDER_PARTIALLY_FILLED):
+        return ""
+    price = "" if order.fill_price is None else f" at {order.fill_price:f}"
+    return f": {order.filled_quantity} of {order.quantity} filled{price}"
+
+
+def from_state(number: int, change: StateChange, scope: str) -> Notice:
+    page = change.state is not TradingState.ACTIVE
+    text = f"{change.state} by {change.by}: {change.reason}"
+    return Notice(TRADING_STATE, text[:TEXT_CHARS], page, f"state:{scope}:{number}")
+
+
+def body_of(messages: Sequence[str]) -> str:
+    """One message for all of a group, the oldest first."""
+    if len(messages) == 1:
+        return messages[0]
+    rest = len(messages) - LINES
+    return "\n".join(
+        [f"{len(messages)} times:", *messages[:LINES], *([f"… and {rest} more"] if rest > 0 else [])]
+    )

@@ -1,0 +1,141 @@
+"""Deliveries of notices to channels: spread, claimed as grouped parcels, settled. Runs inside the caller's transaction,
+under the sender's lease, so that there is one claimer at a time.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+
+from app.domain.order import Scope
+from app.service.notices import NO_SOONER, Channel, Parcel, body_of
+from app.store.sql_orders import of_scope
+from app.store.tables_notices import deliveries, notices
+
+WAITING, SENDING, SENT, GONE = "waiting", "sending", "sent", "gone"
+AT_ONCE = 500
+LOST_AFTER = timedelta(seconds=60)
+"""A claimed parcel without an answer: its sender, or the child that sends, has died."""
+KEEP_NOTE = timedelta(hours=6)
+KEEP_PAGE = timedelta(days=3)
+"""How long a channel that does not answer is tried."""
+FIRST_RETRY_S, LONGEST_RETRY_S = 5, 300
+FOR_PAGES = 4
+"""One in so many places of a channel's minute is kept free for pages."""
+d, n = deliveries.c, notices.c
+
+
+def spread(connection: Connection, scope: Scope, channels: Sequence[Channel], at: datetime) -> None:
+    """A delivery of each new notice for each channel that wants it."""
+    new = select(n.id, n.code, n.page).where(of_scope(notices, scope), n.spread_at.is_(None))
+    rows = connection.execute(new.order_by(n.id).limit(AT_ONCE)).all()
+    wanted = [
+        {
+            "notice_id": r.id,
+            "channel": c.id,
+            "state": WAITING,
+            "attempts": 0,
+            "next_at": at,
+            "changed_at": at,
+        }
+        for r in rows
+        for c in channels
+        if c.wants(r.code, page=r.page)
+    ]
+    if wanted:
+        connection.execute(insert(deliveries), wanted)
+    if rows:
+        connection.execute(update(notices).where(n.id.in_([r.id for r in rows])).values(spread_at=at))
+
+
+def take_over(connection: Connection, owner: str, at: datetime, done: Iterable[str]) -> None:
+    """What a dead sender had claimed: sent, when its receipts say so; a page is sent again under the same ref, so that
+    the reader can tell; a note is not, because once is enough and perhaps it went out.
+    """
+    lost = and_(d.state == SENDING, or_(d.owner != owner, d.changed_at < at - LOST_AFTER))
+    refs = list(connection.execute(select(d.ref).where(lost).distinct()).scalars())
+    if not refs:
+        return
+    sent = [ref for ref in refs if ref in set(done)]
+    mark = update(deliveries).where(lost)
+    connection.execute(mark.where(d.ref.in_(sent)).values(state=SENT, changed_at=at))
+    pages = select(n.id).where(n.page)
+    connection.execute(mark.where(d.notice_id.in_(pages)).values(state=WAITING, next_at=at, changed_at=at))
+    connection.execute(mark.values(state=GONE, changed_at=at))
+
+
+def claim(connection: Connection, channel: Channel, owner: str, at: datetime) -> list[Parcel]:
+    """The parcels that may go to this channel now. One that it has in flight is waited for first."""
+    mine = d.channel == channel.id
+    if connection.execute(select(d.ref).where(mine, d.state == SENDING).limit(1)).first():
+        return []
+    too_old = select(n.id).where(or_(n.at < at - KEEP_PAGE, and_(n.at < at - KEEP_NOTE, ~n.page)))
+    waiting = and_(mine, d.state == WAITING)
+    connection.execute(
+        update(deliveries).where(waiting, d.notice_id.in_(too_old)).values(state=GONE, changed_at=at)
+    )
+    wanted = select(d.ref, n.id, n.code, n.message, n.page).join(notices, n.id == d.notice_id)
+    due = wanted.where(waiting, d.next_at <= at).order_by(n.page.desc(), n.id).limit(AT_ONCE)
+    rows: list[Any] = list(connection.execute(due))
+    if not rows:
+        return []
+    recent = (mine, d.state == SENT, d.changed_at > at - NO_SOONER)
+    minute = select(func.count(func.distinct(d.ref))).where(*recent)
+    left = channel.per_minute - connection.execute(minute).scalar_one()
+    codes = select(n.code).join(deliveries, d.notice_id == n.id).where(*recent, ~n.page)
+    silent = set(connection.execute(codes.distinct()).scalars())
+    parcels = []
+    for ref, group in _groups(rows):
+        first = group[0]
+        keep_free = 0 if first.page else channel.per_minute // FOR_PAGES
+        if left <= keep_free or (not first.page and ref is None and first.code in silent):
+            continue
+        left -= 1
+        sent_as = ref or secrets.token_hex(6)
+        connection.execute(
+            update(deliveries)
+            .where(mine, d.notice_id.in_([r.id for r in group]))
+            .values(state=SENDING, ref=sent_as, owner=owner, changed_at=at)
+        )
+        parcels.append(_parcel(sent_as, channel, group))
+    return parcels
+
+
+def _groups(rows: Sequence[Row[Any]]) -> Iterator[tuple[str | None, list[Row[Any]]]]:
+    """What is sent again as it was; the rest by code, pages first."""
+    ordered = sorted(rows, key=lambda r: (not r.page, r.ref or "", r.code, r.id))
+    for (_, ref, _code), group in groupby(ordered, key=lambda r: (r.page, r.ref, "" if r.ref else r.code)):
+        yield ref, list(group)
+
+
+def _parcel(ref: str, channel: Channel, group: Sequence[Row[Any]]) -> Parcel:
+    first = group[0]
+    title = f"{'PAGE ' if first.page else ''}{first.code}"
+    if len(group) > 1:
+        title += f" x{len(group)}"
+    body = f"{body_of([r.message for r in group])}\n(ref {ref})"
+    return Parcel(ref, channel.id, title, body, first.page)
+
+
+def settle(connection: Connection, ref: str, channel: str, at: datetime, *, sent: bool) -> None:
+    """A channel that fails is left alone for a while, longer each time; no other one is touched."""
+    mine = and_(d.ref == ref, d.channel == channel, d.state == SENDING)
+    if sent:
+        connection.execute(update(deliveries).where(mine).values(state=SENT, changed_at=at))
+        return
+    tried = connection.execute(select(func.max(d.attempts)).where(mine)).scalar() or 0
+    pause = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tried, 10))
+    again = at + timedelta(seconds=pause)
+    values = {"state": WAITING, "attempts": d.attempts + 1, "next_at": again, "changed_at": at}
+    connection.execute(update(deliveries).where(mine).values(values))
+    others = and_(d.channel == channel, d.state == WAITING, d.next_at < again)
+    connection.execute(update(deliveries).where(others).values(next_at=again))
+
+
+def forget(connection: Connection, old: Any) -> None:  # noqa: ANN401 - a select of notice ids
+    connection.execute(delete(deliveries).where(d.notice_id.in_(old)))

@@ -1,0 +1,73 @@
+"""service.job_runs.JobRuns on SQLite and Postgres."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+
+from app.domain.order import Scope
+from app.service.job_runs import JobRun
+from app.store.engine import Database
+from app.store.sql_orders import of_scope, upsert
+from app.store.tables_notices import job_runs
+
+MOST_CHARS = 2000
+r = job_runs.c
+
+
+class SqlJobRuns:
+    def __init__(self, database: Database, scope: Scope) -> None:
+        self._database, self._scope = database, scope
+
+    def begin(
+        self, name: str, host: str, owner: str, slot_at: datetime | None, again_after: timedelta
+    ) -> bool:
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            row = connection.execute(select(job_runs).where(*self._own(name, host)).with_for_update())
+            last = row.one_or_none()
+            if slot_at is not None and last is not None and not _is_free(last, slot_at, now, again_after):
+                return False
+            kept = slot_at or (last.slot_at if last is not None else None)
+            values = {"slot_at": kept, "owner": owner, "started_at": now, "ended_at": None, "ok": None}
+            new = upsert(connection)(job_runs).values(
+                mode=self._scope.mode.value,
+                account=self._scope.account,
+                name=name,
+                host=host,
+                result="",
+                **values,
+            )
+            keys = [r.mode, r.account, r.name, r.host]
+            connection.execute(new.on_conflict_do_update(index_elements=keys, set_=values | {"result": ""}))
+            return True
+
+    def end(self, name: str, host: str, owner: str, result: str, *, ok: bool) -> None:
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            values = {"ended_at": now, "ok": ok, "result": result[:MOST_CHARS]}
+            if ok:
+                values["last_success_at"] = now
+            mine = update(job_runs).where(*self._own(name, host), r.owner == owner, r.ended_at.is_(None))
+            connection.execute(mine.values(values))
+
+    def last(self) -> tuple[JobRun, ...]:
+        wanted = select(job_runs).where(of_scope(job_runs, self._scope)).order_by(r.name, r.host)
+        with self._database.read() as connection:
+            rows = connection.execute(wanted)
+            return tuple(JobRun(**{f: getattr(row, f) for f in JobRun.__slots__}) for row in rows)
+
+    def _own(self, name: str, host: str) -> tuple[Any, ...]:
+        return of_scope(job_runs, self._scope), r.name == name, r.host == host
+
+
+def _is_free(last: Any, slot_at: datetime, now: datetime, again_after: timedelta) -> bool:  # noqa: ANN401 - a row
+    if last.slot_at is None or last.slot_at < slot_at:
+        return True
+    if last.slot_at > slot_at:
+        return False  # a slow clock's slot: a later one has been run
+    if last.ended_at is None:
+        return True
+    return not last.ok and now - last.ended_at >= again_after

@@ -1,0 +1,205 @@
+"""service.notices.Outbox on SQLite and Postgres: notices, and from the audit trail to notices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, exists, func, select
+from sqlalchemy.exc import DBAPIError
+
+from app.domain.contract import ist_date
+from app.domain.order import Scope
+from app.domain.risk import TradingState
+from app.service.notices import TOLD_BY_TRAIL, Channel, Notice, Parcel, from_event, from_state
+from app.service.records import StateChange
+from app.store import sql_deliveries
+from app.store.engine import Database
+from app.store.sql_deliveries import SENDING, WAITING
+from app.store.sql_orders import of_scope, upsert
+from app.store.sql_rows import event_from, order_from
+from app.store.tables import order_events, orders, trading_state_history
+from app.store.tables_notices import NOT_SPREAD, deliveries, notices, told_orders, told_up_to
+
+OVERLAP = timedelta(minutes=10)
+"""How far back each look begins before the last one's own beginning. A transaction is bounded in seconds, and a row
+shows the time at which its transaction began: none can turn up behind this."""
+FIRST_LOOK = timedelta(days=7)
+TOO_OLD = timedelta(hours=24)
+"""Nobody wants yesterday's fill after a night's outage. A page is told however old."""
+STATES = 50
+"""Newest changes of the trading state that are looked at; each is told once, by its key."""
+KEEP = timedelta(days=30)
+AT_ONCE = 500
+MOVE_MARK_AFTER = timedelta(hours=1)
+FIRST_START = "service"
+n, h = notices.c, trading_state_history.c
+
+
+class SqlOutbox:
+    def __init__(self, database: Database, scope: Scope) -> None:
+        self._database, self._scope = database, scope
+        self._looked = False
+
+    def join(self, notice: Notice) -> bool:
+        connection = self._database.joinable
+        if connection is None:
+            return False
+        try:
+            # A savepoint: a notice that cannot be written must not take the order with it.
+            with connection.begin_nested():
+                self._add(connection, notice, self._database.now(connection))
+        except (DBAPIError, self._database.driver_error):
+            return False
+        return True
+
+    def add(self, notice: Notice) -> None:
+        with self._database.write() as connection:
+            self._add(connection, notice, self._database.now(connection))
+
+    def is_idle(self, now: datetime) -> bool:
+        u, d = told_up_to.c, deliveries.c
+        with self._database.read() as connection:
+            at = self._database.now(connection)
+            last = connection.execute(select(u.at).where(of_scope(told_up_to, self._scope))).scalar()
+            if last is None or not self._looked:
+                return False
+            # Idle looks leave the mark where it is, so that the window grows; once an hour it is moved.
+            if at - last > MOVE_MARK_AFTER:
+                return False
+            busy = (
+                self._untold(now, last - OVERLAP).limit(1),
+                select(n.id).where(of_scope(notices, self._scope), NOT_SPREAD).limit(1),
+                select(d.ref).where(d.state.in_((WAITING, SENDING))).limit(1),
+            )
+            if any(connection.execute(query).first() for query in busy):
+                return False
+            return not self._states(connection)
+
+    def derive(self, now: datetime) -> int:
+        with self._database.write() as connection:
+            at = self._database.now(connection)
+            began = self._began(connection, at)
+            made = [
+                notice
+                for row in connection.execute(self._untold(now, began)).all()
+                for notice in self._of_order(connection, row, at)
+            ]
+            made += self._states(connection)
+            for notice in made:
+                self._add(connection, notice, at)
+            self._moved_on(connection, at)
+        self._looked = True
+        return len(made)
+
+    def hand_out(self, channels: Sequence[Channel], owner: str, done: Iterable[str]) -> list[Parcel]:
+        with self._database.write() as connection:
+            at = self._database.now(connection)
+            sql_deliveries.spread(connection, self._scope, channels, at)
+            sql_deliveries.take_over(connection, owner, at, done)
+            found = [p for c in channels for p in sql_deliveries.claim(connection, c, owner, at)]
+        label = self._scope.mode.value.upper()
+        return [replace(p, title=f"{label} {p.title}") for p in found]
+
+    def settle(self, ref: str, channel: str, *, sent: bool) -> None:
+        with self._database.write() as connection:
+            sql_deliveries.settle(connection, ref, channel, self._database.now(connection), sent=sent)
+
+    def purge(self) -> int:
+        """Forget what is old, delivered or not. Returns how many."""
+        with self._database.write() as connection:
+            before = self._database.now(connection) - KEEP
+            old = select(n.id).where(of_scope(notices, self._scope), n.at < before).limit(AT_ONCE * 10)
+            sql_deliveries.forget(connection, old)
+            return connection.execute(delete(notices).where(n.id.in_(old))).rowcount
+
+    def _add(self, connection: Connection, notice: Notice, at: datetime) -> None:
+        if notice.code in TOLD_BY_TRAIL and notice.subject:
+            # Told by the one of the two that came first: the words of whoever saw it, or the trail.
+            same = exists().where(n.subject == notice.subject, n.code == notice.code)
+            kind = notice.key.partition(":")[0]
+            if connection.execute(select(same.where(~n.key.startswith(f"{kind}:")))).scalar():
+                return
+        row = upsert(connection)(notices).values(
+            mode=self._scope.mode.value,
+            account=self._scope.account,
+            key=notice.key,
+            code=notice.code,
+            subject=notice.subject,
+            message=notice.message,
+            page=notice.page,
+            at=at,
+        )
+        connection.execute(row.on_conflict_do_nothing(index_elements=[n.key]))
+
+    def _began(self, connection: Connection, at: datetime) -> datetime:
+        u = told_up_to.c
+        last = connection.execute(
+            select(u.at).where(of_scope(told_up_to, self._scope)).with_for_update()
+        ).scalar()
+        # The first look of a process goes further back, in case clocks were set meanwhile.
+        return at - FIRST_LOOK if last is None or not self._looked else last - OVERLAP
+
+    def _moved_on(self, connection: Connection, at: datetime) -> None:
+        row = upsert(connection)(told_up_to).values(
+            mode=self._scope.mode.value, account=self._scope.account, at=at
+        )
+        keys = [told_up_to.c.mode, told_up_to.c.account]
+        connection.execute(row.on_conflict_do_update(index_elements=keys, set_={"at": row.excluded.at}))
+
+    def _untold(self, now: datetime, began: datetime) -> Any:  # noqa: ANN401 - a select of two tables
+        """Orders with more events than have been told. An order's events are numbered without a gap, so that it
+        does not matter in which order transactions commit.
+        """
+        c, t = orders.c, told_orders.c
+        since = ist_date(now) - FIRST_LOOK
+        return (
+            select(orders, func.coalesce(t.sequence, 0).label("told"))
+            .outerjoin(told_orders, t.order_id == c.id)
+            .where(
+                of_scope(orders, self._scope),
+                c.ist_date >= since,
+                c.updated_at >= began,
+                c.event_count > func.coalesce(t.sequence, 0),
+            )
+            .order_by(c.updated_at, c.id)
+            .limit(AT_ONCE)
+        )
+
+    def _of_order(self, connection: Connection, row: Any, at: datetime) -> list[Notice]:  # noqa: ANN401 - a row
+        order, e = order_from(row), order_events.c
+        new = and_(e.order_id == order.id, e.sequence > row.told, e.sequence <= row.event_count)
+        rows = connection.execute(select(order_events).where(new).order_by(e.sequence)).all()
+        mark = upsert(connection)(told_orders).values(order_id=order.id, sequence=row.event_count)
+        mark = mark.on_conflict_do_update(
+            index_elements=[told_orders.c.order_id], set_={"sequence": mark.excluded.sequence}
+        )
+        connection.execute(mark)
+        events = [event_from(r) for r in rows]
+        found = [(from_event(order, event), event.at) for event in events]
+        return [notice for notice, when in found if notice and (notice.page or when > at - TOO_OLD)]
+
+    def _states(self, connection: Connection) -> list[Notice]:
+        of_ours = of_scope(trading_state_history, self._scope)
+        newest = (
+            select(trading_state_history)
+            .where(of_ours, h.changed_by != FIRST_START)
+            .order_by(h.id.desc())
+            .limit(STATES)
+        )
+        rows = connection.execute(newest).all()
+        scope = f"{self._scope.mode.value}:{self._scope.account}"
+        told = select(n.key).where(n.key.in_([f"state:{scope}:{r.id}" for r in rows]))
+        known = set(connection.execute(told).scalars()) if rows else set()
+        return [
+            notice
+            for r in reversed(rows)
+            for notice in [
+                from_state(
+                    r.id, StateChange(TradingState(r.state), r.changed_by, r.reason, r.changed_at), scope
+                )
+            ]
+            if notice.key not in known
+        ]

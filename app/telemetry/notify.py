@@ -1,0 +1,100 @@
+"""The Notifier of a service: the log at once, and the outbox as soon as the database takes it."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from app.errors import ServiceError
+from app.service.notices import TRADING_STATE, Notice, Outbox, told
+from app.service.ports import Clock
+from app.telemetry.logging import LogNotifier
+
+log = logging.getLogger(__name__)
+
+RAISES_AFTERWARDS = frozenset({"key_clash"})
+"""Told inside a transaction that is then undone: the notice must not go with it."""
+MOST_WAITING = 1000
+RETRY_S = 1.0
+AT_EXIT_S = 2.0
+SHORTEST_SECRET = 8
+
+
+class OutboxNotifier:
+    """Never raises and never makes its caller wait: inside a writing transaction the notice is one more row of it, so
+    that both are kept or neither; outside of one a thread of its own writes it.
+    """
+
+    def __init__(self, outbox: Outbox, clock: Clock, hide: Callable[[str], str]) -> None:
+        self._outbox, self._clock, self._hide = outbox, clock, hide
+        self._log = LogNotifier()
+        self._waiting: queue.Queue[Notice] = queue.Queue(MOST_WAITING)
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    def notify(self, code: str, message: str, *, page: bool = False) -> None:
+        message = self._hide(message)
+        self._log.notify(code, message, page=page)
+        if code == TRADING_STATE:
+            return  # its history is what tells it: whoever changed it, and also after a crash
+        notice = told(code, message, self._clock.now(), page=page)
+        if code not in RAISES_AFTERWARDS and self._outbox.join(notice):
+            return
+        try:
+            self._waiting.put_nowait(notice)
+        except queue.Full:  # the database has been away for long, and the log has it
+            log.warning("the outbox is full: %s stands in the log only", code)
+            return
+        self._started()
+
+    def flush(self, within_s: float) -> bool:
+        """Wait until all is written. False: the time was too short."""
+        ends = time.monotonic() + within_s
+        while self._waiting.unfinished_tasks and time.monotonic() < ends:
+            time.sleep(0.01)
+        return not self._waiting.unfinished_tasks
+
+    def _started(self) -> None:
+        """At the first notice of this process: a thread does not outlive a fork."""
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            if self._pid == 0:
+                atexit.register(self.flush, AT_EXIT_S)
+            self._pid = os.getpid()
+            threading.Thread(target=self._write, daemon=True, name="outbox").start()
+
+    def _write(self) -> None:
+        while True:
+            notice = self._waiting.get()
+            try:
+                while not self._written(notice):
+                    time.sleep(RETRY_S)
+            finally:
+                self._waiting.task_done()
+
+    def _written(self, notice: Notice) -> bool:
+        try:
+            self._outbox.add(notice)
+        except ServiceError:
+            return False
+        except Exception:  # this thread is the only one: the next notice must still be written
+            log.exception("a notice could not be kept: %s", notice.code)
+        return True
+
+
+def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Takes these out of a text. Longest first, because one may be part of another."""
+    known = sorted({s for s in secrets if len(s) >= SHORTEST_SECRET}, key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        for secret in known:
+            text = text.replace(secret, "***")
+        return text
+
+    return hide

@@ -1,0 +1,71 @@
+"""The process that sends notifications: JSON lines in, one line out for each that ended. Only here is apprise loaded.
+
+It outlives a service that is killed just long enough to end what it has begun, and writes a receipt for what was sent:
+the next sender reads it and does not send that again. What it has not begun it drops, because the outbox still has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+FINISH_S = 12.0
+_out = threading.Lock()
+_ending = threading.Event()
+
+
+def main(receipts: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's: it ends this by closing its input
+    lanes: dict[str, queue.Queue[dict[str, Any] | None]] = {}
+    threads = []
+    for line in sys.stdin:
+        job = json.loads(line)
+        if job["channel"] not in lanes:
+            lane = lanes[job["channel"]] = queue.Queue()
+            thread = threading.Thread(target=_run, args=(lane, receipts), daemon=True)
+            threads.append(thread)
+            thread.start()
+        lanes[job["channel"]].put(job)
+    _ending.set()
+    for lane in lanes.values():
+        lane.put(None)
+    for thread in threads:
+        thread.join(FINISH_S / max(1, len(threads)))
+    os._exit(0)  # a channel that hangs must not keep this process
+
+
+def _run(lane: queue.Queue[dict[str, Any] | None], receipts: Path) -> None:
+    """One channel's messages, one after the other: a channel that hangs holds up nobody else's."""
+    while (job := lane.get()) is not None and not _ending.is_set():
+        sent = _send(job)
+        if sent:
+            with _out, receipts.open("a", encoding="utf-8") as file:
+                file.write(f"{job['ref']}\n")
+                file.flush()
+                os.fsync(file.fileno())
+        with _out, contextlib.suppress(OSError, ValueError):
+            print(json.dumps({"ref": job["ref"], "channel": job["channel"], "sent": sent}), flush=True)  # noqa: T201 - to the service
+
+
+def _send(job: dict[str, Any]) -> bool:
+    import apprise
+
+    kind = apprise.NotifyType.FAILURE if job["page"] else apprise.NotifyType.INFO
+    one = apprise.Apprise()
+    try:
+        return bool(
+            one.add(job["url"]) and one.notify(body=job["body"], title=job["title"], notify_type=kind)
+        )
+    except Exception:  # noqa: BLE001 - whatever a plugin of a hundred raises, it was not sent, and its words may hold the address
+        return False
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,156 @@
+"""The job that empties the outbox: it claims what is due, and a child process sends it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from app.errors import ServiceError
+from app.service.notices import Channel, Outbox, Parcel
+from app.service.ports import Clock
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+CHILD = "app.telemetry.outbox_child"
+IDLE_S = 120.0
+"""Without anything to send for so long the child goes: its libraries take as much memory as the service."""
+STUCK_S = 50.0
+"""A parcel without an answer for so long: the child is replaced. Before LOST_AFTER of the outbox."""
+MOST_RECEIPTS_BYTES = 200_000
+KEPT_BYTES = 50_000
+
+
+class Child:
+    """The sending process, started when there is something to send. `ended` is told how each parcel ended."""
+
+    def __init__(self, receipts: Path, clock: Clock, ended: Callable[[str, str, bool], None]) -> None:
+        self._receipts, self._clock, self._ended = receipts, clock, ended
+        self._process: subprocess.Popen[str] | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+        self._open: dict[tuple[str, str], float] = {}
+        self._last = 0.0
+
+    def send(self, parcels: Sequence[tuple[Parcel, str]]) -> None:
+        """Hand over; returns at once. Raises OSError when there can be no child."""
+        with self._lock:
+            process = self._running()
+            self._last = self._clock.monotonic()
+            assert process.stdin is not None
+            for parcel, url in parcels:
+                self._open[parcel.ref, parcel.channel] = self._last
+                fields = {name: getattr(parcel, name) for name in Parcel.__slots__}
+                process.stdin.write(json.dumps(fields | {"url": url}) + "\n")
+            process.stdin.flush()
+
+    def tend(self) -> None:
+        """Replace one that is stuck, let go of one that has nothing to do."""
+        with self._lock:
+            process, now = self._process, self._clock.monotonic()
+            if process is None or self._pid != os.getpid():
+                return
+            stuck = any(now - since > STUCK_S for since in self._open.values())
+            if stuck:
+                process.kill()
+            if stuck or process.poll() is not None or (not self._open and now - self._last > IDLE_S):
+                self._close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def receipts(self) -> list[str]:
+        """Refs that were sent, as far as this host knows."""
+        try:
+            text = self._receipts.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        if len(text) > MOST_RECEIPTS_BYTES and not self._open:
+            self._receipts.write_text(text[-KEPT_BYTES:].partition("\n")[2], encoding="utf-8")
+        return text.split("\n")
+
+    def _close(self) -> None:
+        process, self._process = self._process, None
+        self._open.clear()
+        if process is not None and self._pid == os.getpid() and process.stdin is not None:
+            try:
+                process.stdin.close()
+            except OSError:
+                log.debug("the sending process had ended by itself")
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._pid == os.getpid() and self._process.poll() is None:
+            return self._process
+        self._close()
+        self._receipts.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", CHILD, str(self._receipts.resolve())]
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # a library's complaint may hold an address, and that is a secret
+            text=True,
+            start_new_session=True,
+        )
+        self._pid = os.getpid()
+        threading.Thread(target=self._listen, args=(self._process,), daemon=True, name="sent").start()
+        return self._process
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                said = json.loads(line)
+                self._open.pop((said["ref"], said["channel"]), None)
+                self._ended(said["ref"], said["channel"], said["sent"])
+        process.wait()
+
+
+class Sender:
+    """One pass: from the audit trail to notices, from notices to parcels, from parcels to the child."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        channels: Sequence[tuple[Channel, str]],
+        receipts: Path,
+        clock: Clock,
+        owner: str,
+    ) -> None:
+        self._outbox, self._clock, self._owner = outbox, clock, owner
+        self._channels = [c for c, _ in channels]
+        self._urls = {c.id: url for c, url in channels}
+        self._names = {c.id: c.name for c, _ in channels}
+        self.child = Child(receipts, clock, self._settle)
+
+    def __call__(self) -> str:
+        """Raises StoreUnavailable. The job's lease is what makes it the only one."""
+        self.child.tend()
+        if self._outbox.is_idle(self._clock.now()):
+            return "nothing to tell"
+        made = self._outbox.derive(self._clock.now())
+        parcels = self._outbox.hand_out(self._channels, self._owner, self.child.receipts())
+        if parcels:
+            try:
+                self.child.send([(p, self._urls[p.channel]) for p in parcels])
+            except OSError:
+                log.warning("notifications cannot be sent now: there is no process to send them")
+                for parcel in parcels:
+                    self._settle(parcel.ref, parcel.channel, False)
+        return f"{made} noticed in the audit trail, {len(parcels)} messages handed over"
+
+    def _settle(self, ref: str, channel: str, sent: bool) -> None:
+        if not sent:
+            log.warning("channel %s does not take messages now", self._names.get(channel, channel))
+        try:
+            self._outbox.settle(ref, channel, sent=sent)
+        except ServiceError as error:
+            log.warning("how a notification ended could not be recorded: %s", error.code)
