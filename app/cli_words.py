@@ -16,6 +16,7 @@ from app.domain.alert import IST
 from app.domain.order import Order
 from app.errors import ServiceError, StoreUnavailable
 from app.service.records import AuditEvent
+from app.telemetry.logging import to_stderr
 
 WHY_WIDTH = 60
 NO_DATABASE = "is it running, and has `flask --app app.wsgi migrate` been run?"
@@ -33,7 +34,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         # Log lines, a notification's too, are not the answer: whoever reads stdout gets that alone.
-        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+        to_stderr()
         try:
             return super().invoke(ctx)
         except StoreUnavailable as error:

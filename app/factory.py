@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import secrets
+from dataclasses import replace
 
-import structlog
-from flask import Flask, Response, g, request
+from flask import Flask
 
 from app.domain.alert import Alert
 from app.jobs import run_job
 from app.service.check import CheckAlert, CheckReport
 from app.service.place_order import Answer, PlaceOrder
 from app.settings import Settings, load
+from app.telemetry import requests
 from app.telemetry.logging import configure
-from app.web import control, errors, fyers_login, kill, openapi, ops, orders, webhook
+from app.telemetry.watcher import Watch
+from app.web import control, errors, fyers_login, kill, metrics, openapi, ops, orders, webhook
 from app.web.middleware.headers import harden
 from app.web.middleware.rate_limit import RateLimits
 from app.web.middleware.scheduler import SchedulerTokens
@@ -28,10 +28,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}", re.ASCII)
 def create_app(settings: Settings | None = None, ports: Ports | None = None) -> Flask:
     """The service. Without arguments from the environment; tests hand in their own ports."""
     ports = ports or build(settings or load())
-    configure(ports.settings.log_level)
+    if not isinstance(ports.watcher, Watch):
+        ports = replace(ports, watcher=Watch())
+    watch: Watch = ports.watcher  # type: ignore[assignment]
+    configure(ports.settings)
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    _bookkeeping(app, ports)
+    requests.watch(app, ports.clock.monotonic, watch.metrics, watch.tracing)
     harden(app, ports.settings.allowed_origins)
 
     def place_order(alert: Alert, *, request_id: str, started: float, all_clients: bool = False) -> Answer:
@@ -47,6 +50,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     app.register_blueprint(webhook.blueprint(door, place_order))
     app.register_blueprint(orders.blueprint(door, place_order, check_alert))
     app.register_blueprint(ops.blueprint(ports))
+    app.register_blueprint(metrics.blueprint(ports))
     scheduler = SchedulerTokens(
         ports.settings.scheduler_service_account, ports.settings.scheduler_audience, ports.clock.monotonic
     )

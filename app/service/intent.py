@@ -13,6 +13,7 @@ from app.domain.order import Order, Purpose, Side, order_id, tag_of
 from app.domain.risk import Denial, TradingState
 from app.domain.status import Status
 from app.errors import KeyClash, KeyInUse
+from app.service.observe import note, trace_detail
 from app.service.ports import Transaction
 from app.service.records import AuditEvent, Known, Moved
 from app.service.send import Answer, Budget, Desk, event_of
@@ -94,6 +95,7 @@ def draft(
     """The row that this alert would be. A retake keeps id, tag and the time of birth."""
     alert, old = job.alert, job.retake
     ident = old.id if old else order_id(desk.scope, alert.key, desk.random_bytes)
+    note(order_id=ident)
     return Order(
         id=ident,
         scope=desk.scope,
@@ -178,6 +180,7 @@ def put_sending(tx: Transaction, job: Job, order: Order) -> None:
         detail |= {"stop_loss": str(order.stop_loss), "take_profit": str(order.take_profit or "")}
     if order.variant:
         detail |= {"variant": order.variant, "kind": order.kind, "limit_price": str(order.limit_price or "")}
+    detail |= trace_detail()
     put(tx, job, order, event_of(Event.ORDER_SENDING, tx.now(), order.status, side=order.side, **detail))
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from app.domain.deadline import Deadline
 from app.errors import LoginRefused
+from app.service.observe import hide
 from app.service.ports import Clock
 
 LOGIN_SECONDS = 5.0
@@ -94,6 +95,7 @@ class Login:
 
     def refresh(self, pin: str) -> TokenRecord:
         """A new access token from the stored refresh token and the account's PIN."""
+        hide(pin)
         if not pin:
             raise LoginRefused("expected the account's PIN, was nothing", code="pin_missing")
         held = self._held()

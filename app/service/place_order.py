@@ -28,6 +28,7 @@ from app.service.intent import (
     put_sending,
     unknown_contract,
 )
+from app.service.observe import phase
 from app.service.ports import Transaction
 from app.service.ready import code_of
 from app.service.records import Quote, Resolved
@@ -163,12 +164,13 @@ class PlaceOrder:
                 if repeat is not None:
                     return repeat, None
                 window = timedelta(seconds=limits.runaway.seconds) if limits.runaway else None
-                fresh = replace(
-                    proposal, state=tx.trading_state(desk.scope), exposure=tx.exposure(order, window)
-                )
-                denial = first_denial(fresh, limits) or unsettled_bracket(tx, order)
-                if denial is None:
-                    denial = tx.reserve(desk.scope, order.id, caps_of(limits, fresh.now, fresh.lots))
+                with phase("risk"):
+                    fresh = replace(
+                        proposal, state=tx.trading_state(desk.scope), exposure=tx.exposure(order, window)
+                    )
+                    denial = first_denial(fresh, limits) or unsettled_bracket(tx, order)
+                    if denial is None:
+                        denial = tx.reserve(desk.scope, order.id, caps_of(limits, fresh.now, fresh.lots))
                 if denial is not None:
                     row = put_denied(tx, job, order, denial)
                     tripped = denial.code == RUNAWAY and trip(tx, desk, denial)
@@ -186,9 +188,10 @@ class PlaceOrder:
 
 def resolve(desk: Desk, job: Job) -> Resolved | Denial:
     alert = job.alert
-    return desk.contracts.resolve(
-        alert.symbol, alert.strike, alert.option_type, alert.expiry, alert.exchange, job.now
-    )
+    with phase("resolve"):
+        return desk.contracts.resolve(
+            alert.symbol, alert.strike, alert.option_type, alert.expiry, alert.exchange, job.now
+        )
 
 
 def quantity_of(alert: Alert, lot: int) -> int:

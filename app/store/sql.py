@@ -16,6 +16,7 @@ from app.domain.deadline import Deadline
 from app.domain.order import TAG_PREFIX_LENGTH, Scope
 from app.errors import FieldError, InvalidAlert, StoreUnavailable
 from app.service.ports import Clock
+from app.service.observe import transaction
 from app.service.records import AuditEvent, OrderFilter, OrderPage, Refusal
 from app.store import sql_control, sql_orders
 from app.store.engine import Database
@@ -44,12 +45,12 @@ class SqlStore:
 
     @contextmanager
     def write(self, deadline: Deadline | None = None) -> Iterator[SqlTransaction]:
-        with self.database.write(deadline) as connection:
+        with transaction(writing=True), self.database.write(deadline) as connection:
             yield SqlTransaction(connection, self.database.now(connection), writing=True)
 
     @contextmanager
     def read(self, deadline: Deadline | None = None) -> Iterator[SqlTransaction]:
-        with self.database.read(deadline) as connection:
+        with transaction(writing=False), self.database.read(deadline) as connection:
             yield SqlTransaction(connection, self.database.now(connection), writing=False)
 
     def take_lock(self, name: str, owner: str, ttl: timedelta, deadline: Deadline) -> bool:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from app.errors import TokenStoreUnavailable
 from app.service.login import TokenRecord
+from app.service.observe import keep_hidden
 from app.service.ports import Clock, Notifier, Tokens
 from app.store.token_cipher import TokenCipher, is_sealed
 
@@ -198,6 +199,7 @@ class StoredTokens:
         return self._vault.load() if self._vault is not None else None
 
     def save(self, record: TokenRecord) -> TokenRecord:
+        keep_hidden(record.access_token, record.refresh_token)
         if self._vault is None:
             raise TokenStoreUnavailable("TOKEN_ENCRYPTION_KEYS is needed to keep a token")
         try:
@@ -234,6 +236,8 @@ class StoredTokens:
             )  # before the content: what changes in between is seen at the next look
             if stamp != self._stamp:
                 self._record, self._stamp = self._vault.load(), stamp
+                if self._record is not None:
+                    keep_hidden(self._record.access_token, self._record.refresh_token)
             self._told = {each for each in self._told if each[0] == "token_expired"}
         except TokenStoreUnavailable as error:
             log.warning("the stored token cannot be read: %s", error.detail)

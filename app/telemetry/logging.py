@@ -1,25 +1,210 @@
-"""Log lines: one JSON object per line on stdout."""
+"""Log lines: one JSON object per line, on stdout and perhaps in a file, whoever logs: this service or a library of its.
+
+structlog hands its events to the standard library's handlers, so that every line takes the same way, and none gets past
+the redaction. A destination that cannot be set up is said in a warning, and the service goes on without it.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, TextIO
 
 import structlog
 
+from app.service import observe
+from app.telemetry.secrets import MAX_ITEMS, MAX_TRACE, SECRETS, bounded
+from app.telemetry_settings import TelemetrySettings
 
-def configure(level: str) -> None:
-    """JSON lines on stdout, from structlog; levels as the standard library names them."""
+FILE_BYTES = 10_000_000
+FILES = 5
+SEVERITY = {"DEBUG": "DEBUG", "INFO": "INFO", "WARNING": "WARNING", "ERROR": "ERROR", "CRITICAL": "CRITICAL"}
+QUIET = ("apscheduler", "urllib3.connectionpool", "fyers_apiv3", "opentelemetry")
+"""Libraries whose every step is not worth a line: from WARNING on."""
+OWN_HANDLERS = ("gunicorn.error", "gunicorn.access", "werkzeug", "flask.app")
+"""Loggers that bring handlers of their own: theirs would print past the redaction."""
+
+
+class JsonLine(logging.Formatter):
+    """A record as one line of JSON. `project`: Google Cloud's fields as well, with traces of that project."""
+
+    def __init__(self, *, cloud: bool = False, project: str = "") -> None:
+        super().__init__()
+        self._cloud, self._project = cloud, project
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", None)
+        line: dict[str, Any] = {"event": SECRETS.cleaned(_message(record))}
+        trail = observe.current()
+        if trail is not None:
+            line |= {"request_id" if trail.kind == "request" else "job": SECRETS.cleaned(trail.id)}
+            line |= {"order_id": trail.order_id} if trail.order_id else {}
+            line |= {"trace_id": trail.trace_id} if trail.trace_id else {}
+        if isinstance(fields, dict):
+            pairs = list(fields.items())[:MAX_ITEMS]
+            line |= {k: SECRETS.of_key(k, v) for k, v in pairs if v is not None}
+        if record.exc_info and record.exc_info[0] is not None:
+            text = "".join(traceback.format_exception(*record.exc_info))
+            line["exception"] = bounded(SECRETS.clean(text), MAX_TRACE)
+        line |= {"level": record.levelname.lower(), "logger": record.name}
+        line["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        if self._cloud:
+            self._add_cloud(line, record, trail)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+    def _add_cloud(
+        self, line: dict[str, Any], record: logging.LogRecord, trail: observe.Trail | None
+    ) -> None:
+        line["severity"] = SEVERITY.get(record.levelname, "DEFAULT")
+        line["message"] = line["event"] + ("\n" + line["exception"] if "exception" in line else "")
+        if trail is not None and trail.trace_id and self._project:
+            line["logging.googleapis.com/trace"] = f"projects/{self._project}/traces/{trail.trace_id}"
+            if trail.span_id:
+                line["logging.googleapis.com/spanId"] = trail.span_id
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):  # a library's wrong arguments are no reason to lose the line
+        return str(record.msg)
+
+
+class _Ours:
+    """Marks the handlers that `configure` made; others (a test's) stay."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - the standard library's name
+        """The standard one prints the record's arguments, which nobody has cleaned."""
+        error = sys.exc_info()[0]
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f'{{"event": "a log line was lost", "error": "{error and error.__name__}"}}\n')
+
+
+class Standard(_Ours, logging.StreamHandler[TextIO]):
+    """stdout as it is now: it may be another one than at the start."""
+
+    to_stderr = False
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr if self.to_stderr else sys.stdout
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        """It is not kept."""
+
+
+class SharedFile(_Ours, RotatingFileHandler):
+    """A rotating file that several processes write: one of them rotates it, and the others follow."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock_file = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._alone():
+            self._follow()
+            super().emit(record)
+
+    def close(self) -> None:
+        super().close()
+        with suppress(OSError):
+            os.close(self._lock_file)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: lines may be lost at a rotation, the service is not
+            yield
+            return
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    def _follow(self) -> None:
+        """Another process has renamed the file: go on in the new one."""
+        if self.stream is None:
+            return
+        try:
+            there, here = Path(self.baseFilename).stat(), os.fstat(self.stream.fileno())
+            moved = (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
+        except (OSError, ValueError):
+            moved = True
+        if moved:
+            self.stream.close()
+            with suppress(OSError):
+                self.stream = self._open()
+
+
+def _to_record(
+    _logger: object, _name: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[str], dict[str, Any]]:
+    """Structlog's last step: the event and its fields as a record of the standard library."""
+    word, trace = str(event.pop("event", "")), event.pop("exc_info", None)
+    return (word,), {"extra": {"fields": dict(event)}, "exc_info": trace}
+
+
+def configure(settings: TelemetrySettings) -> None:
+    """Set up all destinations anew. The settings' secrets are hidden from here on."""
+    SECRETS.add_settings(settings)
+    observe.use_keeper(SECRETS.add)
+    standard = Standard()
+    standard.setLevel(settings.stdout_level)
+    standard.setFormatter(JsonLine(cloud=settings.use_cloud_logging, project=settings.google_cloud_project))
+    handlers: list[logging.Handler] = [standard]
+    trouble: Exception | None = None
+    if settings.log_file is not None:
+        try:
+            file = SharedFile(settings.log_file)
+            file.setLevel(settings.file_level)
+            file.setFormatter(JsonLine())
+            handlers.append(file)
+        except (OSError, ValueError) as error:
+            trouble = error
+    root = logging.getLogger()
+    for old in [h for h in root.handlers if isinstance(h, _Ours)]:
+        root.removeHandler(old)
+        old.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    level = min(h.level for h in handlers)
+    root.setLevel(level)
+    for name in OWN_HANDLERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
-        cache_logger_on_first_use=True,
+        processors=[structlog.contextvars.merge_contextvars, _to_record],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
     )
+    if trouble is not None:
+        logging.getLogger(__name__).warning("no log file: LOG_FILE cannot be written: %s", trouble)
+
+
+def to_stderr() -> None:
+    """For a command, whose stdout is its answer."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Standard):
+            handler.to_stderr = True
 
 
 class LogNotifier:

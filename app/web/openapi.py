@@ -32,7 +32,7 @@ GOOD = {
 }
 HEADERS = {401: "WWW-Authenticate", 409: "Retry-After", 429: "Retry-After", 503: "Retry-After"}
 
-BEARER_PATHS = ("/auth-url", "/generate-token", "/refresh-token", "/logout")
+BEARER_PATHS = ("/metrics", "/auth-url", "/generate-token", "/refresh-token", "/logout")
 
 Parameters = tuple[dict[str, Any], ...]
 
@@ -81,6 +81,7 @@ class Route:
     refusals: tuple[int, ...] = ()
     parameters: Parameters = ()
     body: type[BaseModel] | None = None
+    is_text: bool = False
 
 
 PLACED: dict[int, type[BaseModel] | None] = {200: a.OrderAnswer, 202: a.OrderAnswer}
@@ -187,6 +188,14 @@ ROUTES: tuple[Route, ...] = (
     Route("get", "/healthz", "Whether the process lives", {200: a.Health}),
     Route("get", "/readyz", "Whether this instance should get traffic", READY),
     Route("get", "/readyz/orders", "Whether an entry could be placed now", READY),
+    Route(
+        "get",
+        "/metrics",
+        "The service's figures for Prometheus; admin token",
+        {200: None},
+        (401, 403, 429, 503),
+        is_text=True,
+    ),
     Route("get", "/openapi.json", "This document", {200: None}, (429,)),
 )
 
@@ -215,7 +224,8 @@ def document(more: tuple[Route, ...] = ()) -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    answers = {status: _answer(status, "application/json", model) for status, model in route.good.items()}
+    kind = "text/plain" if route.is_text else "application/json"
+    answers = {status: _answer(status, kind, model) for status, model in route.good.items()}
     answers |= {status: _problem(status) for status in route.refusals}
     operation: dict[str, Any] = {
         "summary": route.summary,
@@ -232,7 +242,9 @@ def _operation(route: Route) -> dict[str, Any]:
 
 
 def _answer(status: int, media_type: str, model: type[BaseModel] | None) -> dict[str, Any]:
-    schema = {"type": "object"} if model is None else {"$ref": REF.format(model=model.__name__)}
+    schema = {"type": "string" if media_type == "text/plain" else "object"}
+    if model is not None:
+        schema = {"$ref": REF.format(model=model.__name__)}
     words = GOOD[status] if status in GOOD else TITLES[status]
     return {"description": words, "content": {media_type: {"schema": schema}}}
 

@@ -13,6 +13,7 @@ from app.domain.alert import Exchange, ExpiryRule, OptionType
 from app.domain.risk import Denial
 from app.domain.status import Status
 from app.errors import FieldError, InvalidAlert, NotFound
+from app.service.observe import phase
 from app.service.records import OrderFilter
 from app.web import answers
 from app.web.middleware.authentication import ClientScope
@@ -75,7 +76,8 @@ def _orders(routes: Blueprint, door: Door, place_order: Place) -> None:
 
     @routes.post("/orders")
     def place() -> Response:
-        alert, caller = door.alert(by_header=True)
+        with phase("auth"):
+            alert, caller = door.alert(by_header=True)
         return submit(door, place_order, alert, caller)
 
     @routes.get("/orders")

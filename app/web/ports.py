@@ -15,6 +15,7 @@ from app.service.clients import Clients
 from app.service.config import Config
 from app.service.experiments import TrialStore
 from app.service.login import Login
+from app.service.observe import Unwatched, Watcher
 from app.service.place_order import Answer
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import Pass
@@ -61,6 +62,8 @@ class Ports:
     trials: TrialStore | None = None
     beside: Beside | None = None
     """None: notices stand in the log only, and no runs of jobs are kept."""
+    watcher: Watcher = field(default_factory=Unwatched)
+    """Its figures and traces."""
     callers: Callers = field(init=False)
     """Who sends; with what it remembers of failures and tokens, one for all routes."""
 

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, g, request
 from app.domain.alert import ADMIN_CLIENT, Alert, KeyKind, key_of
 from app.errors import AlertRefused, NotAuthenticated, StoreUnavailable, TooManyRequests
 from app.service.clients import ClientScope, NoClients
+from app.service.observe import answered, phase
 from app.service.records import Refusal
 from app.service.urgent import Urgency, urgency_of
 from app.web.answers import answer_of
@@ -127,7 +128,8 @@ def blueprint(door: Door, place_order: Place) -> Blueprint:
 
     @routes.post("/webhook")
     def webhook() -> Response:
-        alert, caller = door.alert(by_header=False)
+        with phase("auth"):
+            alert, caller = door.alert(by_header=False)
         return submit(door, place_order, alert, caller)
 
     return routes
@@ -142,5 +144,5 @@ def submit(door: Door, place_order: Place, alert: Alert, caller: Caller) -> Resp
     except AlertRefused as error:
         door.keep(error, b"", {"symbol": alert.symbol, "action": alert.action.value}, caller)
         raise
-    g.order_id, g.outcome = answer.order.id, answer.order.status.value
+    answered(answer.order, replayed=answer.replayed)
     return answer_of(answer)

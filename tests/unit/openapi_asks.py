@@ -86,6 +86,10 @@ def a_stranger(desk: WebDesk) -> None:
         tx.add_stranger(SCOPE, Stranger("1", "NSE:X", Side.BUY, 65, "INTRADAY", None, now, now))
 
 
+def clients_down(desk: WebDesk) -> None:
+    desk.clients.down = True
+
+
 CONTROL: list[Asked] = [
     got(STATE, STATE, 200, prepare=a_stranger),
     got(STATE, STATE, 401, "wrong"),
@@ -123,6 +127,10 @@ CONTROL: list[Asked] = [
     job(403, token=TOKEN),
     job(404, "nosuch"),
     job(503, prepare=down),
+    got("/metrics", "/metrics", 200, ADMIN),
+    got("/metrics", "/metrics", 401, "wrong"),
+    got("/metrics", "/metrics", 403, TOKEN),
+    got("/metrics", "/metrics", 503, "unknown", prepare=clients_down),
 ]
 
 
@@ -155,6 +163,7 @@ DOOR: list[Asked] = [
     *(posted(path, path, 429, ALERT, "wrong", tired) for path in (ORDERS, CHECK, STATE)),
     posted(RESOLVE, f"{ORDERS}/NOSUCH/resolve", 429, b"", "wrong", tired),
     job(429, token="wrong", prepare=tired),
+    got("/metrics", "/metrics", 429, "wrong", tired),
     got("/openapi.json", "/openapi.json", 429, prepare=read_often),
     narrow("get", ORDERS, ORDERS, "orders"),
     narrow("get", ONE, f"{ORDERS}/NOSUCH", "orders"),

@@ -178,9 +178,10 @@ def errors_in(answer: TestResponse, documented: dict[str, Any]) -> list[str]:
     ((media_type, content),) = documented["content"].items()
     assert answer.mimetype == media_type
     schema = {**content["schema"], "components": DOCUMENT["components"]}
+    said = answer.text if media_type == "text/plain" else json.loads(answer.data)
     return [
         f"{list(e.path)}: {e.message}"
-        for e in Draft202012Validator(schema).iter_errors(json.loads(answer.data))
+        for e in Draft202012Validator(schema).iter_errors(said)
     ]
 
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from app.service.observe import phase
+
 if TYPE_CHECKING:
     from redis import Redis
 
@@ -65,7 +67,8 @@ class SharedRedis:
 
     def _try(self, work: Callable[[Any], _T], error_class: type[Exception]) -> tuple[_T] | None:
         try:
-            found = work(self._client)
+            with phase("redis"):
+                found = work(self._client)
         except (error_class, OSError) as error:
             if self._away_until is None:
                 log.warning("redis is away, this process goes by what it knows itself: %s", error)

@@ -18,6 +18,7 @@ from app.domain.alert import ADMIN_CLIENT, NO_LIMITS, ClientLimits
 from app.domain.deadline import Deadline
 from app.errors import AlertRefused, NotAllowed, NotAuthenticated, StoreUnavailable, TooManyRequests
 from app.service.clients import DEFAULT_CLIENT, Clients, ClientScope, Credential, NoClients, digest_of
+from app.service.observe import hide, note
 from app.service.ports import Clock
 from app.settings import Settings
 from app.web.middleware.address import Networks, check_address, client_address, networks_of
@@ -108,6 +109,7 @@ class Callers:
         """The caller that a token belongs to. Counts nothing."""
         if not isinstance(token, str) or not token:
             return None
+        hide(token)
         given, found = _hash(token), None
         for wanted, caller in self._own:
             if hmac.compare_digest(given, wanted):
@@ -170,6 +172,7 @@ class Callers:
     def _known(self, caller: Caller | None, request: Request) -> Caller:
         if caller is None:
             raise self.refused(request)
+        note(client=caller.client)
         check_address(self.address(request), caller.networks)
         self.counted(caller)
         return caller

@@ -46,6 +46,7 @@ ROUTES: dict[str, str] = {
     "ops.healthz": ALWAYS,
     "ops.readyz": ALWAYS,
     "ops.readyz_orders": ALWAYS,
+    "metrics.metrics": ALWAYS,
     "control.set_state": ALWAYS,
     "kill.kill": ALWAYS,
     "webhook.webhook": ALERT,

@@ -1,0 +1,116 @@
+"""The cluster's figures, in a handful of indexed reads of one short transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import Connection, and_, func, select
+
+from app.domain.alert import Product
+from app.domain.contract import ist_date
+from app.domain.deadline import Deadline
+from app.domain.limits import Limits
+from app.domain.order import Protection, Scope, Side
+from app.domain.status import Status
+from app.service.caps import caps_of
+from app.service.figures import CapUse, Figures, OrderCount, Slip
+from app.service.records import Cap
+from app.store.engine import Database
+from app.store.sql_orders import of_scope
+from app.store.sql_transaction import SqlTransaction
+from app.store.tables import IS_FILLED, IS_OPEN, caps, orders
+
+MOST_GROUPS = 2_000
+"""Of the day's orders by state, product and strategy; what lies beyond is left out of the strategies alone."""
+MOST_FILLS = 5_000
+
+
+def figures(database: Database, scope: Scope, limits: Limits, deadline: Deadline) -> Figures:
+    """Raises StoreUnavailable."""
+    with database.read(deadline) as connection:
+        now = database.now(connection)
+        tx = SqlTransaction(connection, now, writing=False)
+        doubts, oldest, unaccounted, review, pending = _open(connection, scope, now)
+        began = tx.last_pass(scope)
+        return Figures(
+            orders=_counts(connection, scope, now),
+            in_doubt=doubts,
+            oldest_doubt_s=oldest,
+            unaccounted=unaccounted,
+            needs_review=review,
+            exit_pending=pending,
+            unprotected=_unprotected(connection, tx, scope),
+            trading_state=tx.trading_state(scope).value,
+            last_pass_s=(now - began).total_seconds() if began is not None else None,
+            caps=_caps(connection, scope, caps_of(limits, now, Decimal(0))),
+            slips=_slips(connection, scope, now),
+        )
+
+
+def _counts(connection: Connection, scope: Scope, now: datetime) -> tuple[OrderCount, ...]:
+    c = orders.c
+    query = (
+        select(c.status, c.product, c.strategy, func.count())
+        .where(of_scope(orders, scope), c.ist_date == ist_date(now))
+        .group_by(c.status, c.product, c.strategy)
+        .order_by(func.count().desc(), c.strategy)
+        .limit(MOST_GROUPS)
+    )
+    return tuple(OrderCount(*row) for row in connection.execute(query))
+
+
+def _open(connection: Connection, scope: Scope, now: datetime) -> tuple[int, float | None, int, int, int]:
+    c = orders.c
+    query = select(c.status, c.answer_by, c.sent_at, c.created_at).where(of_scope(orders, scope), IS_OPEN)
+    rows = connection.execute(query).all()
+    doubts = [row.sent_at or row.created_at for row in rows if row.status == Status.IN_DOUBT.value]
+    lost = [
+        r for r in rows if r.status == Status.SENDING.value and r.answer_by is not None and r.answer_by < now
+    ]
+    return (
+        len(doubts),
+        (now - min(doubts)).total_seconds() if doubts else None,
+        len(lost),
+        sum(row.status == Status.NEEDS_REVIEW.value for row in rows),
+        sum(row.status == Status.EXIT_PENDING.value for row in rows),
+    )
+
+
+def _unprotected(connection: Connection, tx: SqlTransaction, scope: Scope) -> int:
+    c = orders.c
+    missing = select(c.client, c.ticker, c.product).distinct()
+    missing = missing.where(of_scope(orders, scope), IS_FILLED, c.protection == Protection.MISSING.value)
+    without = {(row.client, row.ticker, row.product) for row in connection.execute(missing)}
+    if not without:
+        return 0
+    held = {(h.client, h.ticker, h.product.value) for h in tx.holdings(scope, None)}
+    return len(without & held)
+
+
+def _caps(connection: Connection, scope: Scope, wanted: Sequence[Cap]) -> tuple[CapUse, ...]:
+    if not wanted:
+        return ()
+    rows = connection.execute(
+        select(caps.c.name, caps.c.window, caps.c.used).where(
+            of_scope(caps, scope), caps.c.window.in_({cap.window for cap in wanted})
+        )
+    )
+    used = {(row.name, row.window): row.used for row in rows}
+    return tuple(CapUse(cap.name, used.get((cap.name, cap.window), 0), cap.limit) for cap in wanted)
+
+
+def _slips(connection: Connection, scope: Scope, now: datetime) -> tuple[Slip, ...]:
+    c = orders.c
+    query = (
+        select(c.product, c.purpose, c.side, c.ltp, c.fill_price)
+        .where(of_scope(orders, scope), c.ist_date == ist_date(now), IS_FILLED)
+        .where(and_(c.ltp.is_not(None), c.fill_price.is_not(None)))
+        .limit(MOST_FILLS)
+    )
+    return tuple(
+        Slip(Product(r.product).value, r.purpose, (r.fill_price - r.ltp) * Side(r.side).sign / r.ltp * 100)
+        for r in connection.execute(query)
+        if r.ltp > 0
+    )

@@ -1,0 +1,209 @@
+"""The figures of /metrics. Counts of this process's own doings, summed over the instance's workers by files in
+PROMETHEUS_MULTIPROC_DIR (gunicorn.conf.py); what is true for the whole cluster is read from the database at each scrape
+(figures.py), so that it does not double with the workers.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from app.service.observe import Sampler, Trail
+from app.telemetry.labels import Few, word_of
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+PHASES = (
+    "queue",
+    "auth",
+    "read",
+    "resolve",
+    "quote",
+    "risk",
+    "commit",
+    "check",
+    "book",
+    "broker",
+    "record",
+    "redis",
+)
+ALERT_ROUTES = ("/webhook", "/api/v1/orders")
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+STRATEGIES = 20
+"""Labels of strategies; an alert can name whatever it likes, and the rest are `other`."""
+CODES = 200
+"""Reasons and codes are words of ours and of the broker's."""
+SAMPLE_S = 1.0
+REFUSED_FROM = 300
+
+
+class Metrics:
+    """All of one process. Several at once, in tests, have a registry each."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._shared = _shared_dir()
+        self.samplers: list[Sampler] = []
+        self.collectors: list[Collector] = []
+        self.strategies = Few(STRATEGIES, self._shared)
+        self.codes = Few(CODES)
+        self._sampling = threading.Lock()
+        self._thread: threading.Thread | None = None
+        r = self.registry
+        self._requests = Counter(
+            "http_requests", "Answered requests", ("route", "method", "status"), registry=r
+        )
+        self._took = Histogram(
+            "http_request_seconds", "From a thread to the answer", ("route",), buckets=SECONDS, registry=r
+        )
+        self._alerts = Counter("webhook_outcomes", "What alerts came to", ("outcome", "reason"), registry=r)
+        self._orders = Counter(
+            "orders", "Orders answered for the first time", ("state", "product", "strategy"), registry=r
+        )
+        self._phases = Histogram(
+            "alert_phase_seconds", "Time of an alert by phase", ("phase",), buckets=SECONDS, registry=r
+        )
+        self._phase = {name: self._phases.labels(name) for name in PHASES}
+        self._calls = Counter(
+            "broker_calls", "Calls to the broker", ("broker", "call", "outcome"), registry=r
+        )
+        self._call_took = Histogram(
+            "broker_call_seconds",
+            "Time of a call to the broker",
+            ("broker", "call"),
+            buckets=SECONDS,
+            registry=r,
+        )
+        self._notified = Counter("notifications", "What a person was told", ("code", "page"), registry=r)
+        self._job_runs = Counter("job_runs", "Runs of jobs", ("job", "outcome"), registry=r)
+        self._job_last = Gauge(
+            "job_last_success_timestamp_seconds",
+            "When a job last went well in this instance",
+            ("job",),
+            multiprocess_mode="max",
+            registry=r,
+        )
+        self.breaker = Gauge(
+            "breaker_state",
+            "0 closed, 1 open and due for a probe, 2 open: the worst of the workers",
+            ("breaker",),
+            multiprocess_mode="livemax",
+            registry=r,
+        )
+        self.budget = Gauge(
+            "broker_budget_left",
+            "Calls that the workers may still make, where no Redis is shared",
+            ("window",),
+            multiprocess_mode="livesum",
+            registry=r,
+        )
+        self.pool = Gauge(
+            "database_connections_in_use",
+            "Connections in transactions",
+            multiprocess_mode="livesum",
+            registry=r,
+        )
+        self.writers = Gauge(
+            "database_writers_waiting",
+            "Writers in the queue (SQLite)",
+            multiprocess_mode="livesum",
+            registry=r,
+        )
+
+    # -- what the service does
+
+    def request(self, trail: Trail, method: str, route: str, status: int, took: float) -> None:
+        """One answered request; an alert's outcome, phases and order with it."""
+        self._start_sampling()
+        self._requests.labels(route, method if method in METHODS else "other", str(status)).inc()
+        self._took.labels(route).observe(took)
+        if route not in ALERT_ROUTES or method != "POST":
+            return
+        outcome = trail.outcome or ("accepted" if status < REFUSED_FROM else "refused")
+        self._alerts.labels(word_of(outcome), self.codes(trail.code or "none")).inc()
+        for name, seconds in trail.phases.items():
+            if (child := self._phase.get(name)) is not None:
+                child.observe(seconds)
+        order = trail.order
+        if order is not None and not trail.replayed:
+            self._orders.labels(
+                order.status.value, order.product.value, self.strategies(order.strategy)
+            ).inc()
+
+    def broker_call(self, broker: str, call: str, outcome: str, took: float) -> None:
+        self._calls.labels(broker, call, outcome).inc()
+        self._call_took.labels(broker, call).observe(took)
+
+    def notified(self, code: str, *, page: bool) -> None:
+        self._notified.labels(self.codes(code), "yes" if page else "no").inc()
+
+    def job(self, name: str, *, ok: bool) -> None:
+        self._job_runs.labels(name, "ok" if ok else "failed").inc()
+        if ok:
+            self._job_last.labels(name).set(time.time())
+
+    # -- the page
+
+    def page(self) -> tuple[bytes, str]:
+        self.sample()
+        registry = CollectorRegistry()
+        if self._shared is not None:
+            MultiProcessCollector(registry, str(self._shared))
+        else:
+            registry.register(_Forwarded(self.registry.collect))
+        for collector in self.collectors:
+            registry.register(collector)
+        return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def sample(self) -> None:
+        """What a process knows of itself goes into its gauges."""
+        if not self._sampling.acquire(blocking=False):
+            return
+        try:
+            for sampler in self.samplers:
+                sampler()
+        finally:
+            self._sampling.release()
+
+    def _start_sampling(self) -> None:
+        """Only where another process's scrape has to find it; otherwise the scrape itself looks."""
+        if self._shared is None or self._thread is not None:
+            return
+        self._thread = threading.Thread(target=self._sample_on, daemon=True, name="metrics")
+        self._thread.start()
+
+    def _sample_on(self) -> None:
+        while True:
+            self.sample()
+            time.sleep(SAMPLE_S)
+
+
+class _Forwarded(Collector):
+    def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        return self._collect()
+
+
+def _shared_dir() -> Path | None:
+    path = os.environ.get(MULTIPROC)  # set by gunicorn.conf.py itself, and read by the library: no setting
+    return Path(path) if path and Path(path).is_dir() else None

@@ -1,0 +1,202 @@
+"""Traces by OpenTelemetry. Nothing imports this unless OTEL_EXPORTER_OTLP_ENDPOINT is set.
+
+Attributes are chosen by hand, and none holds a value that a request or a statement brought with it: routes and not paths,
+the first word and the table of a statement and not its text, codes and not details.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import context, trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from app.domain.order import Order
+from app.service.observe import Trail
+from app.service.records import AuditEvent
+
+SERVICE = "tradingview-fyers-options"
+EXPORT_S = 1.0
+"""For one batch to leave. A collector that is away costs spans, never an order."""
+FLUSH_S = 1.5
+"""At the end of a process, of the 9 s that it has."""
+MAX_KEPT = 2048
+OUR_FAULT = 500
+_TABLE = re.compile(r"\s*(\w+)(?:.*?\b(?:FROM|INTO|UPDATE)\s+(\w+))?", re.IGNORECASE | re.DOTALL)
+_W3C = TraceContextTextMapPropagator()
+
+
+class Tracing:
+    """Spans of requests, jobs and what happens in them. Implements service.observe.Spans."""
+
+    def __init__(self, endpoint: str, exporter: SpanExporter | None = None) -> None:
+        self._provider = TracerProvider(
+            resource=Resource.create({"service.name": SERVICE}), shutdown_on_exit=False
+        )
+        if exporter is None:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+            exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_S)
+        self._provider.add_span_processor(
+            BatchSpanProcessor(exporter, max_queue_size=MAX_KEPT, schedule_delay_millis=1000)
+        )
+        self._tracer = self._provider.get_tracer(SERVICE)
+
+    # -- below a request or a job
+
+    def start(self, name: str, attributes: dict[str, str]) -> object:
+        kind = SpanKind.CLIENT if name in ("broker", "quote", "book", "redis") else SpanKind.INTERNAL
+        span = self._tracer.start_span(name, kind=kind, attributes=attributes)
+        return span, context.attach(trace.set_span_in_context(span))
+
+    def end(self, span: Any, error: BaseException | None) -> None:  # noqa: ANN401 - what `start` gave
+        begun, token = span
+        context.detach(token)
+        if error is not None:
+            begun.set_status(Status(StatusCode.ERROR, type(error).__name__))  # its text may hold anything
+        begun.end()
+
+    # -- a request
+
+    def request(self, trail: Trail, method: str, route: str, headers: Mapping[str, str]) -> object:
+        """The span of a whole request, below what its sender says it belongs to."""
+        carrier = {name: headers.get(name, "") for name in ("traceparent", "tracestate") if headers.get(name)}
+        span = self._tracer.start_span(
+            f"{method} {route}",
+            context=_W3C.extract(carrier),
+            kind=SpanKind.SERVER,
+            attributes={"http.request.method": method, "http.route": route},
+        )
+        self._follow(trail, span)
+        return span, context.attach(trace.set_span_in_context(span))
+
+    def answered(self, span: Any, trail: Trail, status: int) -> str:  # noqa: ANN401 - what `request` gave
+        """The last that is known of it. Gives the header that tells the sender its trace."""
+        begun: Span = span[0]
+        begun.set_attribute("http.response.status_code", status)
+        for name, value in (
+            ("request_id", trail.id),
+            ("order_id", trail.order_id),
+            ("client", trail.client),
+            ("outcome", trail.outcome),
+            ("code", trail.code),
+        ):
+            if value:
+                begun.set_attribute(name, value[:100])
+        if status >= OUR_FAULT:
+            begun.set_status(Status(StatusCode.ERROR))
+        return f"00-{trail.trace_id}-{trail.span_id}-{begun.get_span_context().trace_flags:02x}"
+
+    def done(self, span: Any, error: BaseException | None) -> None:  # noqa: ANN401 - what `request` gave
+        self.end(span, error)
+
+    # -- a job, and what a reconcile pass has settled
+
+    @contextmanager
+    def job(self, trail: Trail, name: str) -> Iterator[None]:
+        span = self._tracer.start_span(f"job {name}", context=context.Context())
+        self._follow(trail, span)
+        begun = span, context.attach(trace.set_span_in_context(span))
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.end(begun, error)
+
+    def settled(self, order: Order, events: tuple[AuditEvent, ...]) -> None:
+        """In the trace of the alert that the order came of, linked to the pass that has brought it to its state."""
+        there = next((e.detail for e in reversed(events) if "trace_id" in e.detail), None)
+        if there is None:
+            return
+        try:
+            parent = SpanContext(
+                int(there["trace_id"], 16),
+                int(there["span_id"], 16),
+                is_remote=True,
+                trace_flags=TraceFlags(1),
+            )
+        except (KeyError, ValueError):
+            return
+        span = self._tracer.start_span(
+            "reconcile",
+            context=trace.set_span_in_context(NonRecordingSpan(parent)),
+            links=[Link(trace.get_current_span().get_span_context())],
+            attributes={"order_id": order.id, "state": order.status.value},
+        )
+        span.end()
+
+    # -- the database
+
+    def watch_database(self, engine: Any) -> None:  # noqa: ANN401 - SQLAlchemy's Engine, not imported here
+        from sqlalchemy import event
+
+        def before(conn: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
+            if not trace.get_current_span().is_recording():
+                return  # a look outside of any request or job is no trace of its own
+            found = _TABLE.match(statement)
+            verb, table = (found[1].upper(), found[2] or "") if found else ("SQL", "")
+            span = self._tracer.start_span(
+                f"{verb} {table}".strip(),
+                kind=SpanKind.CLIENT,
+                attributes={
+                    "db.system": conn.dialect.name,
+                    "db.operation.name": verb,
+                    "db.collection.name": table,
+                },
+            )
+            conn.info.setdefault("spans", []).append(span)
+
+        def after(conn: Any, *_: Any) -> None:  # noqa: ANN401
+            if spans := conn.info.get("spans"):
+                spans.pop().end()
+
+        def failed(found: Any) -> None:  # noqa: ANN401
+            spans = found.connection.info.get("spans") if found.connection is not None else None
+            if spans:
+                span = spans.pop()
+                span.set_status(Status(StatusCode.ERROR, type(found.original_exception).__name__))
+                span.end()
+
+        event.listen(engine, "before_cursor_execute", before)
+        event.listen(engine, "after_cursor_execute", after)
+        event.listen(engine, "handle_error", failed)
+
+    # -- the end
+
+    def close(self) -> None:
+        """Send what is left, and wait no longer than FLUSH_S whatever the collector does."""
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True, name="traces")
+        ending.start()
+        ending.join(FLUSH_S)
+
+    @staticmethod
+    def _follow(trail: Trail, span: Span) -> None:
+        here = span.get_span_context()
+        trail.trace_id, trail.span_id = f"{here.trace_id:032x}", f"{here.span_id:016x}"
+
+
+def headers_out() -> dict[str, str]:
+    """W3C context for a call of ours to somebody else; never to the broker."""
+    carrier: dict[str, str] = {}
+    _W3C.inject(carrier)
+    return carrier
