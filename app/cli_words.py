@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -10,7 +9,6 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import click
-import structlog
 
 from app.domain.alert import IST
 from app.domain.order import Order

@@ -22,8 +22,6 @@ from app.web.openapi_login import LOGIN_ROUTES
 from app.web.ports import Ports
 from app.wiring import build
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}", re.ASCII)
-
 
 def create_app(settings: Settings | None = None, ports: Ports | None = None) -> Flask:
     """The service. Without arguments from the environment; tests hand in their own ports."""
@@ -63,30 +61,3 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     app.extensions["ports"] = ports
     app.extensions["reconcile"] = lambda: ports.reconcile(None)
     return app
-
-
-def _bookkeeping(app: Flask, ports: Ports) -> None:
-    """A request id and a starting time for every request; one canonical line at its end."""
-
-    @app.before_request
-    def begin() -> None:
-        g.started = ports.clock.monotonic()
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-
-    @app.after_request
-    def end(response: Response) -> Response:
-        response.headers["X-Request-Id"] = g.get("request_id", "")
-        response.headers["Cache-Control"] = "no-store"
-        if request.path not in ("/healthz", "/readyz"):
-            structlog.get_logger("request").info(
-                "request",
-                method=request.method,
-                path=request.path,
-                status=response.status_code,
-                request_id=g.get("request_id"),
-                order_id=g.get("order_id"),
-                outcome=g.get("outcome"),
-                took_ms=round((ports.clock.monotonic() - g.started) * 1000, 1) if "started" in g else None,
-            )
-        return response
