@@ -210,8 +210,12 @@ class SqlReading:
         return cast(column, Text) if self._as_text else column
 
     def _rows(self, wanted: Any) -> Iterator[Any]:  # noqa: ANN401 - a SELECT, and its rows
-        streamed = {"yield_per": ROWS_AT_ONCE}
-        return iter(self._connection.execute(wanted, execution_options=streamed))
+        """A few hundred at a time, from a cursor that is closed also when its reader has seen enough."""
+        found = self._connection.execute(wanted, execution_options={"yield_per": ROWS_AT_ONCE})
+        try:
+            yield from found
+        finally:
+            found.close()
 
 
 def _seal_from(row: Any) -> Seal | None:  # noqa: ANN401 - a row of audit_seals
