@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from app.jobs import Scheduler
@@ -10,6 +15,31 @@ from app.start import announce, prepare
 from app.worker import PatientWorker
 
 _settings = load()
+MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
+SHM = Path("/dev/shm")
+
+
+def _figures_dir() -> str:
+    """Where the workers keep their counts, in memory: a worker that dies leaves them there, and /metrics adds them up.
+    A dead service's own are removed. Set before anything imports prometheus_client, which looks once.
+    """
+    base = SHM if os.access(SHM, os.W_OK) else Path(tempfile.gettempdir())
+    mine = base / f"tv-fyers-metrics-{os.getuid()}-{os.getpid()}"
+    for old in base.glob(f"tv-fyers-metrics-{os.getuid()}-*"):
+        try:
+            os.kill(int(old.name.rsplit("-", 1)[1]), 0)
+        except (ValueError, ProcessLookupError):
+            shutil.rmtree(old, ignore_errors=True)
+        except OSError:
+            continue
+    if os.environ.get(MULTIPROC) != str(mine):  # else the configuration is only read again
+        shutil.rmtree(mine, ignore_errors=True)
+        mine.mkdir(mode=0o700)
+    return str(mine)
+
+
+with suppress(OSError):  # without it each worker shows its own counts, and the service runs all the same
+    os.environ[MULTIPROC] = _figures_dir()
 
 bind = f"0.0.0.0:{_settings.port}"
 # SQLite has one writer: its queue lives in the process, so there is one process. On Postgres two.
@@ -60,6 +90,20 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's 
     scheduler = getattr(worker, "wsgi", None) and worker.wsgi.extensions.get("scheduler")
     if scheduler:
         scheduler.stop()
+    if getattr(worker, "wsgi", None):
+        worker.wsgi.extensions["ports"].watcher.close()
+
+
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
+    """What a dead worker had open or waiting is no more; what it has counted stays."""
+    shared = os.environ.get(MULTIPROC)
+    for file in Path(shared).glob(f"gauge_live*_{worker.pid}.db") if shared else ():
+        file.unlink(missing_ok=True)
+
+
+def on_exit(server: Any) -> None:  # noqa: ARG001 - gunicorn's signature
+    if shared := os.environ.get(MULTIPROC):
+        shutil.rmtree(shared, ignore_errors=True)
 
 
 def when_ready(server: Any) -> None:  # noqa: ARG001 - gunicorn's signature

@@ -24,10 +24,12 @@ from app.service.records import Quote
 from app.service.send import Desk
 from app.service.settle import Settle
 from app.settings import Settings
+from app.watching import Watching
 from app.web.ports import Ports
 from app.wiring_beside import beside_of
 
 if TYPE_CHECKING:
+    from app.brokers.guard import Guard
     from app.store.engine import Database  # loads the database's library, where it is used only
     from app.store.tokens import StoredTokens, TokenObject
 
@@ -78,13 +80,16 @@ def build(settings: Settings) -> Ports:
     clock = SystemClock()
     database = Database(settings.url, None)
     store = SqlStore(database, clock)
+    watching = Watching(settings, database, clock)
     scope = scope_of(settings)
     contracts = IndexedContracts(index_dir(settings), clock)
     notifier, beside = beside_of(settings, database, clock, scope)
+    notifier = watching.notifier(notifier)
     stored = stored_tokens(settings, clock, notifier) if settings.has_real_market else None
     broker = BROKERS[settings.trading_mode](
-        settings, database, clock, scope, contracts.by_ticker, stored, notifier
+        settings, database, clock, scope, contracts.by_ticker, stored, notifier, watching.guard
     )
+    broker = watching.broker(broker)
     stored_config = SqlConfig(database)
     config = Config(stored_config, scope, clock, SettingsRules(settings), notifier)
     desk = FirstUse(settings, config, Parts(store, broker, contracts, clock, scope, notifier))
@@ -98,7 +103,8 @@ def build(settings: Settings) -> Ports:
         tokens=stored or NoTokens(),
         notifier=notifier,
         desk=desk,
-        reconcile=OneReconcile(settings, desk),
+        reconcile=watching.reconcile(OneReconcile(settings, desk), store),
+        watcher=watching.scraped(scope, desk, contracts, stored),
         login=login_of(settings, stored, clock) if stored is not None and settings.can_log_in else None,
         clients=SqlClients(database),
         beside=beside,
@@ -226,6 +232,7 @@ def _paper(
     by_ticker: ByTicker,
     tokens: Tokens | None,
     notifier: Notifier,
+    seen: Callable[[Guard], Broker],
 ) -> Broker:
     """With Fyers credentials its contracts and prices are Fyers' own; only quotes are ever asked of Fyers."""
     from app.brokers.paper import PaperBroker
@@ -235,7 +242,7 @@ def _paper(
     from app.brokers.fyers.broker import fyers_broker
     from app.brokers.guard import guarded
 
-    fyers = guarded(fyers_broker(settings, clock, tokens)[0], settings, clock, notifier)
+    fyers = seen(guarded(fyers_broker(settings, clock, tokens)[0], settings, clock, notifier))
 
     def quotes(tickers: Sequence[str], deadline: Deadline) -> dict[str, Quote]:
         with fyers.exchange(deadline) as exchange:
@@ -252,12 +259,15 @@ def _live(
     _by_ticker: ByTicker,
     tokens: Tokens | None,
     notifier: Notifier,
+    seen: Callable[[Guard], Broker],
 ) -> Broker:
     from app.brokers.fyers.broker import fyers_broker
     from app.brokers.guard import guarded
 
-    return guarded(fyers_broker(settings, clock, tokens)[0], settings, clock, notifier)
+    return seen(guarded(fyers_broker(settings, clock, tokens)[0], settings, clock, notifier))
 
 
-NewBroker = Callable[[Settings, "Database", Clock, Scope, ByTicker, Tokens | None, Notifier], Broker]
+NewBroker = Callable[
+    [Settings, "Database", Clock, Scope, ByTicker, Tokens | None, Notifier, Callable[["Guard"], Broker]], Broker
+]
 BROKERS: dict[Mode, NewBroker] = {Mode.PAPER: _paper, Mode.LIVE: _live}

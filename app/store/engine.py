@@ -89,6 +89,12 @@ class Database:
     def writers(self) -> WriterQueue:
         return self._writers
 
+    @property
+    def busy(self) -> int:
+        """Connections that transactions have now."""
+        checked_out = getattr(self.engine.pool, "checkedout", None)
+        return int(checked_out()) if checked_out is not None else 0
+
     @contextmanager
     def write(self, deadline: Deadline | None = None) -> Iterator[Connection]:
         """A transaction that may change things; committed at the block's end, rolled back when it raises."""

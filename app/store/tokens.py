@@ -195,6 +195,15 @@ class StoredTokens:
             self._tell_once(("token_expired", ended), "there is no valid Fyers token: log in at /fyers/login")
         return token
 
+    def ends_at(self, now: datetime) -> datetime | None:
+        """When the token to use at `now` ends; None when there is none."""
+        if self.current(now) is None:
+            return None
+        record = self._record
+        if record is not None and record.app_id == self._app_id and record.token_at(now) is not None:
+            return record.ends_at
+        return getattr(self._given, "ends_at", None)
+
     def load(self) -> TokenRecord | None:
         return self._vault.load() if self._vault is not None else None
 

@@ -137,6 +137,37 @@ class CallBudget:
             text = "the broker's rate limit was hit a second time today: only exits go out until tomorrow"
             self._notifier.notify("rate_limit_breached", text, page=True)
 
+    def left(self) -> dict[str, int]:
+        """What this process may still send by its own count, by window."""
+        now, day = self._time()
+        n = self._rates.processes
+        with self._lock:
+            spent = self._day_count if self._day == day else 0
+            found = {w.name: w.left(now) for w in (self._orders, *self._calls)}
+        return {**found, "day": max(0, self._rates.calls_per_day // n - spent)}
+
+    def left_shared(self) -> dict[str, int]:
+        """What all instances may still send, by Redis's count; empty without it."""
+        if self._shared is None:
+            return {}
+        now, day = self._time()
+        windows = (self._orders, *self._calls)
+
+        def ask(redis: Any) -> list[Any]:  # noqa: ANN401 - the client's own types say nothing useful
+            pipe = redis.pipeline(transaction=False)
+            for window in windows:
+                pipe.zcount(self._name(window.name), now - window.width_s, "+inf")
+            pipe.get(self._name(f"day:{day}"))
+            found: list[Any] = pipe.execute()
+            return found
+
+        answer = self._shared.ask(ask)
+        if answer is None:
+            return {}
+        *counts, spent = answer[0]
+        left = {w.name: max(0, w.shared_limit - int(c)) for w, c in zip(windows, counts, strict=True)}
+        return {**left, "day": max(0, self._rates.calls_per_day - int(spent or 0))}
+
     def _take(self, windows: tuple[Window, ...], *, reserved: bool) -> Over | None:
         now, day = self._time()
         with self._lock:

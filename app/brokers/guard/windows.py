@@ -84,6 +84,11 @@ class Window:
             return max(self.width_s - width_s, 0.001)
         return max(recent[-most] + width_s - now, 0.001)
 
+    def left(self, now: float) -> int:
+        """Of this process's share, by its own count."""
+        recent = sum(t >= now - self.width_s for t in list(self.times))
+        return max(0, self.limit // self.processes - recent)
+
     def note(self, now: float) -> None:
         while len(self.times) >= self.limit:
             self.times.popleft()
