@@ -1,0 +1,362 @@
+"""Hostile requests on every route: nothing is answered 5xx, nothing is ordered, no worker dies, memory stays flat.
+
+A tenth of them in every run; all 20,000 by `make hostile`. Left out of the count of 5xx: the 503 by which a route says
+that something which it needs is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from werkzeug.test import TestResponse
+
+from app.web.openapi import ROUTES
+from tests.e2e.service import Service
+from tests.unit.web_desk import ADMIN, ALERT, TOKEN, WebDesk
+
+pytestmark = pytest.mark.slow
+IS_ALL = os.environ.get("HOSTILE") == "all"
+SHARE = 1 if IS_ALL else 10
+GENERATED, MUTATED, BY_SCHEMA, SERVED = (n // SHARE for n in (8000, 4000, 4000, 4000))
+CORPUS = Path(__file__).parents[2].parent / "shared" / "alerts"
+POSTS = [
+    (r.method, r.path.format(order_id="NOSUCH", name="nosuch"))
+    for r in ROUTES
+    if r.body is not None or r.method == "post"
+]
+PATHS = [(r.method, r.path.format(order_id="NOSUCH", name="nosuch")) for r in ROUTES]
+HYPOTHESIS = settings(
+    deadline=None,
+    database=None,
+    derandomize=not IS_ALL,
+    suppress_health_check=list(HealthCheck),
+)
+
+NO_NUMBER: tuple[Any, ...] = (
+    0,
+    -1,
+    1.5,
+    10**18,
+    10**30,
+    "1e3",
+    "٣",
+    "",
+    " ",
+    None,
+    True,
+    [],
+    {},
+    [1],
+    {"a": 1},
+    "NaN",
+    "1_0",
+    "0x1",
+)
+BAD: dict[str, tuple[Any, ...]] = {
+    "symbol": (
+        "",
+        None,
+        7,
+        [],
+        "NOSUCH",
+        "NIFTY\0",
+        "A" * 5000,
+        "../../etc/passwd",
+        "'; DROP TABLE orders; --",
+        "\ud800",
+        "{{ticker}}",
+    ),
+    "strikeprice": (*NO_NUMBER, 24500.013, "24500abc"),
+    "optionType": ("", "XX", None, 1, ["CE"], "CE\n"),
+    "expiry": ("", "SOON", "2026-02-30", "0000-00-00", 1, None, {}, "9999-12-31", "2026-13-01T00:00:00Z"),
+    "action": ("", "HOLD", None, 1, [], "BUY;SELL"),
+    "lots": NO_NUMBER,
+}
+"""Values that make no order, whatever stands beside them."""
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    [
+        *ALERT,
+        "qty",
+        "token",
+        "idempotency_key",
+        "strategy",
+        "fired_at",
+        "sl",
+        "tp",
+        "productType",
+        "exchange",
+        "state",
+        "reason",
+        "do",
+        "all_positions",
+        "status",
+        "filled",
+        "price",
+    ]
+) | st.text(max_size=12)
+
+
+@st.composite
+def alerts(draw: st.DrawFn) -> bytes:
+    """An alert with one field that cannot be right, and others that may be anything."""
+    name = draw(st.sampled_from(sorted(BAD)))
+    fields = {
+        **ALERT,
+        **draw(st.dictionaries(NAMES, JSON, max_size=5)),
+        name: draw(st.sampled_from(BAD[name])),
+    }
+    if draw(st.booleans()):
+        fields["token"] = TOKEN
+    return json.dumps(fields).encode()
+
+
+BODIES = (
+    alerts() | st.binary(max_size=300) | st.dictionaries(NAMES, JSON).map(lambda d: json.dumps(d).encode())
+)
+HEADERS = st.dictionaries(
+    st.sampled_from(
+        [
+            "Idempotency-Key",
+            "X-Request-Id",
+            "X-Forwarded-For",
+            "Content-Type",
+            "Content-Encoding",
+            "Origin",
+            "webhook-id",
+            "webhook-timestamp",
+            "webhook-signature",
+            "Accept",
+            "Cookie",
+        ]
+    ),
+    st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60),
+    max_size=3,
+)
+
+
+class Judge:
+    """A desk that answers, and what must hold of every answer."""
+
+    def __init__(self, directory: Path) -> None:
+        self.desk = WebDesk(directory)
+        self.seen: Counter[int] = Counter()
+
+    def fresh(self) -> None:
+        """Now and then: what is refused for being too many is not looked at any further."""
+        if sum(self.seen.values()) % 20 == 0:
+            (limiter,) = self.desk.app.extensions["limiter"]
+            limiter.reset()
+            self.desk.app.extensions["ports"].callers.failures.__init__(self.desk.clock.monotonic)
+
+    def send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> TestResponse:
+        self.fresh()
+        answer = self.desk.client.open(path, method=method.upper(), data=body, headers=headers)
+        self.check(method, path, answer.status_code, answer.text, body)
+        return answer
+
+    def check(self, method: str, path: str, status: int, text: str, sent: object) -> None:
+        self.seen[status] += 1
+        assert status < 500 or (status == 503 and path.startswith("/readyz")), (method, path, sent, text)
+        assert "Traceback" not in text
+        assert self.desk.broker.ledger == [], (method, path, sent)
+
+    def looked_at(self, count: int) -> None:
+        """That these were requests, and not all of them stopped at the first gate."""
+        assert sum(self.seen.values()) >= count
+        stopped = self.seen[401] + self.seen[403] + self.seen[404] + self.seen[429]
+        assert stopped < 0.7 * sum(self.seen.values()), self.seen
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Judge:
+    return Judge(tmp_path)
+
+
+def token_for(path: str) -> str:
+    return TOKEN if path in ("/api/v1/orders", "/api/v1/check") else ADMIN
+
+
+def test_generated_bodies(judge: Judge) -> None:
+    @settings(HYPOTHESIS, max_examples=GENERATED)
+    @given(st.sampled_from(POSTS), BODIES, HEADERS)
+    def hostile(route: tuple[str, str], body: bytes, headers: dict[str, str]) -> None:
+        method, path = route
+        bearer = {} if path == "/webhook" else {"Authorization": f"Bearer {token_for(path)}"}
+        judge.send(method, path, body, {**headers, **bearer})
+
+    hostile()
+    judge.looked_at(GENERATED // 2)
+
+
+def spoilt(body: bytes, rng: random.Random) -> bytes:
+    """A real alert's bytes, changed in a few places."""
+    found = bytearray(body)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(found) + 1)
+        kind = rng.randrange(5)
+        if kind == 0:
+            found[at : at + rng.randint(1, 20)] = b""
+        elif kind == 1:
+            found[at:at] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 8)))
+        elif kind == 2:
+            found[at:at] = rng.choice(
+                [b'"', b"{", b"}", b",", b"\\", b"\\ud800", b"\0", b"NaN", b"1e999", b"[" * 40, b'"a":' * 9]
+            )
+        elif kind == 3:
+            start = rng.randrange(len(found) + 1)
+            found[at:at] = found[start : start + 40]
+        elif found and at < len(found):
+            found[at] ^= 1 << rng.randrange(8)
+    return bytes(found)
+
+
+def test_the_corpus_spoilt(judge: Judge) -> None:
+    files = sorted(p for p in CORPUS.rglob("*") if p.is_file() and p.name != "index.json")
+    if not files:
+        pytest.skip("the corpus of alerts is not beside this checkout")
+    rng = random.Random(11)
+    # Its own token, so that it is read to its end; its strike is none of ours, so that nothing can come of it.
+    bodies = [p.read_bytes() for p in files]
+    for _ in range(MUTATED):
+        with contextlib.suppress(UnicodeDecodeError):
+            body = spoilt(rng.choice(bodies), rng)
+            method, path = rng.choice(POSTS)
+            bearer = {} if path == "/webhook" else {"Authorization": f"Bearer {token_for(path)}"}
+            judge.send(method, path, body, bearer)
+    assert sum(judge.seen.values()) == MUTATED
+
+
+def test_whatever_the_document_allows_and_forbids(judge: Judge) -> None:
+    """Schemathesis draws requests that fit /openapi.json, and such that do not, for every operation."""
+    schemathesis = pytest.importorskip("schemathesis")
+    from schemathesis import GenerationMode
+
+    schema = schemathesis.openapi.from_wsgi("/openapi.json", judge.desk.app)
+    operations = [found.ok() for found in schema.get_all_operations()]
+    served = judge.desk.client.get("/openapi.json").get_json()["paths"].values()
+    # All but the document's own.
+    assert len(operations) == sum(len(methods) for methods in served) - 1
+    each = max(2, BY_SCHEMA // len(operations) // 2)
+    for operation in operations:
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            try:
+                strategy = operation.as_strategy(generation_mode=mode)
+                drawn_from(judge, strategy, token_for(operation.path), each)
+            except Exception as error:
+                # An operation without parameters and body has nothing that could be wrong.
+                if mode is GenerationMode.POSITIVE or "Impossible" not in f"{type(error).__name__} {error}":
+                    if "Unsatisfiable" in type(error).__name__:
+                        continue
+                    raise
+    assert sum(judge.seen.values()) >= BY_SCHEMA // 4
+
+
+def drawn_from(judge: Judge, strategy: st.SearchStrategy[Any], token: str, count: int) -> None:
+    @settings(HYPOTHESIS, max_examples=count)
+    @given(strategy)
+    def send(case: Any) -> None:
+        judge.fresh()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its own
+            answer = case.call(headers={"Authorization": f"Bearer {token}"})
+        judge.check(case.method, case.path, answer.status_code, answer.text, case)
+
+    send()
+
+
+def resident_kb(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def workers(service: Service) -> list[int]:
+    assert service.process is not None
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text()
+    named = [int(pid) for pid in children.split()]
+    return [pid for pid in named if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def raw_requests(service: Service, rng: random.Random) -> Iterator[bytes]:
+    """Without end: well-formed requests with hostile bodies, and bytes that are hardly HTTP."""
+    webhook, admin = service.token("webhook_token"), service.token("admin_token")
+    while True:
+        method, path = rng.choice(PATHS)
+        name = rng.choice(sorted(BAD))
+        fields = {**ALERT, name: rng.choice(BAD[name]), "token": webhook}
+        body = spoilt(json.dumps(fields).encode(), rng) if rng.random() < 0.5 else json.dumps(fields).encode()
+        if body and name not in body.decode(errors="replace"):
+            continue  # what made it no order was cut out
+        if rng.random() < 0.5:
+            body = rng.randbytes(rng.choice([0, 1, 100, 70_000]))
+        head = f"{method.upper()} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {admin}\r\n".encode()
+        length = rng.choice([len(body), len(body), len(body), max(0, len(body) - 1), 0, -1, 10**12])
+        ending = f"Content-Length: {length}\r\nConnection: close\r\n\r\n".encode()
+        if rng.random() < 0.2:
+            ending = b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            body = rng.choice(
+                [
+                    f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n",
+                    body,
+                    b"-1\r\n\r\n",
+                    b"ffffffffff\r\n",
+                ]
+            )
+        request = head + ending + body
+        yield spoilt(request, rng) if rng.random() < 0.2 else request
+
+
+def status_of(port: int, request: bytes) -> int | None:
+    """None: cut without an answer, which hardly-HTTP may be."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as wire:
+        with contextlib.suppress(OSError):
+            wire.sendall(request)
+            wire.shutdown(socket.SHUT_WR)
+        answer = b""
+        with contextlib.suppress(OSError):
+            while piece := wire.recv(65536):
+                answer += piece
+    return int(answer.split(b" ")[1]) if answer.startswith(b"HTTP/1.1 ") else None
+
+
+def test_the_served_service_stands_it(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    with Service(tmp_path) as service:
+        before, seen = workers(service), Counter[int | None]()
+        assert before
+        requests, warm_kb = raw_requests(service, rng), 0
+        for number in range(SERVED):
+            request = next(requests)
+            status = status_of(service.port, request)
+            seen[status] += 1
+            assert status is None or status < 500 or (status == 503 and b" /readyz" in request), (
+                status,
+                request[:400],
+            )
+            if number == SERVED // 2:
+                warm_kb = sum(map(resident_kb, workers(service)))
+        grown_kb = sum(map(resident_kb, workers(service))) - warm_kb
+        assert workers(service) == before, "no worker has died"
+        assert service.get("/api/v1/orders").body["orders"] == [] or all(
+            order["state"] == "DENIED" for order in service.get("/api/v1/orders").body["orders"]
+        )
+        assert service.alert(strikeprice=24500, lots=1).status == 200, "and it still works"
+    assert grown_kb < 15_000
+    assert len(seen) >= 5, seen
+    assert "Traceback" not in service.log
