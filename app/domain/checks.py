@@ -158,6 +158,24 @@ def freeze(p: Proposal, _: Limits) -> Finding | None:
     return _within(p.quantity <= freeze, freeze, p.quantity, reason)
 
 
+def tradable(p: Proposal, _: Limits) -> Finding | None:
+    """By the day's JSON master; where that is not known nothing is denied."""
+    trades = p.contract.tradable
+    if trades is None:
+        return None
+    return _within(trades, "trades", "trades" if trades else "does not", "the contract does not trade today")
+
+
+def circuit(p: Proposal, _: Limits) -> Finding | None:
+    """At a limit of the day's price range one side of the book is gone, and beyond it the quote is not of today."""
+    low, high = p.contract.circuit_low, p.contract.circuit_high
+    if low is None or high is None or p.price is None:
+        return None
+    touch = p.price.ask if p.is_buy else p.price.bid
+    reason = f"the order would trade at {touch}, and today's price range is {low} to {high}"
+    return _within(low <= touch <= high, f"{low} to {high}", touch, reason)
+
+
 def order_value(p: Proposal, limits: Limits) -> Finding | None:
     most = limits.max_order_value
     if most is None or p.price is None:

@@ -88,10 +88,12 @@ CHECKS: tuple[Check, ...] = (
     Check("lot_multiple", "the quantity is whole lots", "", S, False, c.lot_multiple),
     Check("max_lots", "the lots of one order", "WEBHOOK_MAX_QTY, QTY_CAPS", S, False, c.max_lots),
     Check("freeze_quantity", "at most the exchange's freeze quantity, where known", "", S, False, c.freeze),
+    Check("not_tradable", "the contract trades today, where known", "", S, False, c.tradable),
     Check("order_value", "the rupees of one order", "RISK_MAX_ORDER_VALUE", P, False, c.order_value),
     Check(
         "order_risk", "the rupees that one order's stop risks", "RISK_MAX_ORDER_RISK", P, False, c.order_risk
     ),
+    Check("circuit", "the touch is within the day's price range, where known", "", P, False, c.circuit),
     Check(
         "price_band", "the touch is near the last price", "RISK_PRICE_BAND_PERCENT", P, False, c.price_band
     ),

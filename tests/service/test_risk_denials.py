@@ -73,6 +73,8 @@ CASES = [
     Case("lot_multiple", {}, {"qty": 66}, always_on=True),
     Case("max_lots", {"max_lots": 2}, {"lots": 3}),
     Case("freeze_quantity", {}, {"lots": 28}, always_on=True),
+    Case("not_tradable", prepare=trades(tradable=False), always_on=True),
+    Case("circuit", prepare=trades(circuit_low=Decimal(90), circuit_high=Decimal(100)), always_on=True),
     Case("order_value", {"max_order_value": Decimal(6499)}),
     Case("order_risk", {"max_order_risk": Decimal(974)}),
     Case("price_band", {"price_band_percent": Decimal("0.99")}),

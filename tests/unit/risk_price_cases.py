@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from app.domain.limits import Runaway
 from tests.unit.risk_proposals import Case, exposed, price
+from tests.unit.test_risk import CONTRACT
+
+RANGED = replace(CONTRACT, circuit_low=Decimal(90), circuit_high=Decimal(110))
 
 CASES: list[Case] = [
     (
@@ -25,6 +29,24 @@ CASES: list[Case] = [
         "975",
         "978.25",
         "risks 978.25 rupees",
+    ),
+    (
+        "circuit",
+        {},
+        {"contract": RANGED, **price(ask="110")},
+        {"contract": RANGED, **price(ask="110.05")},
+        "90 to 110",
+        "110.05",
+        "price range is 90 to 110",
+    ),
+    (
+        "circuit",
+        {},
+        {"contract": RANGED, "is_buy": False, **price(bid="90", ask="120")},
+        {"contract": RANGED, "is_buy": False, **price(bid="89.95")},
+        "90 to 110",
+        "89.95",
+        "trade at 89.95",
     ),
     (
         "price_band",

@@ -311,4 +311,13 @@ CASES: list[Case] = [
         "141",
         "freeze quantity 140; allowed would be 130",
     ),
+    (
+        "not_tradable",
+        {},
+        {"contract": replace(CONTRACT, tradable=True)},
+        {"contract": replace(CONTRACT, tradable=False)},
+        "trades",
+        "does not",
+        "does not trade today",
+    ),
 ]

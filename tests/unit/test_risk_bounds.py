@@ -136,7 +136,7 @@ STRICT = Limits(
 )
 WORST: Proposal = replace(
     BASE,
-    contract=STOCK,
+    contract=replace(STOCK, tradable=False, circuit_low=Decimal(1), circuit_high=Decimal(2)),
     quantity=999,
     state=TradingState.HALTED,
     master_not_before=date(2026, 12, 1),
@@ -161,8 +161,9 @@ STAGES = {
         "lot_multiple",
         "max_lots",
         "freeze_quantity",
+        "not_tradable",
     ],
-    Stage.PRICE: ["order_value", "order_risk", "price_band", "spread", "min_premium"],
+    Stage.PRICE: ["order_value", "order_risk", "circuit", "price_band", "spread", "min_premium"],
     Stage.BOOKS: ["repeat", "open_lots", "open_value", "runaway"],
 }
 
