@@ -123,7 +123,8 @@ class Scheduler:
             with self._ports.store.read() as tx:
                 done = desk.reconciled(tx)
             if not done:
-                log.info("first reconcile pass: %s", reconcile(self._ports, None))
+                with self._ports.watcher.job("reconcile"):
+                    log.info("first reconcile pass: %s", reconcile(self._ports, None))
         except ServiceError as error:
             log.warning("first reconcile pass: %s", error.code)
             return
@@ -141,7 +142,8 @@ class Scheduler:
             at_once = Deadline(ports.clock.monotonic())
             if not job.is_leased or ports.store.take_lock(name, self._owner, ttl, at_once):
                 self._last[job.name] = ports.clock.now()
-                said = job.run(ports, (name, self._owner) if job.is_leased else None)
+                with ports.watcher.job(job.name):
+                    said = job.run(ports, (name, self._owner) if job.is_leased else None)
                 log.debug("job %s: %s", job.name, said)
         except StoreUnavailable as error:
             log.warning("job %s: the database is not there: %s", job.name, error.code)

@@ -83,8 +83,8 @@ def build(settings: Settings) -> Ports:
     watching = Watching(settings, database, clock)
     scope = scope_of(settings)
     contracts = IndexedContracts(index_dir(settings), clock)
-    notifier, beside = beside_of(settings, database, clock, scope)
-    notifier = watching.notifier(notifier)
+    outbox, beside = beside_of(settings, database, clock, scope)
+    notifier = watching.notifier(outbox)
     stored = stored_tokens(settings, clock, notifier) if settings.has_real_market else None
     broker = BROKERS[settings.trading_mode](
         settings, database, clock, scope, contracts.by_ticker, stored, notifier, watching.guard
@@ -268,6 +268,7 @@ def _live(
 
 
 NewBroker = Callable[
-    [Settings, "Database", Clock, Scope, ByTicker, Tokens | None, Notifier, Callable[["Guard"], Broker]], Broker
+    [Settings, "Database", Clock, Scope, ByTicker, Tokens | None, Notifier, Callable[["Guard"], Broker]],
+    Broker,
 ]
 BROKERS: dict[Mode, NewBroker] = {Mode.PAPER: _paper, Mode.LIVE: _live}

@@ -35,6 +35,7 @@ from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.receive import Incoming, Progress, refusal
+from app.service import observe
 
 RECEIVE_S = 3.0
 """From a request's first byte to its last: TradingView itself gives up after 3 s."""
@@ -71,6 +72,7 @@ class Connection(TConn):  # type: ignore[misc]
         self.initialized = self.data_ready = True  # nothing of gunicorn's own waiting
         self.incoming: Incoming
         self.deadline = 0.0
+        self.began: float | None = None
         self.has_begun = False
         self.is_whole = True
         self.drained = 0
@@ -144,7 +146,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def _took(self, conn: Connection, data: bytes) -> None:
         if not conn.has_begun:
-            conn.has_begun, conn.deadline = True, time.monotonic() + RECEIVE_S
+            conn.began = time.monotonic()
+            conn.has_begun, conn.deadline = True, conn.began + RECEIVE_S
         progress = conn.incoming.add(data)
         if progress is Progress.HEAD_TOO_LARGE:
             self._refuse(conn, 431)
@@ -236,6 +239,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
         req._expected_100_continue = False  # noqa: SLF001 - said already, before the body came
+        observe.queued(conn.began)
         if not conn.is_whole:
             req.force_close()
         req.body.reader.read = _readable(req.body.reader.read)

@@ -218,8 +218,10 @@ class Watcher(Protocol):
 class Unwatched:
     """Nobody looks."""
 
-    def job(self, name: str) -> AbstractContextManager[None]:
-        return following(Trail("job", name))
+    @contextmanager
+    def job(self, name: str) -> Iterator[None]:
+        with following(Trail("job", name)):
+            yield
 
     def page(self) -> tuple[bytes, str]:
         return b"", "text/plain"

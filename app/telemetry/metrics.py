@@ -166,7 +166,7 @@ class Metrics:
         self.sample()
         registry = CollectorRegistry()
         if self._shared is not None:
-            MultiProcessCollector(registry, str(self._shared))
+            MultiProcessCollector(registry, str(self._shared))  # type: ignore[no-untyped-call]
         else:
             registry.register(_Forwarded(self.registry.collect))
         for collector in self.collectors:

@@ -45,7 +45,7 @@ def watch(app: Flask, monotonic: Callable[[], float], metrics: Metrics, tracing:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         observe.hide(token.strip() or kind)
         if tracing is not None:
-            g.span = tracing.request(trail, request.method, route(), request.headers)
+            g.span = tracing.request(trail, request.method, route(), dict(request.headers))
         else:
             headers = request.headers
             trail.trace_id = trace_of(

@@ -30,7 +30,9 @@ class Watch:
 
     @contextmanager
     def job(self, name: str) -> Iterator[None]:
-        trail = Trail(f"job:{name}", f"{name}-{secrets.token_hex(4)}", spans=self.tracing)
+        around = observe.current()  # of the request that asked for the run, and what came with it
+        hidden = around.hidden if around is not None else ()
+        trail = Trail("job", f"{name}-{secrets.token_hex(4)}", spans=self.tracing, hidden=hidden)
         ok = False
         span = self.tracing.job(trail, name) if self.tracing is not None else nullcontext()
         try:
