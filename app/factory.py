@@ -14,10 +14,12 @@ from app.settings import Settings, load
 from app.telemetry import requests
 from app.telemetry.logging import configure
 from app.telemetry.watcher import Watch
+from app.web import config as web_config
 from app.web import control, errors, fyers_login, kill, metrics, openapi, ops, orders, webhook
 from app.web.middleware.headers import harden
 from app.web.middleware.rate_limit import RateLimits
 from app.web.middleware.scheduler import SchedulerTokens
+from app.web.openapi_config import CONFIG_ROUTES
 from app.web.openapi_login import LOGIN_ROUTES
 from app.web.ports import Ports
 from app.wiring import build
@@ -44,6 +46,8 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
 
     rates = RateLimits(app, ports.settings, ports.callers.address)
     ports.callers.counted = rates.client
+    if (config := ports.config) is not None:
+        rates.of_entries = lambda: config.known().effective.rate_limit_webhook
     door = webhook.Door(ports, rates)
     app.register_blueprint(webhook.blueprint(door, place_order))
     app.register_blueprint(orders.blueprint(door, place_order, check_alert))
@@ -54,7 +58,11 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     )
     app.register_blueprint(control.blueprint(ports, lambda name: run_job(ports, name), scheduler))
     app.register_blueprint(kill.blueprint(ports))
-    app.register_blueprint(openapi.blueprint(LOGIN_ROUTES if ports.login is not None else ()))
+    documented = LOGIN_ROUTES if ports.login is not None else ()
+    if ports.config is not None and ports.trials is not None:
+        app.register_blueprint(web_config.blueprint(ports, ports.config, ports.trials))
+        documented = CONFIG_ROUTES + documented
+    app.register_blueprint(openapi.blueprint(documented))
     if ports.login is not None:
         app.register_blueprint(fyers_login.blueprint(ports, ports.login, rates.failed_login))
     errors.register(app)

@@ -42,7 +42,8 @@ class FakeConfigStore:
         self._up()
         if self.quicker:
             self.quicker -= 1
-            other = replace(version, by="other", number=len(self.versions) + 1, document={}, changes=())
+            kept = self.versions[-1].document if self.versions else {}
+            other = replace(version, by="other", number=len(self.versions) + 1, document=kept, changes=())
             self.versions.append(other)
         if version.number != len(self.versions) + 1:
             return None

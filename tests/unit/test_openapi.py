@@ -19,10 +19,12 @@ from app.domain.outcome import NotSent, Refused, Unknown
 from app.domain.status import Status
 from app.web.errors import STATUS
 from app.web.openapi import HEADERS, document
+from app.web.openapi_config import CONFIG_ROUTES
 from tests.unit.openapi_asks import CONTROL, DOOR, Ask, Asked, down, got, prepared
+from tests.unit.openapi_config_asks import CONFIGURATION
 from tests.unit.web_desk import ALERT, TOKEN, WebDesk
 
-DOCUMENT = document()
+DOCUMENT = document(CONFIG_ROUTES)
 
 
 def no_master(desk: WebDesk) -> None:
@@ -164,6 +166,7 @@ ASKED: list[Asked] = [
     got(REFUSED, REFUSED, 503, prepare=down),
     *CONTROL,
     *DOOR,
+    *CONFIGURATION,
     got("/healthz", "/healthz", 200),
     got(READY, READY, 200),
     got(READY, READY, 503, prepare=down),
@@ -179,10 +182,7 @@ def errors_in(answer: TestResponse, documented: dict[str, Any]) -> list[str]:
     assert answer.mimetype == media_type
     schema = {**content["schema"], "components": DOCUMENT["components"]}
     said = answer.text if media_type == "text/plain" else json.loads(answer.data)
-    return [
-        f"{list(e.path)}: {e.message}"
-        for e in Draft202012Validator(schema).iter_errors(said)
-    ]
+    return [f"{list(e.path)}: {e.message}" for e in Draft202012Validator(schema).iter_errors(said)]
 
 
 @pytest.mark.parametrize(
@@ -251,4 +251,4 @@ def test_a_field_that_is_not_documented_is_found() -> None:
         for name, schema in DOCUMENT["components"]["schemas"].items()
         if schema.get("type") == "object" and schema.get("additionalProperties") is not False
     }
-    assert open_ones == {"AlertBody"}
+    assert open_ones == {"AlertBody", "BeatBody"}

@@ -11,13 +11,18 @@ from werkzeug.test import TestResponse
 
 from app.errors import StoreUnavailable
 from app.factory import create_app
+from app.runtime import SettingsRules
+from app.service.config import Config
+from app.service.beside import Beside
 from app.service.place_order import PlaceOrder
 from app.service.reconcile import Reconcile
 from app.service.records import OrderFilter, OrderPage, Refusal
 from app.settings import Settings
 from app.web.ports import Ports
 from tests.builders import SCOPE
+from tests.fake_beside import FakeHeartbeats, FakeJobRuns
 from tests.fake_clients import FakeClients
+from tests.fake_config import FakeConfigStore
 from tests.fakes import FakeStore
 from tests.service.desk import TradingDesk
 
@@ -56,12 +61,17 @@ class WebDesk(TradingDesk):
         super().__init__()
         self.store = Store(self.clock, SCOPE)
         self.clients = FakeClients(self.clock)
+        self.heartbeats, self.runs = FakeHeartbeats(self.clock), FakeJobRuns(self.clock)
+        self.beside = Beside(self.heartbeats, self.runs, lambda: "nothing to tell", lambda: 0)
         self.desk = replace(self.desk, store=self.store)
         self.service, self.reconcile = PlaceOrder(self.desk), Reconcile(self.desk)
+        self.configs = FakeConfigStore(self.clock)
         given = {"webhook_secret_token": TOKEN, "admin_token": ADMIN, "instance_dir": directory}
+        made = Settings.model_validate(given | settings)
+        self.config = Config(self.configs, SCOPE, self.clock, SettingsRules(made), self.notifier)
         self.app = create_app(
             ports=Ports(
-                settings=Settings.model_validate(given | settings),
+                settings=made,
                 clock=self.clock,
                 store=self.store,
                 broker=self.broker,
@@ -72,6 +82,9 @@ class WebDesk(TradingDesk):
                 reconcile=lambda _: self.reconcile(),
                 desk=lambda: self.desk,
                 clients=self.clients,
+                beside=self.beside,
+                config=self.config,
+                trials=self.configs,
             )
         )
         self.client = self.app.test_client()
@@ -84,7 +97,7 @@ class WebDesk(TradingDesk):
 
     def api(self, method: str, path: str, token: str = ADMIN, body: Any = ALERT) -> TestResponse:
         data = None
-        if method.upper() == "POST":
+        if method.upper() in ("POST", "PUT"):
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {token}"}
         return self.client.open(path, method=method.upper(), data=data, headers=headers)

@@ -20,7 +20,7 @@ SECURITY = {
     # Said over plain HTTP it means nothing, and behind a proxy with TLS it is what the browser gets.
     "Strict-Transport-Security": "max-age=31536000",
 }
-METHODS = "GET, POST"
+METHODS = "GET, POST, PUT"
 REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, X-Request-Id"
 EXPOSED = (
     "Idempotent-Replayed, Retry-After, X-Request-Id, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"
