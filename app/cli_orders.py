@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections import defaultdict
 from datetime import date, datetime
 from decimal import Decimal
 
 import click
 from flask import Flask
 
-from app.cli_words import Command, Group, about, choice, row, several, table, when
+from app.cli_words import WHY_WIDTH, Command, Group, about, choice, row, several, table, when
 from app.domain.order import Order
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import NotFound
 from app.jobs import JOBS, run_job
 from app.service.control import BY_HAND, Control, Resolution
+from app.service.job_runs import JobRun
 from app.service.records import OrderFilter, StateChange, Stranger
 from app.service.send import Desk
 from app.web.ports import Ports
@@ -222,6 +224,16 @@ def _listed(strangers: tuple[Stranger, ...]) -> str:
     return table(("PLACED (IST)", "BROKER'S ID", "WHAT", "TAG", "ACKNOWLEDGED BY"), rows)
 
 
+def last_run(run: JobRun | None) -> tuple[str, str]:
+    """When, and what it came to, on one line."""
+    if run is None:
+        return "never", ""
+    word = "running" if run.ended_at is None else "" if run.ok else "FAILED: "
+    where = f"{run.host}: " if run.host else ""
+    result = " ".join(f"{where}{word}{run.result}".split())
+    return when(run.started_at), result if len(result) <= WHY_WIDTH else result[:WHY_WIDTH] + "…"
+
+
 def _jobs(ports: Ports) -> click.Group:
     @click.group("jobs", cls=Group)
     def jobs() -> None:
@@ -229,9 +241,17 @@ def _jobs(ports: Ports) -> click.Group:
 
     @jobs.command("list", cls=Command)
     def listing() -> None:
-        """All jobs."""
-        rows = [(j.name, f"{j.every_s(ports):g} s", (j.run.__doc__ or "").strip()) for j in JOBS.values()]
-        click.echo(table(("JOB", "EVERY", "WHAT"), rows))
+        """All jobs: when they run, and what the last run came to."""
+        runs: dict[str, list[JobRun | None]] = defaultdict(list)
+        none: list[JobRun | None] = [None]
+        for run in ports.beside.job_runs.last() if ports.beside is not None else ():
+            runs[run.name].append(run)
+        rows = [
+            (job.name, job.when(ports), *last_run(run), (job.run.__doc__ or "").strip().splitlines()[0])
+            for job in JOBS.values()
+            for run in runs.get(job.name, none)
+        ]
+        click.echo(table(("JOB", "WHEN", "LAST RUN (IST)", "CAME TO", "WHAT"), rows))
 
     @jobs.command("run", cls=Command)
     @click.argument("name")

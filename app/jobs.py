@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
-from app import audit_job, master_job, preflight_job
+from app import audit_job, daily_jobs, master_job, preflight_job
+from app.domain.alert import IST
 from app.domain.deadline import Deadline
+from app.domain.session import is_trading_day
 from app.errors import ServiceError, StoreUnavailable
 from app.service.reconcile import Pass
 from app.web.ports import Ports
@@ -24,6 +29,12 @@ FIRST_PASS_EVERY_S = 1.0
 KEEP_EXPIRED_KEYS = timedelta(days=2)
 """Longer than any key can still be asked for: an explicit one belongs to its IST date."""
 PURGE_AT_ONCE = 5000
+LEASE = timedelta(seconds=15)
+"""While a job runs it is renewed; when its process dies, another may run the job after this."""
+WAIT_S = 5.0
+"""How long a person's call waits for a run that is under way elsewhere."""
+NEVER = timedelta(days=36_500)
+MOST_TICK_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,25 @@ class Job:
     """Asked at each tick, with the time of this process's last run; a person's own call is always due."""
     is_leased: bool = True
     """False: every host has its own to do."""
+    at: time | None = None
+    """IST: once on each trading day, from then until `until`; one that failed is tried again every `every_s`."""
+    until: time = time(23, 59)
+
+    def slot_at(self, ports: Ports, now: datetime) -> datetime | None:
+        """The beginning of the slot that `now` lies in: whichever instance comes first runs it, and nobody else."""
+        if self.at is None:
+            every = self.every_s(ports)
+            return datetime.fromtimestamp(now.timestamp() // every * every, UTC)
+        local = now.astimezone(IST)
+        if not is_trading_day(local.date()) or not self.at <= local.time() < self.until:
+            return None
+        return datetime.combine(local.date(), self.at, IST).astimezone(UTC)
+
+    def when(self, ports: Ports) -> str:
+        """For a person."""
+        if self.at is None:
+            return f"every {self.every_s(ports):g} s"
+        return f"{self.at:%H:%M} IST on trading days"
 
 
 def reconcile(ports: Ports, lease: tuple[str, str] | None) -> str:
@@ -52,14 +82,16 @@ def told(done: Pass) -> str:
 
 
 def purge(ports: Ports, _lease: tuple[str, str] | None) -> str:
-    """Keys that nobody can ask for any more."""
+    """Keys that nobody can ask for any more, and old notices."""
     gone = 0
     while True:
         with ports.store.write() as tx:
             some = tx.purge_keys(ports.scope, tx.now() - KEEP_EXPIRED_KEYS, PURGE_AT_ONCE)
         gone += some
         if some < PURGE_AT_ONCE:
-            return f"{gone} expired keys deleted"
+            break
+    old = 0 if ports.beside is None else ports.beside.purge()
+    return f"{gone} expired keys and {old} old notices deleted"
 
 
 JOBS: dict[str, Job] = {
@@ -70,13 +102,83 @@ JOBS: dict[str, Job] = {
         Job("seal", lambda p: p.settings.audit_seal_seconds, audit_job.run),
         Job("refresh-master", lambda _: 60.0, master_job.run, master_job.due, is_leased=False),
         Job("preflight", lambda _: 60.0, preflight_job.run, preflight_job.due),
+        Job("notify", lambda _: 2.0, daily_jobs.send),
+        Job("alert-watch", lambda _: 15.0, daily_jobs.alert_watch),
+        Job("token-note", lambda _: 60.0, daily_jobs.token_note, at=time(8, 30), until=time(8, 45)),
+        Job("token-page", lambda _: 60.0, daily_jobs.token_page, at=time(8, 45), until=time(15, 30)),
+        Job("overnight", lambda _: 60.0, daily_jobs.overnight, at=time(9, 15), until=time(15, 30)),
+        Job("summary", lambda _: 60.0, daily_jobs.day_summary, at=time(15, 45)),
     )
 }
 
 
 def run_job(ports: Ports, name: str) -> str:
-    """Once, now, without a lease: for a person and for Cloud Scheduler. Raises KeyError and ServiceError."""
-    return JOBS[name].run(ports, None)
+    """Once, now: for a person and for Cloud Scheduler. A run that another instance is in is waited for first.
+
+    Raises KeyError and ServiceError.
+    """
+    job = JOBS[name]
+    owner = secrets.token_hex(8)
+    if not job.is_leased:
+        return recorded(ports, job, owner, None, None) or ""
+    lock = lease_of(ports, job)
+    if not ports.store.take_lock(lock, owner, LEASE, Deadline(ports.clock.monotonic() + WAIT_S)):
+        return "another instance is running it right now"
+    with kept(ports, lock, owner):
+        return recorded(ports, job, owner, None, None) or ""
+
+
+def lease_of(ports: Ports, job: Job) -> str:
+    return f"job:{job.name}:{ports.scope.mode.value}:{ports.scope.account}"
+
+
+def host_of(job: Job) -> str:
+    return "" if job.is_leased else socket.gethostname()
+
+
+def recorded(
+    ports: Ports, job: Job, owner: str, slot_at: datetime | None, lease: tuple[str, str] | None
+) -> str | None:
+    """One run, and what it came to, kept in the database. None: the slot has been run. Raises what the job raises."""
+    runs = None if ports.beside is None else ports.beside.job_runs
+    again = timedelta(seconds=job.every_s(ports)) if job.at is not None else NEVER
+    if runs is not None and not runs.begin(job.name, host_of(job), owner, slot_at, again):
+        return None
+    try:
+        with ports.watcher.job(job.name):
+            said = job.run(ports, lease)
+    except Exception as error:
+        # Whatever it was is the job's last result; its caller decides what to do with the error itself.
+        if runs is not None:
+            with suppress(StoreUnavailable):
+                runs.end(job.name, host_of(job), owner, f"{type(error).__name__}: {error}", ok=False)
+        raise
+    if runs is not None:
+        runs.end(job.name, host_of(job), owner, said, ok=True)
+    return said
+
+
+@contextmanager
+def kept(ports: Ports, lock: str, owner: str) -> Iterator[None]:
+    """The lease while a run lasts, however long: renewed from a thread, so that it ends soon after a process's death;
+    given back at the end.
+    """
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(LEASE.total_seconds() / 3):
+            with suppress(StoreUnavailable):
+                ports.store.take_lock(lock, owner, LEASE, Deadline(ports.clock.monotonic()))
+
+    thread = threading.Thread(target=renew, daemon=True, name=lock)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        with suppress(StoreUnavailable), ports.store.write() as tx:
+            tx.free_lock(lock, owner)
 
 
 class Scheduler:
@@ -89,6 +191,7 @@ class Scheduler:
         self._owner = secrets.token_hex(8)
         self._timer: BackgroundScheduler | None = None
         self._last: dict[str, datetime] = {}
+        self._slots: dict[str, datetime] = {}
 
     def start(self) -> None:
         from apscheduler.schedulers.background import BackgroundScheduler
@@ -99,7 +202,7 @@ class Scheduler:
                 self.tick,
                 "interval",
                 args=[job],
-                seconds=job.every_s(self._ports),
+                seconds=tick_s(job, self._ports),
                 id=job.name,
                 coalesce=True,
             )
@@ -132,20 +235,39 @@ class Scheduler:
             self._timer.remove_job("first pass")
 
     def tick(self, job: Job) -> None:
-        """One run, if this instance has or gets the lease."""
+        """One run, if a new slot has begun that no other instance has run, and this one gets the lease."""
         ports = self._ports
+        now = ports.clock.now()
+        slot = job.slot_at(ports, now)
+        if slot is None or (job.is_leased and self._slots.get(job.name) == slot):
+            return
         if not job.due(ports, self._last.get(job.name)):
             return
-        name = f"job:{job.name}:{ports.scope.mode.value}:{ports.scope.account}"
-        ttl = timedelta(seconds=max(15.0, 3 * job.every_s(ports)))
         try:
-            at_once = Deadline(ports.clock.monotonic())
-            if not job.is_leased or ports.store.take_lock(name, self._owner, ttl, at_once):
-                self._last[job.name] = ports.clock.now()
-                with ports.watcher.job(job.name):
-                    said = job.run(ports, (name, self._owner) if job.is_leased else None)
-                log.debug("job %s: %s", job.name, said)
+            said = self._run(job, slot, now)
+            log.debug("job %s: %s", job.name, said)
         except StoreUnavailable as error:
             log.warning("job %s: the database is not there: %s", job.name, error.code)
         except ServiceError as error:
             log.warning("job %s: %s: %s", job.name, error.code, error.detail)
+
+    def _run(self, job: Job, slot: datetime, now: datetime) -> str | None:
+        ports, lock = self._ports, lease_of(self._ports, job)
+        if not job.is_leased:
+            self._last[job.name] = now
+            return recorded(ports, job, self._owner, None, None)
+        if not ports.store.take_lock(lock, self._owner, LEASE, Deadline(ports.clock.monotonic())):
+            return None  # somebody is running it; when that one dies, this slot is still to be had
+        with kept(ports, lock, self._owner):
+            self._last[job.name] = now
+            said = recorded(ports, job, self._owner, slot, (lock, self._owner))
+        # Not when it raised or was refused: a slot whose runner failed may be this instance's to try again.
+        if said is not None or job.at is None:
+            self._slots[job.name] = slot
+        return said
+
+
+def tick_s(job: Job, ports: Ports) -> float:
+    """Several looks in each slot: one look might just miss it, and looking twice at the same one costs nothing."""
+    every = job.every_s(ports)
+    return every if not job.is_leased else max(0.2, min(every / 5, MOST_TICK_S))

@@ -21,6 +21,7 @@ from app.domain.order import Mode
 from app.domain.session import Calendar, read_calendar
 from app.door_settings import DoorSettings
 from app.guard_settings import GuardSettings
+from app.notify_settings import NotifySettings
 from app.risk_settings import RiskSettings
 from app.secret_manager import resolved
 from app.service.clients import signing_keys
@@ -45,7 +46,7 @@ class SettingsError(Exception):
     """The operator must correct the named settings."""
 
 
-class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, TelemetrySettings):
+class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, TelemetrySettings, NotifySettings):
     """All settings; the README's table says what each means. An empty value is the default, for a risk limit off."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore")

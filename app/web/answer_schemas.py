@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from app.domain.alert import Exchange, OptionType, Product
 from app.domain.order import Mode, Protection, Purpose, Side
@@ -202,6 +202,18 @@ class KillAnswer(Shape):
     exits: list[OrderView]
     closed_by_hand: list[str] = Field(description="positions that this service has not opened")
     problems: list[str]
+
+
+class HeartbeatAnswer(Shape):
+    """A heartbeat was kept. It is never an order."""
+
+    status: Literal["ok"]
+    strategy: str
+    missing_after: str = Field(description="IST; counted within the session only")
+
+
+class WebhookAnswer(RootModel[OrderAnswer | HeartbeatAnswer]):
+    """An order as it stands, or what a heartbeat gets."""
 
 
 class JobAnswer(Shape):

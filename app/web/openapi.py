@@ -19,7 +19,7 @@ from app.web import answer_schemas as a
 from app.web.control import ResolveBody, StateBody
 from app.web.errors import TITLES
 from app.web.kill import KillBody
-from app.web.schemas import MAX_KEY, AlertBody
+from app.web.schemas import MAX_KEY, AlertBody, WebhookBody
 
 REF = "#/components/schemas/{model}"
 ABOUT = (
@@ -90,11 +90,11 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "post",
         "/webhook",
-        "An alert, its token in the body",
-        PLACED,
+        "An alert or a strategy's heartbeat, its token in the body",
+        {200: a.WebhookAnswer, 202: a.OrderAnswer},
         (400, 401, 403, 409, 413, 422, 429, 503),
         KEY,
-        AlertBody,
+        WebhookBody,
     ),
     Route(
         "post",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, g, jsonify, request
 
 from app.domain.alert import ADMIN_CLIENT, Alert, KeyKind, key_of
 from app.errors import AlertRefused, NotAuthenticated, StoreUnavailable, TooManyRequests
 from app.service.clients import ClientScope, NoClients
 from app.service.observe import answered, phase
+from app.service.heartbeat import Beat, allowed, beat
 from app.service.records import Refusal
 from app.service.urgent import Urgency, urgency_of
-from app.web.answers import answer_of
+from app.web.answers import answer_of, ist
 from app.web.errors import STATUS
 from app.web.middleware.address import check_address, networks_of
 from app.web.middleware.authentication import Caller
@@ -24,7 +26,7 @@ from app.web.middleware.signature import ID, SIGNATURE, Signatures, SignedMessag
 from app.web.middleware.size import bounded_body
 from app.web.parse import parse_object
 from app.web.ports import Place, Ports
-from app.web.schemas import TOKEN, shown, to_alert
+from app.web.schemas import TOKEN, is_beat, shown, to_alert, to_beat
 
 SAFE_FIELDS = (
     "symbol",
@@ -39,6 +41,8 @@ SAFE_FIELDS = (
 )
 MAX_DETAIL = 500
 
+T = TypeVar("T")
+Read = Callable[[dict[str, Any], Caller, SignedMessage | None], T]
 
 class Door:
     """Size, address, authentication, schema: from a request to an Alert, or a recorded refusal."""
@@ -54,6 +58,13 @@ class Door:
     def alert(self, *, by_header: bool) -> tuple[Alert, Caller]:
         """The alert of the present request. Raises AlertRefused, after keeping a record of it."""
         settings = self.ports.settings
+        return self._come_in(self._read, by_header=by_header)
+
+    def alert_or_beat(self) -> tuple[Alert | Beat, Caller]:
+        """The same where a heartbeat may come too."""
+        return self._come_in(self._read_either, by_header=False)
+
+    def _come_in(self, read: Read[T], *, by_header: bool) -> tuple[T, Caller]:
         raw, body, caller = b"", {}, None
         try:
             if by_header and ("Authorization" in request.headers or SIGNATURE not in request.headers):
@@ -67,11 +78,18 @@ class Door:
                 caller = self.callers.alert(request, body, is_signed=message is not None)
             if message is None and settings.require_signature and not caller.is_admin:
                 raise self.callers.refused(request, "expected a signature as well (REQUIRE_SIGNATURE)")
-            alert = self._read(body, caller, message)
+            found = read(body, caller, message)
         except AlertRefused as error:
             self.keep(error, raw, body, caller)
             raise
-        return alert, caller
+        return found, caller
+
+    def allowed(self) -> Networks:
+        """IP_ALLOWLIST as it is in force."""
+        config = self.ports.config
+        if config is not None and (text := config.known().effective.ip_allowlist) != self._allowed[0]:
+            self._allowed = text, networks_of(text)
+        return self._allowed[1]
 
     def urgency(self, alert: Alert) -> Urgency | None:
         return urgency_of(self.ports.desk(), alert, g.request_id, g.started)
@@ -83,6 +101,15 @@ class Door:
             raise self.callers.refused(request, error.detail) from None
 
     def _read(self, body: dict[str, Any], caller: Caller, message: SignedMessage | None) -> Alert:
+    def _read_either(
+        self, body: dict[str, Any], caller: Caller, message: SignedMessage | None
+    ) -> Alert | Beat:
+        if not is_beat(body):
+            return self._read(body, caller, message)
+        if message is not None:
+            self.signatures.once(message, None, self.ports.clock.now())
+        return to_beat(body, caller.client)
+
         now, header_key = self.ports.clock.now(), request.headers.get("Idempotency-Key")
         product = self.ports.settings.default_product_type
         alert = replace(to_alert(body, caller.client, now, header_key, product), limits=caller.limits)
@@ -129,13 +156,25 @@ def blueprint(door: Door, place_order: Place) -> Blueprint:
     @routes.post("/webhook")
     def webhook() -> Response:
         with phase("auth"):
-            alert, caller = door.alert(by_header=False)
+            alert, caller = door.alert_or_beat()
+        if isinstance(alert, Beat):
+            return beaten(door.ports, alert)
         return submit(door, place_order, alert, caller)
 
     return routes
 
 
 def submit(door: Door, place_order: Place, alert: Alert, caller: Caller) -> Response:
+def beaten(ports: Ports, came: Beat) -> Response:
+    """A heartbeat is kept, and nothing else happens. Raises StoreUnavailable."""
+    if ports.beside is None:
+        raise StoreUnavailable("heartbeats cannot be kept here")
+    beat(ports.beside.heartbeats, came, ports.notifier)
+    g.outcome = "heartbeat"
+    due = ist(ports.clock.now() + allowed(came.every_seconds))
+    return jsonify({"status": "ok", "strategy": came.strategy, "missing_after": due})
+
+
     """One alert to its answer. What is refused on the way leaves its record too."""
     everyone = caller.client == ADMIN_CLIENT  # the operator's own EXIT; a named admin's orders are his own
     try:

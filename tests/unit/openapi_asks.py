@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -145,6 +146,15 @@ def read_often(desk: WebDesk) -> None:
         assert desk.client.get("/openapi.json").status_code == 200
 
 
+def beat(**fields: Any) -> Ask:
+    raw = json.dumps({"token": TOKEN, "action": "heartbeat", **fields}).encode()
+    return lambda desk: desk.webhook(raw)
+
+
+def beats_down(desk: WebDesk) -> None:
+    desk.heartbeats.down = True
+
+
 def narrow(method: str, path: str, url: str, *scopes: str, **changes: Any) -> Asked:
     """A client that may not do this, or not from here."""
 
@@ -157,6 +167,9 @@ def narrow(method: str, path: str, url: str, *scopes: str, **changes: Any) -> As
 ORDERS, ONE, CONTRACTS = "/api/v1/orders", "/api/v1/orders/{order_id}", "/api/v1/contracts"
 CHECK, REFUSED = "/api/v1/check", "/api/v1/refused"
 DOOR: list[Asked] = [
+    ("post", "/webhook", 200, beat(every_seconds="300", strategy="orb")),
+    ("post", "/webhook", 400, beat(every_seconds=5)),
+    ("post", "/webhook", 503, prepared(beat(every_seconds=300), beats_down)),
     ("post", "/webhook", 429, prepared(lambda desk: desk.webhook(token="wrong"), tired)),
     *(got(path, path, 429, "wrong", tired) for path in (ORDERS, CONTRACTS, REFUSED, STATE)),
     got(ONE, f"{ORDERS}/NOSUCH", 429, "wrong", tired),
@@ -164,6 +177,8 @@ DOOR: list[Asked] = [
     posted(RESOLVE, f"{ORDERS}/NOSUCH/resolve", 429, b"", "wrong", tired),
     job(429, token="wrong", prepare=tired),
     got("/metrics", "/metrics", 429, "wrong", tired),
+    *(got(path, path, 401, "wrong") for path in ("/readyz", "/readyz/orders")),
+    *(got(path, path, 429, "wrong", tired) for path in ("/readyz", "/readyz/orders")),
     got("/openapi.json", "/openapi.json", 429, prepare=read_often),
     narrow("get", ORDERS, ORDERS, "orders"),
     narrow("get", ONE, f"{ORDERS}/NOSUCH", "orders"),

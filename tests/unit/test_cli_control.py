@@ -83,7 +83,10 @@ def test_resume_prints_the_strangers_that_it_acknowledges(operator: Operator) ->
 def test_jobs(operator: Operator) -> None:
     lines = operator.said("jobs", "list").splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(JOBS)
-    assert operator.said("jobs", "run", "purge") == "purge: 0 expired keys deleted\n"
+    assert all("  never  " in line for line in lines[1:])
+    assert operator.said("jobs", "run", "purge") == "purge: 0 expired keys and 0 old notices deleted\n"
+    (line,) = (row for row in operator.said("jobs", "list").splitlines() if row.startswith("purge "))
+    assert "0 expired keys and 0 old notices deleted" in line
     assert operator.said("jobs", "run", "reconcile").startswith("reconcile: 0 orders changed")
     assert operator.said("reconcile").startswith("0 orders changed")
 

@@ -119,7 +119,7 @@ def test_a_hosts_own_job_asks_for_no_lease_and_one_that_is_not_due_does_not_run(
             ran.append((name, lease))
             return ""
 
-        return Job(name, lambda _: 1.0, run, lambda _, last: due and last is None, is_leased=leased)
+        return Job(name, lambda _: 86_400.0, run, lambda _, last: due and last is None, is_leased=leased)
 
     one, other = Scheduler(operator.ports), Scheduler(operator.ports)
     for scheduler in (one, other, one):

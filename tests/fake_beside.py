@@ -1,0 +1,63 @@
+"""Heartbeats and runs of jobs in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from app.errors import StoreUnavailable
+from app.service.heartbeat import Beat, Watched
+from app.service.job_runs import JobRun
+from app.service.ports import Clock, Notifier
+
+
+class FakeHeartbeats:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.rows: dict[tuple[str, str], Watched] = {}
+        self.down = False
+        self.busy: list[tuple[str, str, int]] = []
+
+    def came(self, beat: Beat) -> bool:
+        if self.down:
+            raise StoreUnavailable("the database is down")
+        before = self.rows.get((beat.client, beat.strategy))
+        now = self.clock.now()
+        self.rows[beat.client, beat.strategy] = Watched(
+            beat.client, beat.strategy, beat.every_seconds, now, None
+        )
+        return before is not None and before.missing_since is not None
+
+    def watched(self) -> tuple[Watched, ...]:
+        return tuple(self.rows.values())
+
+    def missed(self, one: Watched, tell: Notifier, message: str) -> bool:
+        if self.rows[one.client, one.strategy] != one or one.missing_since is not None:
+            return False
+        self.rows[one.client, one.strategy] = replace(one, missing_since=self.clock.now())
+        tell.notify("heartbeat_missing", message, page=True)
+        return True
+
+    def bursts(self, within: timedelta, more_than: int) -> list[tuple[str, str, int]]:
+        return [b for b in self.busy if b[2] > more_than]
+
+
+class FakeJobRuns:
+    """Every slot is free."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.rows: dict[tuple[str, str], JobRun] = {}
+
+    def begin(
+        self, name: str, host: str, owner: str, slot_at: datetime | None, again_after: timedelta
+    ) -> bool:
+        self.rows[name, host] = JobRun(name, host, slot_at, self.clock.now(), None, None, "", None)
+        return True
+
+    def end(self, name: str, host: str, owner: str, result: str, *, ok: bool) -> None:
+        now = self.clock.now()
+        self.rows[name, host] = replace(self.rows[name, host], ended_at=now, ok=ok, result=result)
+
+    def last(self) -> tuple[JobRun, ...]:
+        return tuple(self.rows.values())
