@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,7 @@ def build(settings: Settings) -> Ports:
         trials=stored_config,
         audit=SqlAudit(database),
         seal_vault=GcsSeals(bucket) if (bucket := settings.audit_gcs_bucket) else None,
+        dependencies=dependencies_of(settings),
     )
 
 
@@ -183,6 +185,38 @@ class OneReconcile:
             self._kept.desk = desk
             self._kept.lease = lease
             return self._kept()
+
+
+def dependencies_of(settings: Settings) -> dict[str, Callable[[], str | None]]:
+    """What a health check asks beside the ports. Each connects at its first call."""
+    found: dict[str, Callable[[], str | None]] = {}
+    if settings.redis_url:
+        found["redis"] = partial(_redis_problem, settings.redis_url)
+    if settings.has_real_market and settings.encryption_keys and settings.token_store == "gcs":  # noqa: S105 - a place
+        place = _token_in_gcs(settings)
+
+        def token_store() -> str | None:
+            place.stamp()
+            return None
+
+        found["token_store"] = token_store
+    return found
+
+
+def _redis_problem(url: str) -> str | None:
+    """On a connection of its own: it says how Redis is now, not what the budget's client remembers."""
+    from redis.exceptions import RedisError
+
+    from app.brokers.guard.redis_client import connect
+
+    client = connect(url)
+    try:
+        client.ping()
+    except (RedisError, OSError) as error:
+        return f"it does not answer: {type(error).__name__}"
+    finally:
+        client.close()
+    return None
 
 
 def stored_tokens(settings: Settings, clock: Clock, notifier: Notifier) -> StoredTokens:

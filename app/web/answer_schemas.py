@@ -242,8 +242,10 @@ class Readiness(Shape):
     ready: bool
     can_place_orders: bool
     mode: Mode
-    checks: dict[str, str] = Field(description="every check's word: ok, or what is wrong")
-    master: ContractIndex | None = Field(None, description="the contract index, where there is one")
-    token: TokenTimes | None = Field(
-        None, description="age and end of the stored broker token, where there is one"
+    checks: dict[str, str] = Field(
+        description="per check: ok, slow or not ok; with the admin token what is wrong"
     )
+    master: ContractIndex | None = Field(
+        None, description="the contract index, where there is one; admin token"
+    )
+    token: TokenTimes | None = Field(None, description="age and end of the stored broker token; admin token")

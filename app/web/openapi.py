@@ -186,8 +186,8 @@ ROUTES: tuple[Route, ...] = (
         JOB,
     ),
     Route("get", "/healthz", "Whether the process lives", {200: a.Health}),
-    Route("get", "/readyz", "Whether this instance should get traffic", READY),
-    Route("get", "/readyz/orders", "Whether an entry could be placed now", READY),
+    Route("get", "/readyz", "Whether this instance should get traffic", READY, (401, 429)),
+    Route("get", "/readyz/orders", "Whether an entry could be placed now", READY, (401, 429)),
     Route(
         "get",
         "/metrics",

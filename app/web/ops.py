@@ -4,42 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
-from app.domain.contract import ist_date
-from app.domain.risk import TradingState
-from app.domain.session import previous_trading_day
 from app.errors import NoMaster, StoreUnavailable
+from app.service.health import OK, SLOW, Parts, usual_checks
 from app.web.answers import ist
+from app.web.middleware.authentication import bearer_token
 from app.web.ports import Ports
-
-
-def checks_of(ports: Ports) -> tuple[bool, bool, dict[str, str]]:
-    """Three answers: (this instance should get traffic, an entry could be placed now, every check's word)."""
-    words: dict[str, str] = {}
-    store = ports.store.check()
-    words["database"] = store or "ok"
-    try:
-        age = ports.contracts.age()
-        words["index"] = "ok"
-        # Only option files: a cash file may be older without harm to a lot or an expiry.
-        options = [day for name, day in age.dates.items() if name.startswith(("NSE_FO", "BSE_FO"))]
-        wanted = previous_trading_day(ist_date(ports.clock.now()))
-        fresh = bool(options) and max(options) >= wanted
-        words["master"] = "ok" if fresh else f"older than {wanted}"
-    except NoMaster as error:
-        words["index"], words["master"] = error.detail, "none"
-    words["broker"] = ports.broker.ready() or "ok"
-    try:
-        desk = ports.desk()
-        with ports.store.read() as tx:
-            state, reconciled = tx.trading_state(ports.scope), desk.reconciled(tx)
-        words["reconciled"] = "ok" if reconciled else "no pass has succeeded since this start"
-        words["trading_state"] = "ok" if state is TradingState.ACTIVE else state.value
-    except StoreUnavailable:
-        words["trading_state"] = "unreadable, so halted"
-    traffic = words["database"] == words["index"] == "ok"
-    return traffic, all(word == "ok" for word in words.values()), words
 
 
 def master_of(ports: Ports) -> dict[str, object]:
@@ -54,28 +25,57 @@ def master_of(ports: Ports) -> dict[str, object]:
     }
 
 
+def is_admin(ports: Ports) -> bool:
+    """A wrong token is refused and counted like everywhere; a known one that is not the operator's sees less."""
+    given = bearer_token(request)
+    if given is None:
+        return False
+    try:
+        caller = ports.callers.find(given)
+    except StoreUnavailable:
+        return False  # the answer says so itself
+    if caller is None:
+        raise ports.callers.refused(request)
+    return caller.is_admin
+
+
 def blueprint(ports: Ports) -> Blueprint:
     routes = Blueprint("ops", __name__)
+    has_token = ports.settings.has_real_market
+    parts = Parts(
+        ports.clock,
+        ports.store,
+        ports.broker,
+        ports.contracts,
+        ports.scope,
+        ports.tokens if has_token else None,
+        ports.desk,
+    )
+    checks = usual_checks(parts, ports.dependencies)
 
     @routes.get("/healthz")
     def healthz() -> Response:
+        """Asks nothing: whatever is down outside, a restart of this process would not mend it."""
         return jsonify({"status": "ok"})
 
     def ready(*, for_orders: bool) -> Response:
-        traffic, orders, words = checks_of(ports)
+        in_full = is_admin(ports)
+        health = checks(for_orders=for_orders)
+        plain = {name: word if word in (OK, SLOW) else "not ok" for name, word in health.words.items()}
         body: dict[str, object] = {
-            "ready": traffic,
-            "can_place_orders": orders,
+            "ready": health.traffic,
+            "can_place_orders": health.orders,
             "mode": ports.scope.mode.value,
-            "checks": words,
+            "checks": health.words if in_full else plain,
         }
-        with suppress(NoMaster):  # said among the checks
-            body["master"] = master_of(ports)
-        token = ports.login.known_status() if ports.login is not None else None
-        if token is not None:
-            body["token"] = {"obtained_at": ist(token.obtained_at), "ends_at": ist(token.ends_at)}
+        if in_full:
+            with suppress(NoMaster):  # said among the checks
+                body["master"] = master_of(ports)
+            token = ports.login.known_status() if ports.login is not None else None
+            if token is not None:
+                body["token"] = {"obtained_at": ist(token.obtained_at), "ends_at": ist(token.ends_at)}
         response = jsonify(body)
-        response.status_code = 200 if (orders if for_orders else traffic) else 503
+        response.status_code = 200 if (health.orders if for_orders else health.traffic) else 503
         return response
 
     @routes.get("/readyz")

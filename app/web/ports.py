@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -64,6 +64,8 @@ class Ports:
     """None: notices stand in the log only, and no runs of jobs are kept."""
     watcher: Watcher = field(default_factory=Unwatched)
     """Its figures and traces."""
+    dependencies: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)
+    """What alerts are accepted without: by name, a call that says what is wrong with it, or None."""
     callers: Callers = field(init=False)
     """Who sends; with what it remembers of failures and tokens, one for all routes."""
 

@@ -107,7 +107,7 @@ NOT_MET: dict[str, str] = {
     "jobs:purge": READS,
     "jobs:Scheduler.first_pass": TIMER,
     "jobs:Scheduler.tick": TIMER,
-    "ops:checks_of": READS,
+    "health:database": READS,
     "orders:_orders.one": READS,
     "urgent:urgency_of": READS,
     "send:_take_back": "after a cancel of a late entry: see the stopped processes",

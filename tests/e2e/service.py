@@ -122,9 +122,15 @@ class Service:
 
     def get(self, path: str) -> Answer:
         headers = {}
-        if path.startswith("/api"):
-            headers["Authorization"] = f"Bearer {self.token('admin_token')}"
+        if path.startswith(("/api", "/readyz")) and (admin := self.admin):
+            headers["Authorization"] = f"Bearer {admin}"
         return self.request("GET", path, headers=headers)
+
+    @property
+    def admin(self) -> str | None:
+        """None before the first start has made it."""
+        given, made = self.env.get("ADMIN_TOKEN"), self.instance / "admin_token"
+        return given or (made.read_text().strip() if made.is_file() else None)
 
     def alert(self, **fields: Any) -> Answer:
         body = {

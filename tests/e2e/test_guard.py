@@ -58,7 +58,7 @@ def test_the_order_that_trips_the_breaker_is_in_doubt_and_placed_once(sim: Fyers
     assert (stopped.status, stopped.body["code"]) == (503, "breaker_open"), stopped.body
     assert int(stopped.headers["retry-after"]) >= 1
     assert len(sim.ledger.orders()) == 1
-    assert "breaker open" in quick.get("/readyz").body["checks"]["broker"]
+    assert "breaker open" in quick.get("/readyz").body["checks"]["breaker"]
     assert quick.get("/readyz").status == 200
     assert quick.get("/readyz/orders").status == 503
 

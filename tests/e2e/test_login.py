@@ -125,7 +125,7 @@ def test_a_newcomer_logs_in_and_the_next_alert_is_an_order(sim: FyersSim, tmp_pa
     with Service(tmp_path, live(sim, key)) as service:
         before = service.alert(strikeprice=24500, lots=1)
         assert before.status == 503, before.body
-        assert "log in at /fyers/login" in service.get("/readyz").body["checks"]["broker"]
+        assert "log in at /fyers/login" in service.get("/readyz").body["checks"]["token"]
         log_in_by_browser(sim, service)
         times = service.get("/readyz").body["token"]
         assert times["ends_at"].endswith("T06:00:00.000+05:30")
@@ -197,7 +197,7 @@ def test_two_services_share_a_token_in_gcs(sim: FyersSim, tmp_path: Path) -> Non
         assert not list(tmp_path.glob("*/instance/tokens.json"))
         for service in services:
             assert service.wait_reconciled(25)
-            assert service.get("/readyz").body["checks"]["broker"] == "ok"
+            assert service.get("/readyz").body["checks"]["token"] == "ok"
         # Only the one that did not log in places: to each the other's orders would be a stranger's, as they
         # have no database in common.
         answer = services[1].alert(strikeprice=24500, lots=1)
