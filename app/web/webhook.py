@@ -13,13 +13,13 @@ from flask import Blueprint, Response, g, jsonify, request
 from app.domain.alert import ADMIN_CLIENT, Alert, KeyKind, key_of
 from app.errors import AlertRefused, NotAuthenticated, StoreUnavailable, TooManyRequests
 from app.service.clients import ClientScope, NoClients
-from app.service.observe import answered, phase
 from app.service.heartbeat import Beat, allowed, beat
+from app.service.observe import answered, phase
 from app.service.records import Refusal
 from app.service.urgent import Urgency, urgency_of
 from app.web.answers import answer_of, ist
 from app.web.errors import STATUS
-from app.web.middleware.address import check_address, networks_of
+from app.web.middleware.address import Networks, check_address, networks_of
 from app.web.middleware.authentication import Caller
 from app.web.middleware.rate_limit import RateLimits
 from app.web.middleware.signature import ID, SIGNATURE, Signatures, SignedMessage
@@ -40,9 +40,9 @@ SAFE_FIELDS = (
     "strategy",
 )
 MAX_DETAIL = 500
-
 T = TypeVar("T")
 Read = Callable[[dict[str, Any], Caller, SignedMessage | None], T]
+
 
 class Door:
     """Size, address, authentication, schema: from a request to an Alert, or a recorded refusal."""
@@ -50,14 +50,13 @@ class Door:
     def __init__(self, ports: Ports, rates: RateLimits) -> None:
         self.ports, self.callers, self.rates = ports, ports.callers, rates
         settings = ports.settings
-        self.allowed = networks_of(settings.ip_allowlist)
+        self._allowed = settings.ip_allowlist, networks_of(settings.ip_allowlist)
         self.signatures = Signatures(
             settings.webhook_hmac_secrets.get_secret_value(), ports.clients or NoClients()
         )
 
     def alert(self, *, by_header: bool) -> tuple[Alert, Caller]:
         """The alert of the present request. Raises AlertRefused, after keeping a record of it."""
-        settings = self.ports.settings
         return self._come_in(self._read, by_header=by_header)
 
     def alert_or_beat(self) -> tuple[Alert | Beat, Caller]:
@@ -65,13 +64,14 @@ class Door:
         return self._come_in(self._read_either, by_header=False)
 
     def _come_in(self, read: Read[T], *, by_header: bool) -> tuple[T, Caller]:
+        settings = self.ports.settings
         raw, body, caller = b"", {}, None
         try:
             if by_header and ("Authorization" in request.headers or SIGNATURE not in request.headers):
                 caller = self.callers.bearer(request, ClientScope.ORDERS)
             raw = bounded_body(request, settings.max_content_length)
             if not by_header:
-                check_address(self.callers.address(request), self.allowed)
+                check_address(self.callers.address(request), self.allowed())
             message = self._signed(raw)
             body = parse_object(raw)
             if caller is None:
@@ -100,7 +100,6 @@ class Door:
         except NotAuthenticated as error:
             raise self.callers.refused(request, error.detail) from None
 
-    def _read(self, body: dict[str, Any], caller: Caller, message: SignedMessage | None) -> Alert:
     def _read_either(
         self, body: dict[str, Any], caller: Caller, message: SignedMessage | None
     ) -> Alert | Beat:
@@ -110,6 +109,7 @@ class Door:
             self.signatures.once(message, None, self.ports.clock.now())
         return to_beat(body, caller.client)
 
+    def _read(self, body: dict[str, Any], caller: Caller, message: SignedMessage | None) -> Alert:
         now, header_key = self.ports.clock.now(), request.headers.get("Idempotency-Key")
         product = self.ports.settings.default_product_type
         alert = replace(to_alert(body, caller.client, now, header_key, product), limits=caller.limits)
@@ -164,7 +164,6 @@ def blueprint(door: Door, place_order: Place) -> Blueprint:
     return routes
 
 
-def submit(door: Door, place_order: Place, alert: Alert, caller: Caller) -> Response:
 def beaten(ports: Ports, came: Beat) -> Response:
     """A heartbeat is kept, and nothing else happens. Raises StoreUnavailable."""
     if ports.beside is None:
@@ -175,6 +174,7 @@ def beaten(ports: Ports, came: Beat) -> Response:
     return jsonify({"status": "ok", "strategy": came.strategy, "missing_after": due})
 
 
+def submit(door: Door, place_order: Place, alert: Alert, caller: Caller) -> Response:
     """One alert to its answer. What is refused on the way leaves its record too."""
     everyone = caller.client == ADMIN_CLIENT  # the operator's own EXIT; a named admin's orders are his own
     try:
