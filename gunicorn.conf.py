@@ -12,6 +12,7 @@ from typing import Any
 from app.jobs import Scheduler
 from app.settings import load
 from app.start import announce, prepare
+from app.telemetry.gunicorn_log import JsonLogger
 from app.worker import PatientWorker
 
 _settings = load()
@@ -54,6 +55,8 @@ workers = 1 if _settings.is_sqlite else 2
 # by its own deadline of 2 s. 200 clients that drip headers or bodies hold no thread (tests/e2e/test_slow_clients.py).
 PatientWorker.max_body_bytes = _settings.max_content_length
 worker_class = "app.worker.PatientWorker"
+JsonLogger.settings = _settings
+logger_class = JsonLogger
 threads = 16
 # Of the usual 1024 file descriptors, with room for the database, the broker and Redis.
 worker_connections = 600
