@@ -162,7 +162,8 @@ def take_back_late(
             continue
         said = type(exchanger.cancel(row.broker_order_id)).__name__
         with desk.store.write() as tx:
-            tx.record(order, event_of(Event.ENTRY_CANCEL, tx.now(), order.status, outcome=said, why="late"))
+            now = tx.get_order(desk.scope, order.id, lock=True) or order  # it may have moved meanwhile
+            tx.record(now, event_of(Event.ENTRY_CANCEL, tx.now(), now.status, outcome=said, why="late"))
 
 
 def verdict_was_wrong(tx: Transaction, desk: Desk, order: Order, row: BookOrder) -> list[Order]:

@@ -151,8 +151,8 @@ def _read(
         outcome = exchanger.cancel(order.broker_order_id or "")
         kind = Event.ENTRY_CANCEL if order.purpose is Purpose.ENTRY else Event.EXIT_REPLACED
         with desk.store.write(job.budget.send) as tx:
-            said = type(outcome).__name__
-            tx.record(order, event_of(kind, tx.now(), order.status, outcome=said))
+            row = tx.get_order(desk.scope, order.id, lock=True) or order  # it may have moved meanwhile
+            tx.record(row, event_of(kind, tx.now(), row.status, outcome=type(outcome).__name__))
     if in_the_way:
         book = exchanger.order_book()
     return read_on(exchanger, place, orders, book), in_the_way

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from app.domain.alert import Product
+from app.domain.audit import Event
 from app.domain.order import Purpose, Side
 from app.domain.outcome import NotSent, Refused, Unknown
 from app.domain.risk import TradingState
@@ -174,3 +175,22 @@ def test_nothing_is_lowered_while_an_exit_of_ours_works() -> None:
     assert held(-2 * LOT, -LOT, None) == LOT
     assert held(2 * LOT, -LOT, None) == -2 * LOT
     assert held(LOT, 3 * LOT, None) == 0
+
+
+def test_the_cancel_of_an_entry_is_noted_with_the_state_that_another_instance_gave_it(desk: TradingDesk) -> None:
+    desk.broker.fills = False
+    entry = desk.held()
+    cancel = desk.broker.cancel
+
+    def cancel_and_be_slow(broker_order_id: str) -> object:
+        outcome = cancel(broker_order_id)
+        desk.reconcile()
+        return outcome
+
+    desk.broker.cancel = cancel_and_be_slow  # type: ignore[assignment]
+    desk.alert("EXIT")
+    said = [(e.event, e.status) for e in desk.store.events(SCOPE, entry.id)]
+    assert said[-2:] == [
+        (Event.ORDER_CANCELLED, Status.CANCELLED),
+        (Event.ENTRY_CANCEL, Status.CANCELLED),
+    ]
