@@ -67,16 +67,21 @@ def test_the_service_is_not_root_and_does_not_own_its_code() -> None:
     assert not [c for c in of(final, "COPY") if "--chown" in c]
 
 
-def test_the_health_check_asks_healthz_with_what_is_there() -> None:
-    """Its command, run against a listener: right for a 200, wrong when nobody answers."""
+def healthy(port: int) -> bool:
+    """What the image's health check says of a service on this port."""
     (check,) = of(stages()[-1], "HEALTHCHECK")
     command = json.loads(check[check.index("[") :])
-    assert "/healthz" in command[-1]
+    env = {**os.environ, "PORT": str(port)}
+    return (
+        subprocess.run([sys.executable, *command[1:]], env=env, capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+def test_the_health_check_is_wrong_when_nobody_answers() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        nobody = {**os.environ, "PORT": str(free.getsockname()[1])}
-    done = subprocess.run([sys.executable, *command[1:]], env=nobody, capture_output=True, check=False)
-    assert done.returncode != 0
+        assert not healthy(int(free.getsockname()[1]))
 
 
 def test_it_starts_gunicorn_itself_with_the_same_settings_as_make_run() -> None:
@@ -149,18 +154,18 @@ def test_no_tool_of_development_is_locked_for_the_service() -> None:
 
 WATCH = """
 import os, sys
+def note(path, dir_fd=-1):
+    if path == os.environ["WRITES"] or not isinstance(path, (str, bytes)):
+        return
+    base = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd >= 0 else os.getcwd()
+    fd = os.open(os.environ["WRITES"], os.O_WRONLY | os.O_APPEND)
+    os.write(fd, os.fsencode(os.path.join(base, os.fsdecode(path))) + b"\\n")
+    os.close(fd)
 def seen(event, args):
-    if event == "open" and isinstance(args[0], (str, bytes)):
-        mode, flags = args[1], args[2]
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            fd = os.open(os.environ["WRITES"], os.O_WRONLY | os.O_APPEND) if args[0] != os.environ["WRITES"] else None
-            if fd is not None:
-                os.write(fd, os.fsencode(os.path.abspath(args[0])) + b"\\n")
-                os.close(fd)
-    elif event in ("os.mkdir", "os.rename", "os.remove"):
-        fd = os.open(os.environ["WRITES"], os.O_WRONLY | os.O_APPEND)
-        os.write(fd, os.fsencode(os.path.abspath(args[0])) + b"\\n")
-        os.close(fd)
+    if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        note(args[0])
+    elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+        note(args[0], args[2] if event in ("os.mkdir", "os.rename") else args[1])
 sys.addaudithook(seen)
 """
 
@@ -182,6 +187,7 @@ def test_it_writes_to_its_instance_directory_and_tmp_alone(tmp_path: Path) -> No
     }
     with Service(tmp_path, env) as service:
         assert service.alert(strikeprice=24500, lots=1).status == 200
+        assert healthy(service.port)
     paths = set(writes.read_text().splitlines())
     allowed = (str(service.instance), str(scratch), str(writes), "/dev/shm/", "/proc/", "/dev/null")
     assert any(p.startswith(str(service.instance)) for p in paths), "it was watched"
