@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_PASS_EVERY_S = 1.0
+RELEASE_S = 0.5
+"""For the leases at the end of a process: one that is not given back ends by itself soon after."""
 KEEP_EXPIRED_KEYS = timedelta(days=2)
 """Longer than any key can still be asked for: an explicit one belongs to its IST date."""
 PURGE_AT_ONCE = 5000
 LEASE = timedelta(seconds=15)
 """While a job runs it is renewed; when its process dies, another may run the job after this."""
+RENEW_S = LEASE.total_seconds() / 3
 WAIT_S = 5.0
 """How long a person's call waits for a run that is under way elsewhere."""
 NEVER = timedelta(days=36_500)
@@ -166,7 +169,7 @@ def kept(ports: Ports, lock: str, owner: str) -> Iterator[None]:
     stop = threading.Event()
 
     def renew() -> None:
-        while not stop.wait(LEASE.total_seconds() / 3):
+        while not stop.wait(RENEW_S):
             with suppress(StoreUnavailable):
                 ports.store.take_lock(lock, owner, LEASE, Deadline(ports.clock.monotonic()))
 
@@ -216,8 +219,18 @@ class Scheduler:
         self._timer.start()
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.shutdown(wait=False)
+        """No more runs. The leases of those under way are given back: this process ends before they do, what a
+        reconcile pass would still write is checked against its lease, and a run that did not end counts as none.
+        """
+        if self._timer is None:
+            return
+        self._timer.shutdown(wait=False)
+        ports = self._ports
+        within = Deadline(ports.clock.monotonic() + RELEASE_S)
+        with suppress(StoreUnavailable), ports.store.write(within) as tx:
+            for job in JOBS.values():
+                if job.is_leased:
+                    tx.free_lock(lease_of(ports, job), self._owner)
 
     def first_pass(self) -> None:
         """Until one has succeeded: without a lease, so that a dead process's lease delays nothing."""

@@ -1,0 +1,242 @@
+"""Jobs on a real database: once per slot over several instances, and taken over when their runner dies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, time
+from typing import Any
+
+import pytest
+
+from app.domain.alert import IST
+from app.errors import StoreUnavailable
+from app.jobs import JOBS, LEASE, Job, Scheduler, kept, lease_of, run_job
+from app.service.beside import Beside
+from app.service.job_runs import JobRun
+from app.settings import Settings
+from app.store.engine import Database
+from app.store.sql import SqlStore
+from app.store.sql_heartbeats import SqlHeartbeats
+from app.store.sql_job_runs import SqlJobRuns
+from app.web.ports import Ports
+from tests.fakes import FakeNotifier
+from tests.integration.store_rows import SCOPE, Clock
+
+SLOTS = 50
+
+
+def at(local: str) -> datetime:
+    return datetime.fromisoformat(local).replace(tzinfo=IST).astimezone(UTC)
+
+
+class Instance:
+    """A scheduler of its own on a connection of its own, its clock shared with the others."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.database = Database(url, clock)
+        runs = SqlJobRuns(self.database, SCOPE)
+        beside = Beside(SqlHeartbeats(self.database, SCOPE), runs, lambda: "", lambda: 0)
+        nothing: Any = None
+        self.ports = Ports(
+            settings=Settings(),
+            clock=clock,
+            store=SqlStore(self.database, clock, pause=clock.pass_),
+            broker=nothing,
+            contracts=nothing,
+            scope=SCOPE,
+            tokens=nothing,
+            notifier=FakeNotifier(),
+            reconcile=nothing,
+            desk=nothing,
+            beside=beside,
+        )
+        self.scheduler = Scheduler(self.ports)
+
+    def last(self, name: str) -> JobRun:
+        assert self.ports.beside is not None
+        (run,) = (r for r in self.ports.beside.job_runs.last() if r.name == name)
+        return run
+
+
+@pytest.fixture
+def instances(database_url: str, clock: Clock) -> Any:
+    made = [Instance(database_url, clock) for _ in range(3)]
+    yield made
+    for one in made:
+        one.database.close()
+
+
+def counted(ran: list[datetime], clock: Clock, every: float = 10.0, **changes: Any) -> Job:
+    def run(_: Ports, __: object) -> str:
+        ran.append(clock.now())
+        return f"run {len(ran)}"
+
+    return replace(Job("counted", lambda _: every, run), **changes)
+
+
+def test_three_instances_run_each_slot_once(instances: list[Instance], clock: Clock) -> None:
+    ran: list[datetime] = []
+    job = counted(ran, clock)
+    for _ in range(SLOTS):
+        for step in range(5):
+            for one in (*instances[step % 3 :], *instances[: step % 3]):
+                one.scheduler.tick(job)
+            clock.pass_(2)
+    assert len(ran) == SLOTS
+    assert len({int(moment.timestamp()) // 10 for moment in ran}) == SLOTS
+    last = instances[2].last("counted")
+    assert (last.ok, last.result, last.last_success_at) == (True, f"run {SLOTS}", ran[-1])
+
+
+def test_instances_that_tick_at_the_same_moment_run_it_once(instances: list[Instance], clock: Clock) -> None:
+    ran: list[datetime] = []
+    job = counted(ran, clock)
+    for _ in range(10):
+        together = threading.Barrier(3)
+
+        def tick(one: Instance, wait: Callable[[], object] = together.wait) -> None:
+            wait()
+            one.scheduler.tick(job)
+
+        threads = [threading.Thread(target=tick, args=(one,)) for one in instances]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        clock.pass_(10)
+    assert len(ran) == 10
+
+
+def test_a_run_is_never_begun_while_another_lasts_and_a_dead_runners_slot_is_taken_over(
+    instances: list[Instance], clock: Clock
+) -> None:
+    ran: list[datetime] = []
+    dead, other, third = instances
+    job = counted(ran, clock, every=60.0)
+    lock = lease_of(dead.ports, job)
+    assert dead.ports.beside is not None
+    # What a process leaves that is killed in the middle of a run: its lease, and a run without an end.
+    assert dead.ports.store.take_lock(lock, "dead", LEASE, _at_once())
+    slot = job.slot_at(dead.ports, clock.now())
+    assert dead.ports.beside.job_runs.begin("counted", "", "dead", slot, LEASE)
+    for _ in range(7):
+        other.scheduler.tick(job)
+        third.scheduler.tick(job)
+        clock.pass_(2)
+    assert ran == []
+    clock.pass_(2)
+    other.scheduler.tick(job)
+    third.scheduler.tick(job)
+    assert len(ran) == 1
+    assert job.slot_at(dead.ports, ran[0]) == slot
+    dead.ports.beside.job_runs.end("counted", "", "dead", "woke up late", ok=True)
+    assert other.last("counted").result == "run 1"
+
+
+def test_a_long_run_keeps_its_lease(
+    instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = instances[:2]
+    renewed = threading.Event()
+    monkeypatch.setattr("app.jobs.RENEW_S", 0.01)
+    lock = lease_of(one.ports, JOBS["purge"])
+    assert one.ports.store.take_lock(lock, "one", LEASE, _at_once())
+    take, clock_at = one.ports.store.take_lock, clock.now()
+
+    def seen(*given: Any) -> bool:
+        taken = take(*given)
+        if clock.now() > clock_at:
+            renewed.set()
+        return taken
+
+    monkeypatch.setattr(one.ports.store, "take_lock", seen)
+    with kept(one.ports, lock, "one"):
+        clock.pass_(LEASE.total_seconds() - 1)
+        assert renewed.wait(10)
+        clock.pass_(2)
+        assert not other.ports.store.take_lock(lock, "other", LEASE, _at_once())
+    assert other.ports.store.take_lock(lock, "other", LEASE, _at_once())
+
+
+def test_a_daily_job_runs_once_on_trading_days_and_again_only_after_it_failed(
+    instances: list[Instance], clock: Clock
+) -> None:
+    ran: list[datetime] = []
+    broken = True
+
+    def run(_: Ports, __: object) -> str:
+        ran.append(clock.now())
+        if broken:
+            raise StoreUnavailable("not now")
+        return "done"
+
+    job = replace(counted([], clock, every=60.0), run=run, at=time(9, 15), until=time(9, 30))
+    clock.at = at("2026-11-23 09:14")  # a Monday
+
+    def minutes(count: int) -> int:
+        before = len(ran)
+        for _ in range(count * 4):
+            for one in instances:
+                one.scheduler.tick(job)
+            clock.pass_(15)
+        return len(ran) - before
+
+    assert minutes(1) == 0
+    assert 2 <= minutes(3) <= 3  # once a minute, by whichever
+    failed = instances[0].last("counted")
+    assert (failed.ok, failed.result) == (False, "StoreUnavailable: not now")
+    broken = False
+    assert minutes(20) == 1
+    assert instances[0].last("counted").ok
+    clock.at = at("2026-11-24 09:30")
+    assert minutes(1) == 0  # its time is over: a page about the opening helps nobody in the afternoon
+    clock.at = at("2026-11-28 09:15")  # a Saturday
+    assert minutes(1) == 0
+    clock.at = at("2026-11-30 09:15")
+    assert minutes(1) == 1
+
+
+def test_a_persons_call_waits_for_the_run_elsewhere_and_says_so(
+    instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[datetime] = []
+    job = counted(ran, clock)
+    monkeypatch.setitem(JOBS, "counted", job)
+    one, other = instances[:2]
+    lock = lease_of(one.ports, job)
+    assert one.ports.store.take_lock(lock, "busy", LEASE, _at_once())
+    before = clock.now()
+    assert run_job(other.ports, "counted") == "another instance is running it right now"
+    assert ran == []
+    assert clock.now() > before
+    clock.pass_(LEASE.total_seconds())
+    assert run_job(other.ports, "counted") == "run 1"
+    assert one.last("counted").result == "run 1"
+    assert run_job(other.ports, "counted") == "run 2"  # the lease was given back
+
+
+def test_a_hosts_own_job_keeps_a_run_per_host(
+    instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[datetime] = []
+    job = counted(ran, clock, is_leased=False)
+    for host in ("alpha", "beta"):
+        monkeypatch.setattr("app.jobs.socket.gethostname", lambda name=host: name)
+        instances[0].scheduler.tick(job)
+    assert instances[1].ports.beside is not None
+    assert [r.host for r in instances[1].ports.beside.job_runs.last()] == ["alpha", "beta"]
+    assert len(ran) == 2
+
+
+def test_the_table_of_jobs() -> None:
+    at_time = {name: f"{job.at:%H:%M}" for name, job in JOBS.items() if job.at}
+    expected = {"token-note": "08:30", "token-page": "08:45", "overnight": "09:15", "summary": "15:45"}
+    assert at_time == expected
+
+
+def _at_once() -> Any:
+    from app.domain.deadline import Deadline
+
+    return Deadline(0.0)
