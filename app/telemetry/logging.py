@@ -22,7 +22,7 @@ from typing import Any, TextIO
 import structlog
 
 from app.service import observe
-from app.telemetry.secrets import MAX_ITEMS, MAX_TRACE, SECRETS, bounded
+from app.telemetry.secrets import MAX_ITEMS, MAX_TRACE, SECRETS
 from app.telemetry_settings import TelemetrySettings
 
 FILE_BYTES = 10_000_000
@@ -54,7 +54,7 @@ class JsonLine(logging.Formatter):
             line |= {k: SECRETS.of_key(k, v) for k, v in pairs if v is not None}
         if record.exc_info and record.exc_info[0] is not None:
             text = "".join(traceback.format_exception(*record.exc_info))
-            line["exception"] = bounded(SECRETS.clean(text), MAX_TRACE)
+            line["exception"] = SECRETS.shortened(text, MAX_TRACE)
         line |= {"level": record.levelname.lower(), "logger": record.name}
         line["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         if self._cloud:

@@ -34,11 +34,13 @@ _KEY = re.compile(
     re.IGNORECASE,
 )
 _PAIR = re.compile(
-    r"(?i)((?:\w*token|\w*secret\w*|password|auth_?code|code|pin|appidhash|signature|api_?key)"
-    r"[\"']?\s*[=:]\s*[\"']?)([^\s&\"',;}\])]{4,})"
+    r"(?i)((?:token|secret|password|passwd|auth_?code|[?&]code|\bpin|appidhash|signature|api_?key)"
+    r"(?:[\"']\s*:\s*[\"']|=\s*[\"']?|:(?=\S)))([^\s&\"',;}\])]{4,})"
 )
 _LOOKS = re.compile(
-    r"eyJ[\w-]{8,}(?:\.[\w-]+){1,2}|(?i:(?<=bearer )|(?<=basic ))[^\s\"',]+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
+    r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]+){1,2}"
+    r"|(?i:(?<=bearer )|(?<=basic ))[^\s\"',]+"
+    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
 
 
@@ -114,13 +116,19 @@ class Secrets:
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):
-            return bounded(self.clean(value), limit)
+            return self.shortened(value, limit)
         if depth < MAX_DEPTH and isinstance(value, dict):
             pairs = list(value.items())[:MAX_ITEMS]
             return {self.cleaned(str(k), 100): self.of_key(str(k), v, depth + 1) for k, v in pairs}
         if depth < MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
             return [self.cleaned(v, limit, depth + 1) for v in list(value)[:MAX_ITEMS]]
-        return bounded(self.clean(str(value)), limit)
+        return self.shortened(str(value), limit)
+
+    def shortened(self, text: str, limit: int) -> str:
+        """Clean and bounded. What is far too long is cut first: cleaning takes time. The second cut takes away the
+        rims of the first, where half a secret may stand.
+        """
+        return bounded(self.clean(bounded(text, 4 * limit)), limit)
 
     def of_key(self, key: str, value: Any, depth: int = 0) -> Any:  # noqa: ANN401 - as logged
         if _KEY.search(key) and not isinstance(value, bool | int | float | None):
