@@ -24,7 +24,7 @@ LOST_AFTER = timedelta(seconds=60)
 KEEP_NOTE = timedelta(hours=6)
 KEEP_PAGE = timedelta(days=3)
 """How long a channel that does not answer is tried."""
-FIRST_RETRY_S, LONGEST_RETRY_S = 5, 300
+FIRST_RETRY_S, LONGEST_RETRY_S = 5, 120
 FOR_PAGES = 4
 """One in so many places of a channel's minute is kept free for pages."""
 d, n = deliveries.c, notices.c
@@ -34,13 +34,17 @@ def spread(connection: Connection, scope: Scope, channels: Sequence[Channel], at
     """A delivery of each new notice for each channel that wants it."""
     new = select(n.id, n.code, n.page).where(of_scope(notices, scope), n.spread_at.is_(None))
     rows = connection.execute(new.order_by(n.id).limit(AT_ONCE)).all()
+    if not rows:
+        return
+    failing = select(d.channel, func.max(d.next_at)).where(d.state == WAITING, d.attempts > 0)
+    paused = {row[0]: row[1] for row in connection.execute(failing.group_by(d.channel))}
     wanted = [
         {
             "notice_id": r.id,
             "channel": c.id,
             "state": WAITING,
             "attempts": 0,
-            "next_at": at,
+            "next_at": max(at, paused.get(c.id, at)),
             "changed_at": at,
         }
         for r in rows
@@ -49,8 +53,7 @@ def spread(connection: Connection, scope: Scope, channels: Sequence[Channel], at
     ]
     if wanted:
         connection.execute(insert(deliveries), wanted)
-    if rows:
-        connection.execute(update(notices).where(n.id.in_([r.id for r in rows])).values(spread_at=at))
+    connection.execute(update(notices).where(n.id.in_([r.id for r in rows])).values(spread_at=at))
 
 
 def take_over(connection: Connection, owner: str, at: datetime, done: Iterable[str]) -> None:

@@ -1,0 +1,270 @@
+"""The outbox on a real database: nothing is lost by a crash, nothing is told twice, and floods become few messages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from app.domain.audit import Event
+from app.domain.risk import TradingState
+from app.domain.status import Status
+from app.service.notices import Channel, Notice, Parcel, told
+from app.service.records import Moved
+from app.store.sql import SqlStore
+from app.store.sql_outbox import SqlOutbox
+from app.store.tables_notices import notices
+from app.telemetry.notify import OutboxNotifier, hiding
+from tests.integration.store_rows import NOON, SCOPE, Clock, order, said
+
+ALL, OTHER = Channel("a", "1 json", ("all",), 20), Channel("b", "2 json", ("pages", "-in_doubt"), 20)
+ORDER_ID = "ABCDEFGHIJKLMNOPQRSTUVWX23"
+
+
+@pytest.fixture
+def outbox(store: SqlStore) -> SqlOutbox:
+    return SqlOutbox(store.database, SCOPE)
+
+
+def kept(store: SqlStore) -> list[tuple[str, bool]]:
+    with store.read() as tx:
+        rows = tx._connection.execute(select(notices.c.code, notices.c.page).order_by(notices.c.id))
+        return [(r.code, r.page) for r in rows]
+
+
+def note(number: int, code: str = "note", *, page: bool = False) -> Notice:
+    return Notice(code, f"text {number}", page, f"test:{code}:{number}")
+
+
+def undone(store: SqlStore, do: Callable[[], None]) -> None:
+    """In a transaction that ends in an error."""
+    with suppress(ZeroDivisionError), store.write():
+        do()
+        1 / 0  # noqa: B018
+
+
+def sent(outbox: SqlOutbox, parcels: list[Parcel]) -> list[str]:
+    for parcel in parcels:
+        outbox.settle(parcel.ref, parcel.channel, sent=True)
+    return [p.title for p in parcels]
+
+
+def test_what_is_told_inside_a_transaction_is_kept_or_undone_with_it(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    notifier = OutboxNotifier(outbox, clock, hiding(["a-very-secret-word"]))
+    with store.write() as tx:
+        tx.insert_order(order(), said())
+        notifier.notify("lost_alert", "said a-very-secret-word aloud", page=True)
+    assert kept(store) == [("lost_alert", True)]
+    undone(store, lambda: notifier.notify("wrong_verdict", "undone", page=True))
+    assert kept(store) == [("lost_alert", True)]
+    undone(store, lambda: notifier.notify("key_clash", "what raises itself"))
+    assert notifier.flush(10)
+    assert kept(store) == [("lost_alert", True), ("key_clash", False)]
+    (page, _) = outbox.hand_out([ALL], "me", ())
+    assert page.body.startswith("said *** aloud\n(ref ")
+
+
+def test_a_caller_outside_a_transaction_never_waits_for_the_database(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    notifier = OutboxNotifier(outbox, clock, hiding([]))
+    held, told_meanwhile = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.write():
+            held.set()
+            assert told_meanwhile.wait(10)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert held.wait(10)
+    notifier.notify("breaker_open", "first")  # returns although, on SQLite, the only writer is at work
+    told_meanwhile.set()
+    other.join()
+    assert notifier.flush(10)
+    assert kept(store) == [("breaker_open", False)]
+    for _ in range(3):
+        notifier.notify("preflight_not_ready", "the same words", page=True)
+    assert notifier.flush(10)
+    assert kept(store)[1:] == [("preflight_not_ready", True)]
+
+
+def test_the_trail_tells_of_each_order_once_whatever_the_order_of_commits(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    with store.write() as tx:
+        tx.insert_order(order(ORDER_ID), said())
+    assert outbox.derive(clock.now()) == 0
+    with store.write() as tx:
+        row = tx.get_order(SCOPE, ORDER_ID)
+        assert row is not None
+        moved = tx.move(row, Status.ACCEPTED, said(Event.ORDER_ACCEPTED, Status.ACCEPTED), Moved())
+        assert moved is not None
+        fill = Moved(filled_quantity=75)
+        tx.move(moved, Status.FILLED, said(Event.ORDER_FILLED, Status.FILLED), fill)
+    clock.pass_(1)
+    # An order whose transaction began long ago, and which shows only now.
+    with store.write() as tx:
+        late = replace(order("LATE"), created_at=NOON, updated_at=NOON, status=Status.DENIED, reason="cap")
+        tx.insert_order(replace(late, key=order().key), said(Event.ORDER_DENIED, Status.DENIED))
+    assert not outbox.is_idle(clock.now())
+    assert outbox.derive(clock.now()) == 3
+    assert sorted(kept(store)) == [
+        ("order_accepted", False),
+        ("order_denied", False),
+        ("order_filled", False),
+    ]
+    assert outbox.derive(clock.now()) == 0
+    again = SqlOutbox(store.database, SCOPE)  # the next process looks at all of the last days
+    assert again.derive(clock.now()) == 0
+    assert len(kept(store)) == 3
+
+
+def test_a_doubt_is_told_by_its_finder_or_by_the_trail_and_never_by_both(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    for ident, finder_first in (
+        (ORDER_ID, True),
+        (ORDER_ID[::-1].replace("3", "A").replace("2", "B"), False),
+    ):
+        words = told("in_doubt", f"order {ident} X: no answer", clock.now(), page=False)
+        if finder_first:
+            outbox.add(words)
+        with store.write() as tx:
+            digest = order().key.__class__(order().key.kind, ident, "b")
+            row = order(ident, tag=ident[:8], key=digest)
+            tx.insert_order(row, said())
+            tx.move(row, Status.IN_DOUBT, said(Event.ORDER_IN_DOUBT, Status.IN_DOUBT), Moved())
+        outbox.derive(clock.now())
+        if not finder_first:
+            outbox.add(words)
+    assert kept(store) == [("in_doubt", False)] * 2
+
+
+def test_a_change_of_the_trading_state_is_told_from_its_history_and_pages(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    store.ensure_scope(SCOPE)
+    assert outbox.derive(clock.now()) == 0  # the first start is nobody's news
+    with store.write() as tx:
+        tx.set_trading_state(SCOPE, TradingState.HALTED, "cli:me", "going away")
+        tx.set_trading_state(SCOPE, TradingState.ACTIVE, "cli:me", "back")
+    assert not outbox.is_idle(clock.now())
+    assert outbox.derive(clock.now()) == 2
+    assert kept(store) == [("trading_state", True), ("trading_state", False)]
+    assert outbox.derive(clock.now()) == 0
+
+
+def test_pages_go_at_once_and_notes_of_one_code_once_a_minute(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    outbox.add(note(1))
+    assert sent(outbox, outbox.hand_out([ALL], "me", ())) == ["PAPER note"]
+    for number in range(2, 22):
+        outbox.add(note(number))
+    outbox.add(note(1, "other"))
+    outbox.add(note(1, "fire", page=True))
+    clock.pass_(1)
+    assert sent(outbox, outbox.hand_out([ALL], "me", ())) == ["PAPER PAGE fire", "PAPER other"]
+    outbox.add(note(2, "fire", page=True))
+    assert sent(outbox, outbox.hand_out([ALL], "me", ())) == ["PAPER PAGE fire"]
+    clock.pass_(57)
+    assert outbox.hand_out([ALL], "me", ()) == []
+    clock.pass_(3)
+    (group,) = outbox.hand_out([ALL], "me", ())
+    assert group.title == "PAPER note x20"
+    assert group.body.startswith("20 times:\ntext 2\ntext 3\n")
+    assert "… and 8 more" in group.body
+    sent(outbox, [group])
+    assert outbox.is_idle(clock.now()) is False  # nothing was derived by this one yet
+    outbox.derive(clock.now())
+    assert outbox.is_idle(clock.now())
+
+
+def test_each_channel_gets_what_it_wants(outbox: SqlOutbox) -> None:
+    outbox.add(note(1))
+    outbox.add(note(1, "in_doubt", page=True))
+    outbox.add(note(1, "fire", page=True))
+    found = outbox.hand_out([ALL, OTHER], "me", ())
+    assert {(p.channel, p.title) for p in found} == {
+        ("a", "PAPER note"),
+        ("a", "PAPER PAGE in_doubt"),
+        ("a", "PAPER PAGE fire"),
+        ("b", "PAPER PAGE fire"),
+    }
+
+
+def test_a_dead_channel_holds_up_no_other_and_gets_all_pages_once_it_is_back(
+    outbox: SqlOutbox, clock: Clock
+) -> None:
+    for number in range(3):
+        outbox.add(note(number, f"fire{'abc'[number]}", page=True))
+    pauses = []
+    for parcel in outbox.hand_out([ALL, OTHER], "me", ()):
+        outbox.settle(parcel.ref, parcel.channel, sent=parcel.channel == "b")
+    outbox.add(note(9, "later", page=True))
+    (other,) = (p for p in outbox.hand_out([ALL, OTHER], "me", ()) if p.channel == "b")
+    assert other.title == "PAPER PAGE later"
+    sent(outbox, [other])
+    for _ in range(8):
+        began = clock.now()
+        while not (again := outbox.hand_out([ALL], "me", ())):
+            clock.pass_(1)
+        pauses.append((clock.now() - began).total_seconds())
+        for parcel in again:
+            outbox.settle(parcel.ref, parcel.channel, sent=False)
+    assert pauses == [5, 10, 20, 40, 80, 120, 120, 120]
+    clock.pass_(120)
+    titles = sent(outbox, outbox.hand_out([ALL], "me", ()))
+    assert sorted(titles) == [f"PAPER PAGE {c}" for c in ("firea", "fireb", "firec", "later")]
+    assert outbox.hand_out([ALL], "me", ()) == []
+
+
+def test_a_flood_stays_within_the_channels_minute_and_keeps_room_for_pages(
+    outbox: SqlOutbox, clock: Clock
+) -> None:
+    narrow = replace(ALL, per_minute=8)
+    for letter in "abcdefghijklmnop":
+        outbox.add(note(1, f"note_{letter}"))
+    first = sent(outbox, outbox.hand_out([narrow], "me", ()))
+    assert len(first) == 6
+    assert outbox.hand_out([narrow], "me", ()) == []
+    for letter in "abc":
+        outbox.add(note(1, f"fire_{letter}", page=True))
+    assert len(sent(outbox, outbox.hand_out([narrow], "me", ()))) == 2
+    assert outbox.hand_out([narrow], "me", ()) == []
+    clock.pass_(61)
+    titles = sent(outbox, outbox.hand_out([narrow], "me", ()))
+    assert titles[0] == "PAPER PAGE fire_c"
+    assert len(titles) == 6
+
+
+def test_what_a_dead_sender_had_claimed(outbox: SqlOutbox) -> None:
+    outbox.add(note(1, "fire", page=True))
+    outbox.add(note(1, "smoke", page=True))
+    outbox.add(note(1))
+    fire, smoke, plain = sorted(outbox.hand_out([ALL], "dead", ()), key=lambda p: p.title[6:])
+    assert outbox.hand_out([ALL], "dead", ()) == []
+    # The dead one's receipts say that `fire` went out; of the other page nobody knows, so it goes again as it was.
+    (again,) = outbox.hand_out([ALL], "heir", [fire.ref])
+    assert (again.ref, again.title, again.body) == (smoke.ref, smoke.title, smoke.body)
+    sent(outbox, [again])
+    assert outbox.hand_out([ALL], "heir", [fire.ref]) == []
+    outbox.settle(plain.ref, plain.channel, sent=True)  # too late to matter
+    assert outbox.hand_out([ALL], "heir", ()) == []
+
+
+def test_old_notices_are_forgotten(store: SqlStore, outbox: SqlOutbox, clock: Clock) -> None:
+    outbox.add(note(1))
+    sent(outbox, outbox.hand_out([ALL], "me", ()))
+    clock.at += timedelta(days=31)
+    outbox.add(note(2))
+    assert outbox.purge() == 1
+    assert kept(store) == [("note", False)]
