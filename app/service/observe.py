@@ -113,6 +113,13 @@ def note(
     trail.code = code or trail.code
 
 
+def refused(outcome: str, code: str) -> None:
+    """An error's answer. Where an order stands behind it, the order's own state says more."""
+    trail = _TRAIL.get()
+    if trail is not None and trail.order is None:
+        trail.outcome, trail.code = outcome, code
+
+
 def answered(order: Order, *, replayed: bool) -> None:
     """An alert came to this row."""
     trail = _TRAIL.get()

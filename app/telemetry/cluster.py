@@ -71,7 +71,7 @@ def of_cluster(figures: Figures) -> Iterator[Metric]:
         limit.add_metric((cap.name,), cap.limit)
     yield used
     yield limit
-    yield _slips(figures)
+    yield from _slips(figures)
 
 
 def of_host(host: HostFigures) -> Iterator[Metric]:
@@ -112,14 +112,20 @@ def _orders(figures: Figures) -> GaugeMetricFamily:
     return family
 
 
-def _slips(figures: Figures) -> HistogramMetricFamily:
+def _slips(figures: Figures) -> Iterator[Metric]:
+    """A histogram with negative buckets has no sum and no count of its own: they stand beside it."""
+    labels = ("product", "purpose")
+    fills = GaugeMetricFamily("fills_today", "Fills of the IST day", labels=labels)
+    mean = GaugeMetricFamily("fill_slippage_mean_percent", "Mean of fill_slippage_percent", labels=labels)
     family = HistogramMetricFamily(
         "fill_slippage_percent",
         "Fills of the IST day against the price their order went by; positive is worse",
-        labels=("product", "purpose"),
+        labels=labels,
     )
     for product, purpose in sorted({(s.product, s.purpose) for s in figures.slips}):
         mine = [float(s.percent) for s in figures.slips if (s.product, s.purpose) == (product, purpose)]
         buckets = [(str(top), float(sum(p <= top for p in mine))) for top in PERCENTS]
-        family.add_metric((product, purpose), [*buckets, ("+Inf", float(len(mine)))], sum_value=sum(mine))
-    return family
+        family.add_metric((product, purpose), [*buckets, ("+Inf", float(len(mine)))], sum_value=None)
+        fills.add_metric((product, purpose), len(mine))
+        mean.add_metric((product, purpose), sum(mine) / len(mine))
+    yield from (family, fills, mean)

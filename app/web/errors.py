@@ -7,7 +7,7 @@ from flask import Flask, Response, current_app, g, json, request
 from werkzeug.exceptions import HTTPException
 
 from app import errors as e
-from app.service.observe import note
+from app.service.observe import refused
 
 STATUS: dict[type[e.ServiceError], int] = {
     e.AlertRefused: 400,
@@ -61,7 +61,7 @@ def problem(
     retry_after_s: int | None = None,
 ) -> Response:
     """RFC 9457 problem details; `code` is stable, `outcome` is the design's word for what became of it."""
-    note(outcome=outcome, code=code)
+    refused(outcome, code)
     body = {
         "type": "about:blank",
         "title": TITLES.get(status, "Refused"),
