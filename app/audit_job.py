@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 
 from app.errors import ServiceError
-from app.service.audit_check import SEAL_ORDERS_AT_ONCE, AuditLog, SealVault
+from app.service.audit_check import SEAL_ORDERS_AT_ONCE, AuditLog, Check, SealVault
 from app.web.ports import Ports
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,27 @@ def run(ports: Ports, _lease: tuple[str, str] | None) -> str:
     said = f"{made} seals of at most {SEAL_ORDERS_AT_ONCE} orders" if made else "nothing changed"
     copied = 0 if ports.seal_vault is None else _copy(ports.audit, ports.seal_vault)
     return f"{said}, {copied} copied" if copied else said
+
+
+class AuditBroken(ServiceError):
+    """Something in the audit is not as it was written."""
+
+    code = "audit_broken"
+
+
+def verify(ports: Ports, _lease: tuple[str, str] | None) -> str:
+    """Recompute all chains and seals, as `flask audit verify` does; the seals' copies are the operator's to compare."""
+    if ports.audit is None:
+        return "there is no audit"
+    with ports.audit.reading() as reading:
+        check = Check(reading)
+        faults = list(check)
+    if not faults:
+        return f"whole: {check.orders} orders, {check.events} events, {check.seals} seals"
+    first = faults[0]
+    said = f"{len(faults)} faults, the first: order {first.order_id}, seal {first.seal}: {first.what}"
+    ports.notifier.notify("audit_broken", f"{said}; `flask audit verify` shows all", page=True)
+    raise AuditBroken(said)
 
 
 def _copy(audit: AuditLog, vault: SealVault) -> int:

@@ -17,6 +17,7 @@ from app.domain.alert import IST
 from app.domain.deadline import Deadline
 from app.domain.session import is_trading_day
 from app.errors import ServiceError, StoreUnavailable
+from app.service.audit_check import VERIFY_JOB
 from app.service.reconcile import Pass
 from app.web.ports import Ports
 
@@ -103,6 +104,7 @@ JOBS: dict[str, Job] = {
         Job("reconcile", lambda p: p.settings.reconcile_interval_seconds, reconcile),
         Job("purge", lambda _: 3600.0, purge),
         Job("seal", lambda p: p.settings.audit_seal_seconds, audit_job.run),
+        Job(VERIFY_JOB, lambda _: 3600.0, audit_job.verify, at=time(16, 0)),
         Job("refresh-master", lambda _: 60.0, master_job.run, master_job.due, is_leased=False),
         Job("preflight", lambda _: 60.0, preflight_job.run, preflight_job.due),
         Job("notify", lambda _: 2.0, daily_jobs.send),

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
 from app.domain.order import Scope
+from app.domain.session import is_trading_day
 from app.errors import NoMaster
 from app.service.figures import Figures, HostFigures
+from app.service.health import is_fresh
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store
 from app.service.reconcile import Pass
 from app.service.send import Desk
@@ -73,7 +76,13 @@ class Watching:
         def host() -> HostFigures:
             now = self._clock.now()
             shared = self._guard.budget.left_shared() if self._guard is not None else {}
-            return HostFigures(master_age(contracts, now), token_left(tokens, now), shared)
+            return HostFigures(
+                master_age_s=master_age(contracts, now),
+                master_stale=master_stale(contracts, now),
+                token_left_s=token_left(tokens, now),
+                trading_day=is_trading_day(ist_date(now)),
+                budget_left=shared,
+            )
 
         self.watch.metrics.collectors.append(ClusterFigures(read, host, self._clock.monotonic))
         return self.watch
@@ -97,6 +106,14 @@ def master_age(contracts: Contracts, now: datetime) -> float | None:
         return max(0.0, (now - contracts.age().built_at).total_seconds())
     except NoMaster:
         return None
+
+
+def master_stale(contracts: Contracts, now: datetime) -> bool:
+    """By the same rule as /readyz/orders; none at all is as bad."""
+    try:
+        return not is_fresh(contracts.age(), now)
+    except NoMaster:
+        return True
 
 
 def token_left(tokens: StoredTokens | None, now: datetime) -> float | None:

@@ -19,6 +19,9 @@ from typing import Protocol
 
 FIRST_HASH = ""
 """What stands before an order's first event and before the first seal."""
+VERIFY_JOB = "verify-audit"
+BROKEN = "AuditBroken"
+"""How the result of that job begins when the audit is not whole (the name of the error below)."""
 SEAL_ORDERS_AT_ONCE = 500
 """A seal is one short write: on SQLite nobody else writes meanwhile."""
 

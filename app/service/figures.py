@@ -34,6 +34,16 @@ class Slip:
 
 
 @dataclass(frozen=True, slots=True)
+class JobFigure:
+    """A job as the whole cluster sees it: of one that each host runs for itself, the host where it went well last."""
+
+    name: str
+    failed: bool
+    success_age_s: float | None
+    """None: it never went well."""
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Ages in seconds on the database's clock; None where there is nothing of the kind."""
 
@@ -50,6 +60,13 @@ class Figures:
     last_pass_s: float | None = None
     caps: tuple[CapUse, ...] = ()
     slips: tuple[Slip, ...] = ()
+    heartbeats_missing: int = 0
+    """Strategies whose heartbeat is overdue, within the session."""
+    oldest_page_waiting_s: float = 0.0
+    """Age of the oldest page that a channel which wants it has not taken; 0: there is none."""
+    jobs: tuple[JobFigure, ...] = ()
+    audit_broken: bool = False
+    """What the last whole verification of the audit said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +74,11 @@ class HostFigures:
     """What is true for this host, whichever worker is asked."""
 
     master_age_s: float | None = None
+    master_stale: bool | None = None
+    """Whether the index is older than the previous trading day, so that entries are denied."""
     token_left_s: float | None = None
+    trading_day: bool | None = None
+    """Whether today (IST) is one."""
     budget_left: dict[str, int] = field(default_factory=dict)
     """By window, where instances share it; empty where each process has its own."""
 

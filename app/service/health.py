@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from app.domain.alert import Exchange
@@ -22,6 +23,7 @@ from app.domain.session import previous_trading_day
 from app.errors import NoMaster, ServiceError
 from app.service.ports import Broker, Clock, Contracts, Store, Tokens
 from app.service.ready import code_of
+from app.service.records import MasterAge
 from app.service.send import Desk
 
 log = logging.getLogger(__name__)
@@ -245,11 +247,15 @@ def master(parts: Parts) -> Words:
         age = parts.contracts.age()
     except NoMaster as error:
         return {"index": error.detail, "master": "none"}
-    # Only option files: a cash file may be older without harm to a lot or an expiry.
+    now = parts.clock.now()
+    wanted = previous_trading_day(ist_date(now))
+    return {"index": OK, "master": OK if is_fresh(age, now) else f"older than {wanted}"}
+
+
+def is_fresh(age: MasterAge, now: datetime) -> bool:
+    """Only option files: a cash file may be older without harm to a lot or an expiry."""
     options = [day for name, day in age.dates.items() if name.startswith(("NSE_FO", "BSE_FO"))]
-    wanted = previous_trading_day(ist_date(parts.clock.now()))
-    fresh = bool(options) and max(options) >= wanted
-    return {"index": OK, "master": OK if fresh else f"older than {wanted}"}
+    return bool(options) and max(options) >= previous_trading_day(ist_date(now))
 
 
 def _breaker(parts: Parts) -> str:

@@ -51,7 +51,7 @@ MEANING: Mapping[Objective, str] = {
 
 def budget(objective: Objective) -> float:
     """The part of all alerts that may go wrong."""
-    return 1 - TARGET[objective]
+    return round(1 - TARGET[objective], 6)
 
 
 def is_available(status: int, code: str | None) -> bool:
@@ -102,7 +102,7 @@ def report(
     kept_refusals: int,
 ) -> Report:
     """`orders` and `entries` of the window's days, `refusals` newest first and at most `kept_refusals` of them."""
-    orders = [o for o in orders if o.created_at >= since]
+    orders = [o for o in orders if (o.created_at or now) >= since]
     refused = [r for r in refusals if r.at >= since]
     is_cut = len(refusals) >= kept_refusals and refusals[-1].at > since
     failed = sum(not is_available(r.status, r.code) for r in refused)
@@ -136,7 +136,9 @@ def is_unaccounted(order: Order, now: datetime) -> bool:
         return True
     if order.status is Status.SENDING:
         return order.answer_by is not None and order.answer_by < now
-    return order.status is Status.IN_DOUBT and now - (order.sent_at or order.created_at) > DOUBT_MAY_LAST
+    return (
+        order.status is Status.IN_DOUBT and now - (order.sent_at or order.created_at or now) > DOUBT_MAY_LAST
+    )
 
 
 def answers(entries: Iterable[Entry], scope: Scope) -> dict[str, datetime | None]:

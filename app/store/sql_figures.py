@@ -14,13 +14,17 @@ from app.domain.deadline import Deadline
 from app.domain.limits import Limits
 from app.domain.order import Protection, Scope, Side
 from app.domain.status import Status
+from app.service.audit_check import BROKEN, VERIFY_JOB
 from app.service.caps import caps_of
-from app.service.figures import CapUse, Figures, OrderCount, Slip
+from app.service.figures import CapUse, Figures, JobFigure, OrderCount, Slip
+from app.service.heartbeat import Watched, is_missing
 from app.service.records import Cap
 from app.store.engine import Database
+from app.store.sql_deliveries import SENDING, WAITING
 from app.store.sql_orders import of_scope
 from app.store.sql_transaction import SqlTransaction
 from app.store.tables import IS_FILLED, IS_OPEN, caps, orders
+from app.store.tables_notices import deliveries, heartbeats, job_runs, notices
 
 MOST_GROUPS = 2_000
 """Of the day's orders by state, product and strategy; what lies beyond is left out of the strategies alone."""
@@ -46,6 +50,10 @@ def figures(database: Database, scope: Scope, limits: Limits, deadline: Deadline
             last_pass_s=(now - began).total_seconds() if began is not None else None,
             caps=_caps(connection, scope, caps_of(limits, now, Decimal(0))),
             slips=_slips(connection, scope, now),
+            heartbeats_missing=_missing(connection, scope, now),
+            oldest_page_waiting_s=_page_waits(connection, scope, now),
+            jobs=_jobs(connection, scope, now),
+            audit_broken=_audit_broken(connection, scope),
         )
 
 
@@ -114,3 +122,38 @@ def _slips(connection: Connection, scope: Scope, now: datetime) -> tuple[Slip, .
         for r in connection.execute(query)
         if r.ltp > 0
     )
+
+
+def _missing(connection: Connection, scope: Scope, now: datetime) -> int:
+    b = heartbeats.c
+    query = select(b.client, b.strategy, b.every_seconds, b.last_at, b.missing_since)
+    rows = connection.execute(query.where(of_scope(heartbeats, scope)))
+    return sum(is_missing(Watched(*row), now) for row in rows)
+
+
+def _page_waits(connection: Connection, scope: Scope, now: datetime) -> float:
+    """Handed to a channel, or still waiting for one; what no channel wants is nobody's failure."""
+    n, d = notices.c, deliveries.c
+    open_ones = select(func.min(n.at)).join(deliveries, d.notice_id == n.id)
+    query = open_ones.where(of_scope(notices, scope), n.page, d.state.in_([WAITING, SENDING]))
+    oldest = connection.execute(query).scalar()
+    return (now - oldest).total_seconds() if oldest is not None else 0.0
+
+
+def _jobs(connection: Connection, scope: Scope, now: datetime) -> tuple[JobFigure, ...]:
+    r = job_runs.c
+    query = select(r.name, r.ok, r.last_success_at).where(of_scope(job_runs, scope))
+    # A host that is gone leaves its row behind: the freshest one speaks for the job.
+    by_age = query.order_by(r.name, r.last_success_at.desc().nulls_last())
+    found: dict[str, JobFigure] = {}
+    for row in connection.execute(by_age):
+        age = (now - row.last_success_at).total_seconds() if row.last_success_at is not None else None
+        found.setdefault(row.name, JobFigure(row.name, row.ok is False, age))
+    return tuple(found.values())
+
+
+def _audit_broken(connection: Connection, scope: Scope) -> bool:
+    """By the job's own last word; one that failed for another reason proves nothing."""
+    r = job_runs.c
+    query = select(r.result).where(of_scope(job_runs, scope), r.name == VERIFY_JOB, r.ok.is_(False))
+    return any(str(result).startswith(BROKEN) for result in connection.execute(query).scalars())

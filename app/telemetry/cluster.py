@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.errors import StoreUnavailable
+from app.service import slo
 from app.service.figures import Figures, HostFigures, ReadFigures
 from app.telemetry.labels import OTHER, word_of
 
@@ -72,11 +73,29 @@ def of_cluster(figures: Figures) -> Iterator[Metric]:
     yield used
     yield limit
     yield from _slips(figures)
+    yield _gauge("heartbeats_missing", "Strategies whose heartbeat is overdue", figures.heartbeats_missing)
+    yield _gauge(
+        "oldest_page_waiting_seconds", "Age of the oldest page not delivered", figures.oldest_page_waiting_s
+    )
+    yield from _jobs(figures)
+    yield _gauge(
+        "audit_broken", "1: the last verification found the audit changed", float(figures.audit_broken)
+    )
 
 
 def of_host(host: HostFigures) -> Iterator[Metric]:
     if host.master_age_s is not None:
         yield _gauge("master_age_seconds", "Age of the contract index", host.master_age_s)
+    if host.master_stale is not None:
+        yield _gauge("master_stale", "1: older than the previous trading day", float(host.master_stale))
+    if host.trading_day is not None:
+        yield _gauge("trading_day", "1: the exchange trades today (IST)", float(host.trading_day))
+    allowed = GaugeMetricFamily(
+        "slo_error_budget", "Part of all alerts that may go wrong", labels=("objective",)
+    )
+    for objective in slo.Objective:
+        allowed.add_metric((objective.value,), slo.budget(objective))
+    yield allowed
     if host.token_left_s is not None:
         yield _gauge(
             "token_seconds_left", "Until the broker's token ends; 0: there is none", host.token_left_s
@@ -110,6 +129,19 @@ def _orders(figures: Figures) -> GaugeMetricFamily:
     for labels, count in counted.items():
         family.add_metric(labels, count)
     return family
+
+
+def _jobs(figures: Figures) -> Iterator[Metric]:
+    age = GaugeMetricFamily(
+        "job_success_age_seconds", "Since a job last went well on any instance", labels=("job",)
+    )
+    failed = GaugeMetricFamily("job_failed", "1: a job's last run failed", labels=("job",))
+    for job in figures.jobs:
+        if job.success_age_s is not None:
+            age.add_metric((job.name,), job.success_age_s)
+        failed.add_metric((job.name,), float(job.failed))
+    yield age
+    yield failed
 
 
 def _slips(figures: Figures) -> Iterator[Metric]:

@@ -23,6 +23,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from app.service import slo
 from app.service.observe import Sampler, Trail
 from app.telemetry.labels import Few, word_of
 
@@ -81,6 +82,12 @@ class Metrics:
         self._phases = Histogram(
             "alert_phase_seconds", "Time of an alert by phase", ("phase",), buckets=SECONDS, registry=r
         )
+        self._promises = Counter(
+            "slo_alerts", "Alerts judged by what is promised of them", ("objective", "verdict"), registry=r
+        )
+        for objective in slo.Objective:  # from zero on: a first failure must show as an increase
+            for verdict in ("good", "bad"):
+                self._promises.labels(objective.value, verdict)
         self._phase = {name: self._phases.labels(name) for name in PHASES}
         self._calls = Counter(
             "broker_calls", "Calls to the broker", ("broker", "call", "outcome"), registry=r
@@ -139,6 +146,9 @@ class Metrics:
             return
         outcome = trail.outcome or ("accepted" if status < REFUSED_FROM else "refused")
         self._alerts.labels(word_of(outcome), self.codes(trail.code or "none")).inc()
+        in_time = slo.is_in_time(took + trail.phases.get("queue", 0.0))
+        self._judged(slo.Objective.AVAILABILITY, good=slo.is_available(status, trail.code))
+        self._judged(slo.Objective.LATENCY, good=in_time)
         for name, seconds in trail.phases.items():
             if (child := self._phase.get(name)) is not None:
                 child.observe(seconds)
@@ -147,6 +157,9 @@ class Metrics:
             self._orders.labels(
                 order.status.value, order.product.value, self.strategies(order.strategy)
             ).inc()
+
+    def _judged(self, objective: slo.Objective, *, good: bool) -> None:
+        self._promises.labels(objective.value, "good" if good else "bad").inc()
 
     def broker_call(self, broker: str, call: str, outcome: str, took: float) -> None:
         self._calls.labels(broker, call, outcome).inc()
