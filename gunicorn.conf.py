@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import sys
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,8 +63,15 @@ logger_class = JsonLogger
 threads = 16
 # Of the usual 1024 file descriptors, with room for the database, the broker and Redis.
 worker_connections = 600
-# Cloud Run sends SIGTERM and, 10 s later, SIGKILL: requests in flight get 8 s, the rest of it is for the exit.
+# Cloud Run sends SIGTERM and, 10 s later, SIGKILL. What happens in between:
+#   at once   nothing more is accepted; what the kernel had accepted already is taken over first
+#   to 7 s    requests in flight are answered (each within its own deadline of 2 s, queued ones after them), jobs go on
+#   to 8 s    traces are flushed, the jobs' leases given back, and the worker ends, whatever a thread of it still does
+#   at 8 s    the parent kills what is left. An order that was cut off there stands in the database as SENDING, and the
+#             next process, or any other instance, settles it by the broker's book as after any crash
 graceful_timeout = 8
+WORKER_DRAIN_S = 7
+LAST_STEPS_S = 0.7
 # A worker whose loop is stuck is killed; each request ends by its own deadline of 2 s.
 timeout = 30
 keepalive = 75
@@ -84,17 +94,29 @@ def on_starting(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """In each worker: threads do not outlive a fork."""
+    worker.cfg.set("graceful_timeout", WORKER_DRAIN_S)  # this process's own copy: the parent's stays longer
     scheduler = Scheduler(worker.wsgi.extensions["ports"])
     scheduler.start()
     worker.wsgi.extensions["scheduler"] = scheduler
 
 
 def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    scheduler = getattr(worker, "wsgi", None) and worker.wsgi.extensions.get("scheduler")
-    if scheduler:
-        scheduler.stop()
-    if getattr(worker, "wsgi", None):
-        worker.wsgi.extensions["ports"].watcher.close()
+    """The last steps, bounded, and then the end: a job's or a request's thread that hangs would hold it for ever."""
+    ended = sys.exc_info()[1]
+    extensions = worker.wsgi.extensions if getattr(worker, "wsgi", None) else {}
+
+    def steps() -> None:
+        if "scheduler" in extensions:
+            extensions["scheduler"].stop()
+        if "ports" in extensions:
+            extensions["ports"].watcher.close()
+
+    last = threading.Thread(target=steps, daemon=True)
+    last.start()
+    last.join(LAST_STEPS_S)
+    logging.shutdown()
+    code = (ended.code or 0) if isinstance(ended, SystemExit) else 1
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature

@@ -91,6 +91,22 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     # -- connections, in the loop
 
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """At the end of a worker the connections that wait in the kernel are taken over first: closing the listener
+        would reset them, and their clients have sent their requests already.
+        """
+        super().set_accept_enabled(enabled)
+        if enabled or self.alive:
+            return
+        for listener in self.sockets:
+            listener.setblocking(False)
+            for _ in range(self.worker_connections):
+                before = self.nr_conns
+                self.accept(listener)
+                if self.nr_conns <= before:
+                    break
+            listener.close()
+
     def accept(self, listener: socket.socket) -> None:
         try:
             sock, address = listener.accept()

@@ -106,6 +106,7 @@ NOT_MET: dict[str, str] = {
     "fyers_login:LoginPages.use_once": BY_HAND,
     "jobs:purge": READS,
     "jobs:Scheduler.first_pass": TIMER,
+    "jobs:Scheduler.stop": TIMER,
     "jobs:Scheduler._run": TIMER,
     "jobs:kept": TIMER,
     "jobs:kept.renew": TIMER,
