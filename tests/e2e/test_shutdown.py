@@ -190,9 +190,9 @@ def test_sigterm_at_any_moment_loses_and_doubles_nothing(
         finally:
             service.stop()
     assert max(took) <= EXIT_WITHIN_S, took
-    print(
-        f"{database}: {len(took)} SIGTERMs, exit at most {max(took):.1f} s, {len(said)} answers, {len(cut)} cut"
-    )
+    assert len(said) > rounds, "the load was no load"
+    # Between the last look at the queue and the listener's end lie microseconds.
+    assert len(cut) <= 1 + rounds // 50, cut
 
 
 def judge(
@@ -203,7 +203,6 @@ def judge(
     cut: dict[str, str],
 ) -> None:
     """Ledger and database agree; every answer is kept; whoever got none was never taken."""
-    assert len(said) > 20, "the load was no load"
     assert {status for status, _ in said.values()} <= {200, 202, 503}, said
     tags = [line["body"]["orderTag"] for line in sim.ledger.orders()]
     assert len(tags) == len(set(tags)), "an order was sent twice"
@@ -217,10 +216,10 @@ def judge(
         assert by_id[order_id]["broker_order_id"] is not None, by_id[order_id]
     # Whose answer never came: sent again it must turn out to be new, else it had been taken and left without a word.
     again = Senders(service.port, "again")
-    for key in cut:
+    for key, how in cut.items():
         before = len(sim.ledger.orders())
         assert again.send(key) == "said"
-        assert len(sim.ledger.orders()) == before + 1, f"{key} was taken, and its client cut off: {cut[key]}"
+        assert len(sim.ledger.orders()) == before + 1, f"{key} was taken, and its client cut off: {how}"
 
 
 def test_sigterm_while_it_starts_ends_it_at_once(tmp_path: Path) -> None:
