@@ -313,6 +313,11 @@ def _field_error(error: Any) -> FieldError:  # noqa: ANN401 - pydantic's own sha
         field, message = message.split(": ", 1)
     if error["type"] == "missing":
         return FieldError(field, "expected a value, the field is missing")
+    if error["type"] == "extra_forbidden":
+        # Without its value: a token in a body that takes none, or under a misspelt name, is still a token.
+        return FieldError(field, "there is no such field")
+    if field == TOKEN:
+        return FieldError(field, "expected a text")
     if error["type"] == "enum":
         return FieldError(field, f"expected {error['ctx']['expected']}, was {shown(error['input'])}")
     if error["type"] != "value_error":

@@ -215,7 +215,9 @@ class Exchange:
         written_at = connection.flush(watch)
         watch.cap(self._client.read_timeout_s)
         head, body = connection.receive(watch)
-        return Reply(head.status, head.headers, body, written_at)
+        # What an answer says goes into rows and logs; one that quotes our token must not take it there.
+        token = self._authorization.partition(":")[2].encode()
+        return Reply(head.status, head.headers, body.replace(token, b"***") if token else body, written_at)
 
 
 class _Service:
