@@ -1,0 +1,216 @@
+"""Traces: one from the alert to the broker's answer and to the reconcile that settled it; nothing secret in any span."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from sqlalchemy import create_engine, text
+
+from app.domain.outcome import Unknown
+from app.factory import create_app
+from app.service import observe
+from app.service.reconcile import Pass
+from app.telemetry import tracing
+from app.telemetry.broker import ObservedBroker
+from app.telemetry.requests import trace_of
+from app.telemetry.tracing import FLUSH_S, Tracing, headers_out
+from app.telemetry.watcher import TracedReconcile, Watch
+from tests.builders import SCOPE
+from tests.unit.web_desk import ADMIN, TOKEN, WebDesk
+
+PARENT = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+
+
+class Traced:
+    """A web desk whose spans are kept."""
+
+    def __init__(self, directory: Path) -> None:
+        self.kept = InMemorySpanExporter()
+        self.tracing = Tracing("http://127.0.0.1:9", self.kept)
+        self.desk = desk = WebDesk(directory)
+        self.watch = Watch(tracing=self.tracing)
+        ports = replace(desk.app.extensions["ports"], watcher=self.watch)
+        desk.desk = replace(desk.desk, broker=ObservedBroker(desk.broker, self.watch.metrics.broker_call))
+        desk.app = create_app(ports=ports)
+        desk.client = desk.app.test_client()
+
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        self.tracing._provider.force_flush()
+        return self.kept.get_finished_spans()
+
+    def named(self, name: str) -> ReadableSpan:
+        (span,) = [s for s in self.spans() if s.name == name]
+        return span
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Iterator[Traced]:
+    traced = Traced(tmp_path)
+    yield traced
+    traced.tracing.close()
+
+
+def trace_id(span: ReadableSpan) -> str:
+    assert span.context is not None
+    return f"{span.context.trace_id:032x}"
+
+
+def span_id(span: ReadableSpan) -> int:
+    assert span.context is not None
+    return span.context.span_id
+
+
+def test_one_trace_from_the_alert_to_the_brokers_answer(traced: Traced) -> None:
+    answer = traced.desk.webhook(headers={"traceparent": PARENT})
+    assert answer.status_code == 200
+    root = traced.named("POST /webhook")
+    assert trace_id(root) == "ab" * 16
+    assert root.parent is not None
+    assert root.parent.span_id == int("cd" * 8, 16)
+    below = {s.name: s for s in traced.spans() if s is not root}
+    assert {"auth", "resolve", "quote", "risk", "broker"} <= set(below)
+    assert {trace_id(s) for s in below.values()} == {"ab" * 16}
+    for name in ("quote", "broker"):
+        parent = below[name].parent
+        assert parent is not None
+        assert parent.span_id == span_id(root)
+    assert dict(root.attributes or {}) == {
+        "http.request.method": "POST",
+        "http.route": "/webhook",
+        "http.response.status_code": 200,
+        "request_id": answer.get_json()["request_id"],
+        "order_id": answer.get_json()["order_id"],
+        "client": "default",
+        "outcome": "accepted",
+    }
+    assert answer.headers["traceresponse"] == f"00-{'ab' * 16}-{span_id(root):016x}-01"
+
+
+def test_two_requests_of_one_thread_are_two_traces(traced: Traced) -> None:
+    for number in range(2):
+        traced.desk.webhook(idempotency_key=f"k{number}")
+    roots = [s for s in traced.spans() if s.name == "POST /webhook"]
+    assert len({trace_id(s) for s in roots}) == 2
+    assert [s.parent for s in roots] == [None, None]
+
+
+def test_the_reconcile_that_settles_an_order_stands_in_its_alerts_trace(traced: Traced) -> None:
+    desk = traced.desk
+    desk.broker.next_place.append(Unknown("no answer"))
+    desk.webhook(headers={"traceparent": PARENT})
+    (order,) = desk.store.orders
+    sending = desk.store.events(SCOPE, order.id)[0]
+    assert sending.detail["trace_id"] == "ab" * 16
+    done = Pass(desk.clock.now(), asked_broker=True, changed=(order,))
+    reconcile = TracedReconcile(lambda _: done, desk.store, traced.tracing)
+    with traced.watch.job("reconcile"):
+        assert reconcile(None) is done
+    settled, job = traced.named("reconcile"), traced.named("job reconcile")
+    assert trace_id(settled) == "ab" * 16
+    assert settled.parent is not None
+    assert settled.parent.span_id == span_id(traced.named("POST /webhook"))
+    assert [link.context.span_id for link in settled.links] == [span_id(job)]
+    assert trace_id(job) != "ab" * 16
+    assert (settled.attributes or {})["order_id"] == order.id
+
+
+def test_no_secret_stands_in_a_span(traced: Traced) -> None:
+    desk, canary = traced.desk, "canary-0123456789"
+    desk.webhook(token=canary, strategy=canary)
+    desk.webhook(idempotency_key=canary)
+    desk.broker.fail.add("quotes")
+    desk.webhook(strategy="x")
+    desk.api("get", f"/api/v1/orders/{canary}?x={canary}", canary)
+    desk.api("get", f"/{canary}")
+    shown = "".join(s.to_json() for s in traced.spans())
+    assert "POST /webhook" in shown
+    assert not [secret for secret in (canary, TOKEN, ADMIN) if secret in shown]
+
+
+def test_a_statement_is_its_verb_and_its_table(traced: Traced) -> None:
+    engine = create_engine("sqlite://")
+    traced.tracing.watch_database(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE orders (id TEXT)"))  # outside of any work: no span
+        with traced.watch.job("purge"):
+            connection.execute(text("INSERT INTO orders VALUES (:id)"), {"id": "canary-1"})
+            connection.execute(text("SELECT id FROM orders WHERE id = 'canary-2'"))
+            with pytest.raises(Exception, match="no such table"):
+                connection.execute(text("SELECT 'canary-3' FROM nowhere"))
+    spans = [s for s in traced.spans() if s.name != "job purge"]
+    assert [s.name for s in spans] == ["INSERT orders", "SELECT orders", "SELECT nowhere"]
+    assert {s.parent.span_id for s in spans if s.parent} == {span_id(traced.named("job purge"))}
+    assert not spans[2].status.is_ok
+    assert "canary" not in "".join(s.to_json() for s in spans)
+    engine.dispose()
+
+
+def test_context_goes_out_with_calls_of_ours(traced: Traced) -> None:
+    with traced.watch.job("notify"):
+        trail = observe.current()
+        assert trail is not None
+        parent = headers_out()["traceparent"]
+        assert parent.startswith(f"00-{trail.trace_id}-{trail.span_id}-")
+    assert headers_out() == {}
+
+
+class Hanging(SpanExporter):
+    def __init__(self) -> None:
+        self.asked, self.let_go = threading.Event(), threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.asked.set()
+        self.let_go.wait(30)
+        return SpanExportResult.FAILURE
+
+
+def test_the_end_waits_for_a_hanging_collector_no_longer_than_its_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert FLUSH_S < 2
+    monkeypatch.setattr(tracing, "FLUSH_S", 0.1)
+    exporter = Hanging()
+    traces = Tracing("http://127.0.0.1:9", exporter)
+    with Watch(tracing=traces).job("x"):
+        pass
+    started = time.monotonic()
+    traces.close()
+    assert time.monotonic() - started < 1
+    assert exporter.asked.is_set()
+    exporter.let_go.set()
+
+
+def test_without_an_address_nothing_of_it_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from app.settings import Settings; from app.factory import create_app; "
+        f"create_app(Settings(_env_file=None, instance_dir={str(tmp_path)!r})); "
+        "print([m for m in sys.modules if m.startswith('opentelemetry')])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, env={"PATH": ""}
+    )
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "cloud", "found"),
+    [
+        (PARENT, "", "ab" * 16),
+        ("", "cd" * 16 + "/123;o=1", "cd" * 16),
+        ("00-" + "0" * 32 + "-" + "cd" * 8 + "-01", "", ""),
+        ("x" * 10_000, "\n{}", ""),
+    ],
+)
+def test_a_request_says_its_trace_by_either_header(traceparent: str, cloud: str, found: str) -> None:
+    assert trace_of(traceparent, cloud) == found
