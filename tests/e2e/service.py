@@ -63,7 +63,8 @@ class Service:
     def log(self) -> str:
         return (self.directory / "service.log").read_text(errors="replace")
 
-    def start(self) -> None:
+    def spawn(self) -> None:
+        """Start it and wait for nothing."""
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.directory),
@@ -76,6 +77,10 @@ class Service:
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app.wsgi:app"]
         with (self.directory / "service.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+
+    def start(self) -> None:
+        self.spawn()
+        assert self.process is not None
         give_up = time.monotonic() + START_WITHIN_S
         while time.monotonic() < give_up:
             if self.process.poll() is not None:
