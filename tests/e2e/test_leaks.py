@@ -69,11 +69,14 @@ def dump(service: CanaryService) -> dict[str, bytes]:
     """Every row of every table, as the database writes it."""
     url = service.env.get("DATABASE_URL") or f"sqlite:///{service.instance / 'orders.sqlite3'}"
     engine = create_engine(url)
-    with engine.connect() as connection:
-        return {
-            f"table {name}": repr(connection.execute(text(f'SELECT * FROM "{name}"')).all()).encode()
-            for name in inspect(connection).get_table_names()
-        }
+    try:
+        with engine.connect() as connection:
+            return {
+                f"table {name}": repr(connection.execute(text(f'SELECT * FROM "{name}"')).all()).encode()
+                for name in inspect(connection).get_table_names()
+            }
+    finally:
+        engine.dispose()
 
 
 def headers_of(c: Canaries, client_token: str) -> list[dict[str, str]]:
