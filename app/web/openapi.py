@@ -16,10 +16,11 @@ from pydantic.json_schema import models_json_schema
 from app.domain.alert import Exchange, OptionType
 from app.domain.status import Status
 from app.web import answer_schemas as a
+from app.web.beat_schemas import WebhookBody
 from app.web.control import ResolveBody, StateBody
 from app.web.errors import TITLES
 from app.web.kill import KillBody
-from app.web.schemas import MAX_KEY, AlertBody, WebhookBody
+from app.web.schemas import MAX_KEY, AlertBody
 
 REF = "#/components/schemas/{model}"
 ABOUT = (

@@ -18,6 +18,7 @@ from app.service.observe import answered, phase
 from app.service.records import Refusal
 from app.service.urgent import Urgency, urgency_of
 from app.web.answers import answer_of, ist
+from app.web.beat_schemas import is_beat, to_beat
 from app.web.errors import STATUS
 from app.web.middleware.address import Networks, check_address, networks_of
 from app.web.middleware.authentication import Caller
@@ -26,7 +27,7 @@ from app.web.middleware.signature import ID, SIGNATURE, Signatures, SignedMessag
 from app.web.middleware.size import bounded_body
 from app.web.parse import parse_object
 from app.web.ports import Place, Ports
-from app.web.schemas import TOKEN, is_beat, shown, to_alert, to_beat
+from app.web.schemas import TOKEN, shown, to_alert
 
 SAFE_FIELDS = (
     "symbol",

@@ -40,7 +40,7 @@ class Instance:
         beside = Beside(SqlHeartbeats(self.database, SCOPE), runs, lambda: "", lambda: 0)
         nothing: Any = None
         self.ports = Ports(
-            settings=Settings(),
+            settings=Settings.model_validate({}),
             clock=clock,
             store=SqlStore(self.database, clock, pause=clock.pass_),
             broker=nothing,
