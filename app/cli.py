@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask import Flask
 
-from app import cli_audit, cli_clients, cli_kill, cli_orders, cli_preflight, login_cli
+from app import cli_audit, cli_clients, cli_config, cli_kill, cli_orders, cli_preflight, cli_slo, login_cli
 from app.cli_words import Command
 from app.settings import load
 
@@ -18,6 +18,8 @@ def register(app: Flask) -> None:
     cli_clients.register(app)
     cli_preflight.register(app)
     cli_audit.register(app)
+    cli_slo.register(app)
+    cli_config.register(app)
 
     @app.cli.command("migrate", cls=Command)
     def migrate() -> None:

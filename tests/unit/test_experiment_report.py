@@ -1,0 +1,124 @@
+"""The report against a calculation by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from math import isclose
+from typing import Any
+
+from app.domain.alert import Product
+from app.domain.experiment import Experiment, Variant
+from app.domain.order import Order, Purpose, Side
+from app.domain.status import Status
+from app.service.experiments import Adjusted, Estimate, Trials, mean, rate, report
+from tests.builders import NOW, an_order
+
+TRIAL = Experiment("stops", (Variant("usual"), Variant("wide", 2)))
+
+
+def filled(number: int, minute: int, price: int | str, quantity: int = 10, **changes: Any) -> Order:
+    order = an_order(number, quantity=quantity, status=Status.FILLED, ltp=Decimal(100), **changes)
+    return replace(
+        order,
+        filled_quantity=quantity,
+        fill_price=Decimal(price),
+        filled_at=NOW + timedelta(minutes=minute),
+    )
+
+
+def entry(number: int, minute: int, price: int | str, variant: str = "usual", **changes: Any) -> Order:
+    return filled(number, minute, price, variant=f"stops/{variant}", **changes)
+
+
+def an_exit(number: int, minute: int, price: int | str, quantity: int = 10, **changes: Any) -> Order:
+    changes = {"side": Side.SELL, **changes}
+    return filled(number, minute, price, quantity, purpose=Purpose.EXIT, **changes)
+
+
+def trials(*orders: Order, adjusted: tuple[Adjusted, ...] = ()) -> Trials:
+    return Trials(
+        tuple(o for o in orders if o.variant), tuple(o for o in orders if o.filled_quantity), adjusted
+    )
+
+
+def near(found: Estimate, count: int, value: float, low: float, high: float) -> bool:
+    assert found.value is not None
+    assert found.low is not None
+    assert found.high is not None
+    pairs = ((found.value, value), (found.low, low), (found.high, high))
+    return found.count == count and all(isclose(a, b, abs_tol=0.005) for a, b in pairs)
+
+
+def test_slippage_hit_rate_and_profit_by_hand() -> None:
+    orders = [
+        # usual: bought at 101, 102 and 103 (slippage 1, 2, 3); sold at 111, 97 and 108
+        entry(1, 0, 101),
+        an_exit(2, 1, 111),
+        entry(3, 2, 102),
+        an_exit(4, 3, 97),
+        entry(5, 4, 103),
+        an_exit(6, 5, 108),
+        # wide: sold short at 99 (slippage 1), bought back at 89; one that was denied
+        entry(7, 10, 99, "wide", side=Side.SELL),
+        an_exit(8, 11, 89, side=Side.BUY),
+        an_order(9, variant="stops/wide", status=Status.DENIED),
+    ]
+    usual, wide = report(TRIAL, trials(*orders))
+    assert (usual.name, usual.weight, usual.orders, usual.filled) == ("usual", 1, 3, 3)
+    # mean 2, s = 1, 1.959964 / sqrt(3) = 1.131586
+    assert near(usual.slippage, 3, 2.0, 0.868414, 3.131586)
+    # +100, -50, +50: mean 33.3333, s = sqrt(17500 / 3) = 76.376262, half = 76.376262 x 1.131586 = 86.426293
+    assert near(usual.profit, 3, 33.333333, -53.092960, 119.759626)
+    assert usual.profit_total == 100
+    # Wilson of 2 in 3: (0.666667 + 0.640243) / 2.280486 -+ 0.365178...
+    assert near(usual.hit_rate, 3, 2 / 3, 0.2077, 0.9385)
+    assert (usual.still_open, usual.unpriced) == (0, 0)
+    assert (wide.name, wide.weight, wide.orders, wide.filled) == ("wide", 2, 2, 1)
+    assert wide.slippage == Estimate(1, 1.0, None, None)
+    assert wide.profit == Estimate(1, 100.0, None, None)
+    assert wide.profit_total == 100
+
+
+def test_first_in_first_out_over_part_fills_and_several_entries() -> None:
+    orders = [
+        entry(1, 0, 100),
+        entry(2, 1, 110, "wide"),
+        an_exit(3, 2, 120, 15),  # all of the first, half of the second
+        an_exit(4, 3, 130, 5),
+        entry(5, 4, 100),
+        an_exit(6, 5, 150, 4),  # the rest is still held
+    ]
+    usual, wide = report(TRIAL, trials(*orders))
+    assert (usual.profit_total, usual.profit.count, usual.still_open) == (200, 1, 1)
+    assert wide.profit_total == 5 * 10 + 5 * 20
+
+
+def test_another_client_s_or_product_s_exit_closes_nothing() -> None:
+    for changes in ({"client": "other"}, {"product": Product.MARGIN}, {"ticker": "NSE:OTHER"}):
+        usual, _ = report(TRIAL, trials(entry(1, 0, 100), an_exit(2, 1, 120, **changes)))
+        assert (usual.still_open, usual.profit.count) == (1, 0)
+
+
+def test_what_a_leg_or_a_hand_closed_is_counted_and_not_priced() -> None:
+    first = entry(1, 0, 100)
+    at = NOW + timedelta(minutes=1)
+    by_leg = Adjusted(first.client, first.ticker, first.product, -10, at)
+    later = (entry(2, 2, 100), an_exit(3, 3, 101))
+    usual, _ = report(TRIAL, trials(first, *later, adjusted=(by_leg,)))
+    assert (usual.unpriced, usual.still_open) == (1, 0)
+    assert (usual.hit_rate.count, usual.profit_total) == (1, 10)
+
+
+def test_too_few_values_have_no_interval() -> None:
+    assert mean([]) == Estimate(0, None, None, None)
+    assert mean([5.0]) == Estimate(1, 5.0, None, None)
+    assert rate(0, 0) == Estimate(0, None, None, None)
+
+
+def test_a_rate_s_interval_is_wilson_s() -> None:
+    """By hand for 7 of 10: (0.7 + 0.192073) / 1.384146 -+ 1.96 x sqrt(0.021 + 0.009604) / 1.384146."""
+    assert near(rate(7, 10), 10, 0.7, 0.3968, 0.8922)
+    assert near(rate(0, 10), 10, 0.0, 0.0, 0.2775)
+    assert near(rate(10, 10), 10, 1.0, 0.7225, 1.0)
