@@ -43,7 +43,7 @@ def test_a_variant_s_percents_set_the_levels() -> None:
     assert (order.variant, order.stop_loss, order.take_profit) == ("stops/wide", Decimal(70), Decimal(140))
     (ticket,) = desk.broker.ledger
     assert (ticket.stop_distance, ticket.target_distance) == (Decimal(30), Decimal(40))
-    assert (ticket.kind, ticket.limit_price) == (OrderKind.MARKET, 0)
+    assert (ticket.kind, ticket.limit_price) == (OrderKind.MARKET, Decimal(0))
 
 
 def test_a_limit_variant_goes_out_at_the_touch_and_its_percents_are_the_settings() -> None:

@@ -95,7 +95,8 @@ def test_values_are_read_as_the_environment_s(view: View) -> None:
     )
     limits = view.config().policy.limits
     assert (limits.runaway, limits.max_lots) == (Runaway(5, 10), 4)
-    assert (limits.symbols, limits.qty_caps) == ({"NIFTY", "BANKNIFTY"}, {"NIFTY": 2})
+    assert limits.symbols == frozenset({"NIFTY", "BANKNIFTY"})
+    assert limits.qty_caps == {"NIFTY": 2}
     assert (limits.max_signal_age_s, limits.enforce_hours) == (None, True)
 
 
