@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos mutants hostile shutdown audit sbom lock
+.PHONY: help run test check bench chaos mutants hostile shutdown alarms audit sbom lock
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -21,14 +21,15 @@ run: .venv/run.stamp ## install, migrate and serve on $PORT (8080), paper mode u
 	$(PY) -m gunicorn -c gunicorn.conf.py app.wsgi:app
 
 test: .venv/dev.stamp ## the whole test suite
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
+	$(PY) -m pytest -m slow
 
 check: .venv/dev.stamp ## format, lint, types, import contracts, fast tests
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/service tests/contract tests/alerts
 
 chaos: .venv/dev.stamp ## kill the service at every commit and every byte to the broker; the ledger judges
 	$(PY) -W ignore -m tests.chaos
@@ -44,6 +45,9 @@ shutdown: .venv/dev.stamp ## 250 SIGTERMs under load: exit within 9 s, nothing l
 
 audit: .venv/dev.stamp ## known vulnerabilities of the locked packages; says NOT RUN when there is no data
 	$(PY) -m ops.audit
+
+alarms: .venv/dev.stamp ## check the alarm rules with promtool, and provoke each alarm that pages at a running service
+	$(PY) -m pytest -rs tests/unit/test_ops_rules.py tests/e2e/test_alarms.py
 
 sbom: .venv/dev.stamp ## what the service is made of, as CycloneDX: build/sbom.json
 	mkdir -p build
