@@ -71,7 +71,7 @@ def told(found: Report, days: int, mode: str) -> list[str]:
     for order in found.unaccounted[:SHOWN]:
         lines.append(f"unknown fate: order {order.id} {order.ticker}, {order.status}")
     if len(found.unaccounted) > SHOWN:
-        lines.append(f"and {len(found.unaccounted) - SHOWN} more: `flask --app app.wsgi orders`")
+        lines.append(f"and {len(found.unaccounted) - SHOWN} more: `flask --app app.wsgi orders list`")
     return lines
 
 
