@@ -225,6 +225,7 @@ def test_no_secret_is_left_in_the_database_the_log_or_an_answer(
     assert asked > 500
     evidence = service.evidence() | dump(service)
     assert any(place.startswith("table orders") and b"NIFTY" in data for place, data in evidence.items())
+    assert "audit seal 1 up to" in service.log  # there is a log, down to INFO
     hits = canaries.hits(evidence)
     assert hits == [], "\n".join(hits[:40])
 
