@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app.domain.deadline import Deadline
 from app.errors import CommitUnknown, StoreUnavailable
 from app.service.ports import Clock
+from app.store.watchdog import Watchdog
 
 DEFAULT_BOUND_S = 5.0
 """What a transaction without a deadline may take: never for ever."""
@@ -25,6 +26,8 @@ POSTGRES_CONNECTIONS = 10
 """Per process. A transaction holds one for milliseconds and never during a broker call."""
 SQLITE_CONNECTIONS = 32
 CONNECT_BOUND_S = 2
+GRACE_S = 0.05
+"""For the server's own time-out, which leaves the connection usable, to be the first."""
 
 _START = text(
     "SELECT set_config('statement_timeout', :ms, true), set_config('lock_timeout', :ms, true), clock_timestamp()"
@@ -82,7 +85,8 @@ class Database:
         self._seats = threading.BoundedSemaphore(size)
         self._writers = WriterQueue()
         self._own = threading.local()
-        self.engine = _sqlite(url, size) if self.is_sqlite else _postgres(url, size)
+        self._watchdog = Watchdog()
+        self.engine = _sqlite(url, size) if self.is_sqlite else _postgres(url, size, self._watchdog)
         self.driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
 
     @property
@@ -152,7 +156,8 @@ class Database:
         if not self._seats.acquire(timeout=self._left(ends)):
             raise StoreUnavailable("no database connection became free before the deadline")
         try:
-            with self._started(ends, write=write) as connection:
+            # The watch ends after the connection is given back: a ROLLBACK is waited for too.
+            with ExitStack() as watch, self._started(ends, watch, write=write) as connection:
                 yield connection
                 self._commit(connection, write=write)
         except (DBAPIError, PoolTimeout, self.driver_error) as error:
@@ -169,21 +174,24 @@ class Database:
                 raise
             raise CommitUnknown(f"the database was lost during COMMIT: {_cause(error)}") from error
 
-    def _started(self, ends: Deadline, *, write: bool) -> Connection:
+    def _started(self, ends: Deadline, watch: ExitStack, *, write: bool) -> Connection:
         """A connection in its transaction. One that died in the pool shows here, and the whole pool is new then."""
         try:
-            return self._begin(self.engine.connect(), ends, write=write)
+            return self._begin(self.engine.connect(), ends, watch, write=write)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-        return self._begin(self.engine.connect(), ends, write=write)
+        watch.close()
+        self._left(ends)  # or it was no dead connection but a database that says nothing
+        return self._begin(self.engine.connect(), ends, watch, write=write)
 
-    def _begin(self, connection: Connection, ends: Deadline, *, write: bool) -> Connection:
+    def _begin(self, connection: Connection, ends: Deadline, watch: ExitStack, *, write: bool) -> Connection:
         try:
             milliseconds = max(1, int(self._left(ends) * 1000))
             if self.is_sqlite:
                 now = _begin_sqlite(connection, milliseconds, write=write)
             else:
+                watch.enter_context(self._watchdog.over(_descriptor(connection), self._left(ends) + GRACE_S))
                 connection.execution_options(postgresql_readonly=not write)
                 now = connection.execute(_START, {"ms": str(milliseconds)}).one()[2].astimezone(UTC)
             connection.info["now"] = now if self._clock is None else self._clock.now().astimezone(UTC)
@@ -200,6 +208,11 @@ def _begin_sqlite(connection: Connection, busy_ms: int, *, write: bool) -> datet
     raw.execute(f"PRAGMA busy_timeout={busy_ms}").close()
     raw.execute("BEGIN IMMEDIATE" if write else "BEGIN").close()
     return datetime.now(UTC)
+
+
+def _descriptor(connection: Connection) -> int:
+    raw: Any = connection.connection.dbapi_connection
+    return int(raw.fileno())
 
 
 def _cause(error: Exception) -> str:
@@ -223,7 +236,7 @@ def _sqlite(url: str, size: int) -> Engine:
     return engine
 
 
-def _postgres(url: str, size: int) -> Engine:
+def _postgres(url: str, size: int, watchdog: Watchdog) -> Engine:
     engine = create_engine(
         url,
         pool_size=size,
@@ -233,8 +246,9 @@ def _postgres(url: str, size: int) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(raw: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection
-        setting = raw.execute("SHOW synchronous_commit").fetchone()[0]
-        raw.rollback()
+        with watchdog.over(raw.fileno(), GRACE_S * 10):
+            setting = raw.execute("SHOW synchronous_commit").fetchone()[0]
+            raw.rollback()
         if setting == "off":
             raw.close()
             raise StoreUnavailable(
