@@ -9,19 +9,23 @@ from flask import Flask, jsonify, request
 from sqlalchemy import create_engine, event, text
 
 app = Flask(__name__)
-engine = create_engine(os.environ["BARE_DATABASE_URL"], connect_args={"timeout": 30})
+URL = os.environ["BARE_DATABASE_URL"]
+IS_SQLITE = URL.startswith("sqlite")
+engine = create_engine(URL, connect_args={"timeout": 30} if IS_SQLITE else {}, pool_size=16)
 session = requests.Session()
 HEADERS = {"Authorization": "X-200:t"}
 
 
 @event.listens_for(engine, "connect")
 def _durable(connection, _record):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
+    if IS_SQLITE:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
 
 
 with engine.begin() as _first:
-    _first.execute(text("CREATE TABLE IF NOT EXISTS o (id INTEGER PRIMARY KEY, body TEXT, state TEXT)"))
+    kind = "INTEGER" if IS_SQLITE else "BIGINT GENERATED ALWAYS AS IDENTITY"
+    _first.execute(text(f"CREATE TABLE IF NOT EXISTS o (id {kind} PRIMARY KEY, body TEXT, state TEXT)"))
 
 
 @app.post("/webhook")
@@ -31,9 +35,8 @@ def webhook():  # type: ignore[no-untyped-def]  # noqa: ANN201
     quotes = os.environ["FYERS_DATA_URL"] + "/quotes"
     session.get(quotes, params={"symbols": alert["ticker"]}, headers=HEADERS, timeout=2).json()
     with engine.begin() as db:
-        row = db.execute(
-            text("INSERT INTO o (body, state) VALUES (:b, 'SENDING')"), {"b": str(alert)}
-        ).lastrowid
+        added = text("INSERT INTO o (body, state) VALUES (:b, 'SENDING') RETURNING id")
+        row = db.execute(added, {"b": str(alert)}).scalar_one()
     order = {
         "symbol": alert["ticker"],
         "qty": 65,
