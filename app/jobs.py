@@ -201,6 +201,8 @@ class Scheduler:
     def start(self) -> None:
         from apscheduler.schedulers.background import BackgroundScheduler
 
+        # It warns of each look that came while a run lasted; looking often is how a slot is not missed.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._timer = BackgroundScheduler(timezone="UTC")
         for job in JOBS.values():
             self._timer.add_job(
