@@ -76,6 +76,9 @@ _FIND = select(orders).where(_c.id == bindparam("in_id"), in_scope(orders))
 _FIND_LOCKED = _FIND.with_for_update()
 
 
+_FIND_TAG = select(orders).where(_c.tag == bindparam("in_tag"), in_scope(orders))
+
+
 def insert_order(connection: Connection, order: Order, event: AuditEvent) -> None:
     first = chained(order.id, 1, event, FIRST_HASH)
     values = order_values(order)
@@ -158,9 +161,7 @@ def orders_in(connection: Connection, scope: Scope, ticker: str, product: Produc
 
 def find_tag(connection: Connection, scope: Scope, tag: str) -> Order | None:
     """Our tags are upper case from the start (`tag_of`), so that the unique index serves."""
-    row = connection.execute(
-        select(orders).where(of_scope(orders, scope), _c.tag == tag.upper())
-    ).one_or_none()
+    row = connection.execute(_FIND_TAG, scoped(scope) | {"in_tag": tag.upper()}).one_or_none()
     return None if row is None else order_from(row)
 
 
