@@ -13,6 +13,7 @@ from app.cli_words import Command, Group, table, when
 from app.domain.limits import PositionPolicy
 from app.domain.risk import CHECKS, TradingState
 from app.errors import FieldError, InvalidAlert
+from app.runtime import in_force
 from app.service.control import Control
 from app.service.flatten import TYPED_OUT, Done, KillSwitch, typed_out
 from app.settings import Settings
@@ -92,11 +93,12 @@ def _risk(ports: Ports) -> click.Group:
     @risk.command("list", cls=Command)
     def listing() -> None:
         """Every check in the order in which they are asked, with its limit."""
+        now = in_force(ports.settings, ports.config)
         rows = [
-            (c.code, _limit(ports.settings, c.setting), "yes" if c.stops_exits else "no", c.setting, c.doc)
+            (c.code, _limit(now, c.setting), "yes" if c.stops_exits else "no", c.setting, c.doc)
             for c in CHECKS
         ]
-        rows += [(code, _limit(ports.settings, name), "no", name, doc) for code, name, doc in COUNTED]
+        rows += [(code, _limit(now, name), "no", name, doc) for code, name, doc in COUNTED]
         click.echo(table(("CODE", "LIMIT", "STOPS EXITS", "SETTING", "WHAT"), rows))
 
     return risk

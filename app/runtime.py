@@ -14,7 +14,7 @@ from app.domain.limits import Limits, Runaway
 from app.domain.order import Mode
 from app.errors import FieldError, InvalidAlert
 from app.risk_settings import PREFIX, RiskSettings
-from app.service.config import Effective
+from app.service.config import Config, Effective
 from app.service.send import Policy
 from app.settings import Settings
 
@@ -43,24 +43,32 @@ class SettingsRules:
         self._given = {name: getattr(settings, name) for name in Settings.model_fields}
 
     def effective(self, settings: Mapping[str, str]) -> Effective:
-        """A name that is none of ours is no reason to refuse here: `Config` looks at the names of a change."""
-        wanted = {n.lower(): v for n, v in settings.items() if n in self.names}
-        empty = [n for n, v in wanted.items() if not v.strip() and n not in CAN_BE_OFF]
-        if empty:
-            words = "expected a value; null gives it back to the environment"
-            raise InvalidAlert(tuple(FieldError(n.upper(), words) for n in empty))
-        made = self._settings
-        if wanted:
-            try:
-                made = Settings.model_validate({**self._given, **{n: v.strip() for n, v in wanted.items()}})
-            except ValidationError as error:
-                raise InvalidAlert(_problems(error)) from None
+        made = self.settings(settings)
         return Effective(
             values={name.upper(): text_of(getattr(made, name)) for name in RUNTIME},
             policy=policy_of(made, ""),
             ip_allowlist=made.ip_allowlist,
             rate_limit_webhook=made.rate_limit_webhook,
         )
+
+    def settings(self, settings: Mapping[str, str]) -> Settings:
+        """A name that is none of ours is no reason to refuse here: `Config` looks at the names of a change."""
+        wanted = {n.lower(): v for n, v in settings.items() if n in self.names}
+        empty = [n for n, v in wanted.items() if not v.strip() and n not in CAN_BE_OFF]
+        if empty:
+            words = "expected a value; null gives it back to the environment"
+            raise InvalidAlert(tuple(FieldError(n.upper(), words) for n in empty))
+        if not wanted:
+            return self._settings
+        try:
+            return Settings.model_validate({**self._given, **{n: v.strip() for n, v in wanted.items()}})
+        except ValidationError as error:
+            raise InvalidAlert(_problems(error)) from None
+
+
+def in_force(settings: Settings, config: Config | None) -> Settings:
+    """The settings as they are just now; the environment's where nothing else is known."""
+    return settings if config is None else SettingsRules(settings).settings(config.known().document.settings)
 
 
 def _problems(error: ValidationError) -> tuple[FieldError, ...]:

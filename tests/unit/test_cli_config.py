@@ -27,6 +27,8 @@ def test_a_limit_set_looked_at_and_rolled_back(operator: Operator) -> None:
     assert f"{CAP}: 50 -> 7" in said
     assert operator.said("config", "get", CAP) == "7\n"
     assert operator.ports.desk().policy.limits.max_open_lots == 7
+    (line,) = [row for row in operator.said("risk", "list").splitlines() if CAP in row]
+    assert line.split()[1] == "7"
     assert operator.said("config", "set", CAP, "7", *WHY) == "all is so already, by version 1\n"
     operator.said("config", "set", CAP, "", *WHY)
     assert operator.ports.desk().policy.limits.max_open_lots is None
