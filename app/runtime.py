@@ -14,6 +14,7 @@ from app.domain.limits import Limits, Runaway
 from app.domain.order import Mode
 from app.errors import FieldError, InvalidAlert
 from app.risk_settings import PREFIX, RiskSettings
+from app.secret_manager import PREFIX as SECRET
 from app.service.config import Config, Effective
 from app.service.send import Policy
 from app.settings import Settings
@@ -58,6 +59,11 @@ class SettingsRules:
         if empty:
             words = "expected a value; null gives it back to the environment"
             raise InvalidAlert(tuple(FieldError(n.upper(), words) for n in empty))
+        secrets = [n for n, v in wanted.items() if v.strip().startswith(SECRET)]
+        if secrets:  # it would be fetched by every instance, on the way of an order
+            raise InvalidAlert(
+                tuple(FieldError(n.upper(), "expected a value, was a reference") for n in secrets)
+            )
         if not wanted:
             return self._settings
         try:

@@ -71,6 +71,7 @@ def view(tmp_path: Path) -> View:
         ("RATE_LIMIT_WEBHOOK", "often"),
         ("IP_ALLOWLIST", "10.0.0.0/99"),
         ("IP_ALLOWLIST", ""),
+        ("RISK_SYMBOLS", "sm://projects/p/secrets/s/versions/1"),
         ("ADMIN_TOKEN", "x"),
         ("NOSUCH", "x"),
     ],
@@ -107,6 +108,31 @@ def test_what_is_in_force_can_be_set_as_it_is_shown(view: View) -> None:
     again = {n: v for n, v in shown.items() if n not in empty_is_no_value}
     view.config.change("me", "to see", with_settings(again))
     assert view.config().effective.values == shown
+
+
+def test_the_rest_of_a_live_service_s_settings_stands(tmp_path: Path) -> None:
+    """The whole set is checked with each change, so that every setting must survive being handed over again."""
+    settings = Settings.model_validate(
+        {
+            "instance_dir": tmp_path,
+            "trading_mode": "live",
+            "fyers_app_id": "XY1-200",
+            "fyers_access_token": "given",
+            "webhook_hmac_secrets": "whsec_" + "A" * 32,
+            "token_encryption_keys": "A" * 43 + "=",
+            "symbol_master_files": "NSE_FO,BSE_FO",
+            "rate_limit_webhook": "10 per minute; 2 per second",
+            "cors_origins": "https://desk.example",
+            "qty_caps": '{"NIFTY": 2}',
+            "risk_symbols": "NIFTY",
+            "risk_runaway": "9/30s",
+            "risk_max_open_lots": "",
+            "risk_expiry_cutoff": "14:30",
+        }
+    )
+    made = SettingsRules(settings).settings({"SL_PERCENT": "9"})
+    assert made.sl_percent == 9
+    assert made.model_dump(exclude={"sl_percent"}) == settings.model_dump(exclude={"sl_percent"})
 
 
 def test_the_environment_s_value_comes_back_with_none(tmp_path: Path) -> None:
