@@ -42,21 +42,10 @@ class JsonLine(logging.Formatter):
         self._cloud, self._project = cloud, project
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", None)
-        line: dict[str, Any] = {"event": SECRETS.cleaned(_message(record))}
         trail = observe.current()
-        if trail is not None:
-            line |= {"request_id" if trail.kind == "request" else "job": SECRETS.cleaned(trail.id)}
-            line |= {"order_id": trail.order_id} if trail.order_id else {}
-            line |= {"trace_id": trail.trace_id} if trail.trace_id else {}
-        if isinstance(fields, dict):
-            pairs = list(fields.items())[:MAX_ITEMS]
-            line |= {k: SECRETS.of_key(k, v) for k, v in pairs if v is not None}
-        if record.exc_info and record.exc_info[0] is not None:
-            text = "".join(traceback.format_exception(*record.exc_info))
-            line["exception"] = SECRETS.shortened(text, MAX_TRACE)
-        line |= {"level": record.levelname.lower(), "logger": record.name}
-        line["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = getattr(record, "line", None)
+        line = dict(line) if line is not None else _line_of(record, trail)
+        record.line = dict(line)  # for the next destination, which need not clean it anew
         if self._cloud:
             self._add_cloud(line, record, trail)
         return json.dumps(line, ensure_ascii=False, default=str)
@@ -70,6 +59,26 @@ class JsonLine(logging.Formatter):
             line["logging.googleapis.com/trace"] = f"projects/{self._project}/traces/{trail.trace_id}"
             if trail.span_id:
                 line["logging.googleapis.com/spanId"] = trail.span_id
+
+
+def _line_of(record: logging.LogRecord, trail: observe.Trail | None) -> dict[str, Any]:
+    """The record without anything secret in it."""
+    fields = getattr(record, "fields", None)
+    line: dict[str, Any] = {"event": _message(record)}
+    if trail is not None:
+        line["request_id" if trail.kind == "request" else "job"] = trail.id
+        line |= {"order_id": trail.order_id} if trail.order_id else {}
+        line |= {"trace_id": trail.trace_id} if trail.trace_id else {}
+    if isinstance(fields, dict):
+        line |= {k: v for k, v in list(fields.items())[:MAX_ITEMS] if v is not None}
+    if not SECRETS.is_clean(json.dumps(line, ensure_ascii=False, default=str, skipkeys=True)):
+        line = {k: SECRETS.of_key(k, v) for k, v in line.items()}
+    if record.exc_info and record.exc_info[0] is not None:
+        text = "".join(traceback.format_exception(*record.exc_info))
+        line["exception"] = SECRETS.shortened(text, MAX_TRACE)
+    line |= {"level": record.levelname.lower(), "logger": record.name}
+    line["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return line
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -45,7 +45,7 @@ def watch(app: Flask, monotonic: Callable[[], float], metrics: Metrics, tracing:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         observe.hide(token.strip() or kind)
         if tracing is not None:
-            g.span = tracing.request(trail, request.method, route(), dict(request.headers))
+            g.span = tracing.request(trail, request.method, route(), _w3c())
         else:
             headers = request.headers
             trail.trace_id = trace_of(
@@ -72,6 +72,11 @@ def watch(app: Flask, monotonic: Callable[[], float], metrics: Metrics, tracing:
         if tracing is not None and "span" in g:
             tracing.done(g.pop("span"), error)
         observe.begin(None)
+
+
+def _w3c() -> dict[str, str]:
+    found = ((name, request.headers.get(name, "")) for name in ("traceparent", "tracestate"))
+    return {name: value for name, value in found if value}
 
 
 def route() -> str:

@@ -77,10 +77,9 @@ class Tracing:
 
     def request(self, trail: Trail, method: str, route: str, headers: Mapping[str, str]) -> object:
         """The span of a whole request, below what its sender says it belongs to."""
-        carrier = {k.lower(): v for k, v in headers.items() if k.lower() in ("traceparent", "tracestate")}
         span = self._tracer.start_span(
             f"{method} {route}",
-            context=_W3C.extract(carrier),
+            context=_W3C.extract(headers),
             kind=SpanKind.SERVER,
             attributes={"http.request.method": method, "http.route": route},
         )

@@ -33,7 +33,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for handler in [h for h in root.handlers if isinstance(h, own._Ours)]:
         root.removeHandler(handler)
-        handler.close()  # type: ignore[attr-defined]
+        handler.close()
     root.setLevel(level)
     structlog.configure(**config)
 

@@ -67,7 +67,7 @@ def trace_id(span: ReadableSpan) -> str:
 
 def span_id(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    return int(span.context.span_id)
 
 
 def test_one_trace_from_the_alert_to_the_brokers_answer(traced: Traced) -> None:
