@@ -40,6 +40,7 @@ OTHERS_S = 5.0
 BROKER_S = 1.0
 BROKER_KEEP_S = 10.0
 """Six calls a minute of the broker's 200, also when it fails."""
+MUCH_OLDER = 3
 BUCKET_S = 1.0
 BUCKET_KEEP_S = 15.0
 """As often as the token itself is looked for there."""
@@ -115,6 +116,13 @@ class _Kept:
             if self._running is running:
                 self._keep(dict.fromkeys(self.check.names, SLOW))
 
+    @property
+    def shown(self) -> Words:
+        """Nothing, where nobody has asked for so long that the word says no more how it is now."""
+        return (
+            {} if self.check.for_orders_only and self._age() > MUCH_OLDER * self.check.keep_s else self.words
+        )
+
     def _age(self) -> float:
         return self.monotonic() - self._at
 
@@ -161,7 +169,7 @@ class Checks:
         words: Words = {}
         needs: dict[str, Need] = {}
         for kept in self._kept:
-            words |= kept.words
+            words |= kept.shown
             needs |= kept.check.names
         bad = {needs[name] for name, word in words.items() if word != OK}
         return Health(words, Need.TRAFFIC not in bad, not bad & {Need.TRAFFIC, Need.ORDERS})

@@ -202,6 +202,16 @@ def test_the_broker_is_asked_for_orders_only_and_once_in_ten_seconds(tmp_path: P
     assert desk.broker.calls.count("market_open") == 2
 
 
+def test_a_word_about_the_broker_that_is_old_is_not_shown(tmp_path: Path) -> None:
+    desk = WebDesk(tmp_path)
+    assert "broker" not in ready(desk)[1]["checks"]
+    assert ready(desk, "/readyz/orders")[1]["checks"]["broker"] == "ok"
+    desk.clock.advance(BROKER_KEEP_S)
+    assert ready(desk)[1]["checks"]["broker"] == "ok"
+    desk.clock.advance(BROKER_KEEP_S * 3)
+    assert "broker" not in ready(desk)[1]["checks"]
+
+
 def test_without_a_token_the_broker_is_not_asked(tmp_path: Path) -> None:
     desk = WebDesk(tmp_path)
     desk.broker.unready = Unready("no token", "token_expired")
