@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -57,7 +57,7 @@ class Policy:
     tag_prefix: str
     orders_per_second: int | None = None
     """Entries that may be sent in one second, all instances together; None where the broker has no such limit."""
-    rollout: Rollout = Rollout()
+    rollout: Rollout = field(default_factory=Rollout)
     """Flags and experiments in force."""
     key_ttl: timedelta = timedelta(days=1)
     """How long an explicit key is kept. Its digest holds the IST date, so that more than a day changes nothing."""

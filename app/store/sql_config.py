@@ -47,7 +47,8 @@ class SqlConfig:
         with self._database.write() as connection:
             now = self._database.now(connection)
             known = connection.execute(_of(scope).where(v.version == version.number)).one_or_none()
-            if known is not None:  # where writers queue (SQLite) this decides; the conflict below is Postgres'
+            # Where writers queue (SQLite) this decides; the conflict below is Postgres'.
+            if known is not None:
                 return None
             new = upsert(connection)(config_versions).values(
                 mode=scope.mode.value,
