@@ -57,7 +57,7 @@ class FakeBroker:
         self.profit: Decimal | None = None
         self.market: bool | None = None
         self.fail: set[str] = set()
-        self.on: dict[str, Callable[[], None]] = {}
+        self.on: dict[str, Callable[[], object]] = {}
         self.calls: list[str] = []
 
     @contextmanager

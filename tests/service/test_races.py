@@ -177,7 +177,9 @@ def test_nothing_is_lowered_while_an_exit_of_ours_works() -> None:
     assert held(LOT, 3 * LOT, None) == 0
 
 
-def test_the_cancel_of_an_entry_is_noted_with_the_state_that_another_instance_gave_it(desk: TradingDesk) -> None:
+def test_the_cancel_of_an_entry_is_noted_with_the_state_that_another_instance_gave_it(
+    desk: TradingDesk,
+) -> None:
     desk.broker.fills = False
     entry = desk.held()
     cancel = desk.broker.cancel

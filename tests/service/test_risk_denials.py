@@ -58,7 +58,7 @@ def wait(hours: float) -> Prepare:
     return lambda desk: desk.clock.advance(hours * 3600)
 
 
-OLD = {"fired_at": NOW - timedelta(seconds=61)}
+OLD: dict[str, Any] = {"fired_at": NOW - timedelta(seconds=61)}
 CASES = [
     Case("trading_state", prepare=reducing, always_on=True),
     Case("market_closed", {"enforce_hours": True}, prepare=wait(5), stops_exits=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,14 @@ def test_every_failure_is_named_at_once_and_no_value_is() -> None:
 def test_the_payload_is_decoded_and_a_broken_one_is_no_secret() -> None:
     good = {"payload": {"data": base64.b64encode(b"s3cret\n").decode()}}
     assert text_of(good) == "s3cret"
-    for bad in ({}, {"payload": {"data": "%%%"}}, {"payload": None}, [], {"payload": {"data": "/w=="}}):
+    broken: tuple[Any, ...] = (
+        {},
+        {"payload": {"data": "%%%"}},
+        {"payload": None},
+        [],
+        {"payload": {"data": "/w=="}},
+    )
+    for bad in broken:
         with pytest.raises(LookupError):
             text_of(bad)
 

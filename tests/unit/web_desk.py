@@ -12,8 +12,8 @@ from werkzeug.test import TestResponse
 from app.errors import StoreUnavailable
 from app.factory import create_app
 from app.runtime import SettingsRules
-from app.service.config import Config
 from app.service.beside import Beside
+from app.service.config import Config
 from app.service.place_order import PlaceOrder
 from app.service.reconcile import Reconcile
 from app.service.records import OrderFilter, OrderPage, Refusal
