@@ -23,6 +23,7 @@ from tests.chaos.simulator import SimProcess
 from tests.chaos.world import OPENING, SetClock, World
 from tests.fyers_sim import sample_masters
 
+TRIES = 4
 MASTERS = sample_masters(ist_date(OPENING))
 
 
@@ -71,6 +72,15 @@ class Bench:
 
     def run(self, case: Case) -> Result:
         """Raises when the harness itself fails; what the service does wrong is in the verdict."""
+        found = None
+        for _ in range(TRIES):
+            found = found or self._run(case)
+        if found is None:
+            raise AssertionError(f"{case}: the first crash did not come")
+        return found
+
+    def _run(self, case: Case) -> Result | None:
+        """None: the first crash of two did not come, since on a busy machine the request's time was over before."""
         self.begin(case)
         sim = SimProcess(self.ledger, MASTERS, OPENING)
         alerts = case.scenario.alerts(case.variant)
@@ -78,8 +88,10 @@ class Bench:
             first: list[dict[str, Any]] = []
             if case.scenario.crash is not None:
                 first, status = self._done(lambda report: self._first(case, sim, report))
+                if status == 0:
+                    return None
                 if status != signal.SIGKILL:
-                    raise AssertionError(f"{case}: the first crash did not come: {first}")
+                    raise AssertionError(f"{case}: the first process failed: {first}")
                 sim.quiet()
             said, status = self._done(lambda report: self._victim(case, sim, report))
             killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
