@@ -15,8 +15,8 @@ from sqlalchemy import delete, insert, or_, select
 from app.domain.deadline import Deadline
 from app.domain.order import TAG_PREFIX_LENGTH, Scope
 from app.errors import FieldError, InvalidAlert, StoreUnavailable
-from app.service.ports import Clock
 from app.service.observe import transaction
+from app.service.ports import Clock
 from app.service.records import AuditEvent, OrderFilter, OrderPage, Refusal
 from app.store import sql_control, sql_orders
 from app.store.engine import Database
