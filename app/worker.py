@@ -155,8 +155,11 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             return
         except OSError:
             data = b""
+            conn.has_begun = False  # it is gone: nobody would read an answer
         if data:
             self._took(conn, data)
+        elif conn.has_begun:  # no more comes, and it was to be more: a length that lies
+            self._refuse(conn, 400)
         else:
             self._close(conn)
 
