@@ -136,7 +136,8 @@ def name_of(kind: Kind) -> str:
             function = code.co_qualname.partition(".<locals>")[0]
             if where == "brokers/fyers/broker.py" and function.startswith("FyersExchanger."):
                 operation = function.removeprefix("FyersExchanger.")
-            if not where.startswith(("store/", "brokers/")):
+            # The wrapper that only measures is nobody's step.
+            if not where.startswith(("store/", "brokers/", "telemetry/broker.py")):
                 caller = f"{Path(where).stem}:{function}"
                 break
         frame = frame.f_back

@@ -42,6 +42,7 @@ KNOWN: dict[str, frozenset[str]] = {
     ),
     "read": frozenset(
         [
+            "market_open < market:MarketHours.is_open",
             "cancel < exits:_read",
             "order_book < exits:_read",
             "order_book < reconcile:Reconcile.__call__",
@@ -59,6 +60,7 @@ KNOWN: dict[str, frozenset[str]] = {
     ),
     "write": frozenset(
         [
+            "market_open < market:MarketHours.is_open",
             "cancel < exits:_read",
             "order_book < exits:_read",
             "order_book < reconcile:Reconcile.__call__",
@@ -76,8 +78,14 @@ KNOWN: dict[str, frozenset[str]] = {
     ),
 }
 
-SOMETIMES = frozenset({("commit", "send:Slot.still_good")})
-"""Passed only when a send was slow: known, and not missed."""
+SOMETIMES = frozenset(
+    {
+        ("commit", "send:Slot.still_good"),
+        ("commit", "config:Config._look"),
+        ("commit", "notify:OutboxNotifier._written"),
+    }
+)
+"""Passed only when a send was slow, a second has gone by, or a notice's own thread was quick: known, and not missed."""
 
 READS = "reads only, or writes what no order depends on"
 BY_HAND = "a person's command, between alerts: it sends nothing"
