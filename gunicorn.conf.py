@@ -60,7 +60,8 @@ PatientWorker.max_body_bytes = _settings.max_content_length
 worker_class = "app.worker.PatientWorker"
 JsonLogger.settings = _settings
 logger_class = JsonLogger
-threads = 16
+# Sixteen alerts that all wait for a hung broker must leave room for probes and the dashboard.
+threads = 24
 # Of the usual 1024 file descriptors, with room for the database, the broker and Redis.
 worker_connections = 600
 # Cloud Run sends SIGTERM and, 10 s later, SIGKILL. What happens in between:

@@ -31,7 +31,7 @@ from app.settings import Settings
 from app.web.middleware.authentication import Caller
 from app.web.middleware.failures import key_of_address
 
-REDIS_TIMEOUT_S = 0.1
+REDIS_TIMEOUT_S = 0.06
 URGENT = "300 per minute"
 """Exits, and repeats, of one client: what a busy desk can mean, and an end for a loop."""
 API = "300 per minute"
