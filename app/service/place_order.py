@@ -99,13 +99,13 @@ class PlaceOrder:
         budget = Budget.of(started, desk.policy.request_deadline_s)
         with desk.store.read(budget.send) as tx:
             now, state = tx.now(), tx.trading_state(desk.scope)
+            reconciled = desk.reconciled(tx)
             known = tx.find_key(desk.scope, alert.client, alert.key)
             retake = known.order if known is not None else None
             if known is not None:
                 answer = known_answer(desk, known, alert, now)
                 if answer is not None:
                     return answer
-            reconciled = desk.reconciled(tx)
             job = Job(alert, request_id, budget, now, ist_date(now), state, all_clients, retake, reconciled)
             if alert.action is Action.EXIT:
                 return Start(job, None, against_own=False)
