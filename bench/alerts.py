@@ -147,7 +147,11 @@ def main() -> None:
             try:
                 url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
                 upgrade(url)
-                secrets = dict.fromkeys(("WEBHOOK_SECRET_TOKEN", "ADMIN_TOKEN", "SESSION_SECRET"), TOKEN)
+                secrets = {
+                    "WEBHOOK_SECRET_TOKEN": TOKEN,
+                    "ADMIN_TOKEN": "admin-" + TOKEN,
+                    "SESSION_SECRET": "session-" + TOKEN,
+                }
                 env = _env(sim, url) | secrets | {"DATABASE_URL": url, "ORDER_TAG_PREFIX": "BNCH"}
                 (directory / "postgres").mkdir()
                 _told("Postgres, 2 workers", *_both(directory / "postgres", sim, env, 2))
