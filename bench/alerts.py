@@ -135,28 +135,35 @@ def _told(name: str, ours: tuple[float, float, float], floor: tuple[float, float
     )
 
 
+def _simulated(directory: Path) -> FyersSim:
+    """A broker of its own for each: an order of the other's would be a stranger's, and halt the trading."""
+    masters = paper_master(ist_date(SystemClock().now()))
+    return FyersSim(ledger=directory / "ledger.jsonl", masters=masters, rate_limits=False)
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch)
-        masters = paper_master(ist_date(SystemClock().now()))
-        with FyersSim(ledger=directory / "ledger.jsonl", masters=masters, rate_limits=False) as sim:
-            (directory / "sqlite").mkdir()
-            url = f"sqlite:///{directory / 'sqlite' / 'bare.sqlite3'}"
-            _told("SQLite, 1 worker", *_both(directory / "sqlite", sim, _env(sim, url), 1))
-            server = get_server(directory / "server", cleanup_mode="stop")
-            try:
-                url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-                upgrade(url)
-                secrets = {
-                    "WEBHOOK_SECRET_TOKEN": TOKEN,
-                    "ADMIN_TOKEN": "admin-" + TOKEN,
-                    "SESSION_SECRET": "session-" + TOKEN,
-                }
+        directory = Path(scratch) / "sqlite"
+        directory.mkdir()
+        with _simulated(directory) as sim:
+            url = f"sqlite:///{directory / 'bare.sqlite3'}"
+            _told("SQLite, 1 worker", *_both(directory, sim, _env(sim, url), 1))
+        directory = Path(scratch) / "postgres"
+        directory.mkdir()
+        server = get_server(Path(scratch) / "server", cleanup_mode="stop")
+        try:
+            url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+            upgrade(url)
+            secrets = {
+                "WEBHOOK_SECRET_TOKEN": TOKEN,
+                "ADMIN_TOKEN": "admin-" + TOKEN,
+                "SESSION_SECRET": "session-" + TOKEN,
+            }
+            with _simulated(directory) as sim:
                 env = _env(sim, url) | secrets | {"DATABASE_URL": url, "ORDER_TAG_PREFIX": "BNCH"}
-                (directory / "postgres").mkdir()
-                _told("Postgres, 2 workers", *_both(directory / "postgres", sim, env, 2))
-            finally:
-                server.cleanup()
+                _told("Postgres, 2 workers", *_both(directory, sim, env, 2))
+        finally:
+            server.cleanup()
 
 
 if __name__ == "__main__":
