@@ -134,6 +134,10 @@ def settle(connection: Connection, ref: str, channel: str, at: datetime, *, sent
     tried = connection.execute(select(func.max(d.attempts)).where(mine)).scalar() or 0
     pause = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tried, 10))
     again = at + timedelta(seconds=pause)
+    # A younger one that fails beside older ones does not end their longer pause: it is the channel that is down.
+    failing = and_(d.channel == channel, d.state == WAITING, d.attempts > 0)
+    latest = connection.execute(select(func.max(d.next_at)).where(failing)).scalar()
+    again = max(again, latest) if latest is not None else again
     values = {"state": WAITING, "attempts": d.attempts + 1, "next_at": again, "changed_at": at}
     connection.execute(update(deliveries).where(mine).values(values))
     others = and_(d.channel == channel, d.state == WAITING, d.next_at < again)

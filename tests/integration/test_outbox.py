@@ -201,9 +201,6 @@ def test_each_channel_gets_what_it_wants(outbox: SqlOutbox) -> None:
     }
 
 
-@pytest.mark.xfail(
-    reason="open: on Postgres one of four pages is now and then retried a step early", strict=False
-)
 def test_a_dead_channel_holds_up_no_other_and_gets_all_pages_once_it_is_back(
     outbox: SqlOutbox, clock: Clock
 ) -> None:
