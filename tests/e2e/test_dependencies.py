@@ -171,9 +171,23 @@ def away(place: Site, row: Row, fault: Fault, *, at_start: bool) -> str:
     return key
 
 
+def lost_on_the_way(place: Site, key: str) -> bool:
+    """Whether the alert's order is in doubt, and the broker's own ledger has never had it."""
+    answer, _ = place.alert(key)
+    if answer.status != 202:
+        return False
+    tag = place.service.get(f"/api/v1/orders/{answer.body['order_id']}").body["tag"]
+    return tag not in [line["body"].get("orderTag") for line in place.sim.ledger.orders()]
+
+
 def healed(place: Site, key: str) -> None:
     """It recovers by itself, and the same alert ends as one order."""
     place.proxy.set(Fault.PASS)
+    if lost_on_the_way(place, key):
+        # Cut between our write and the broker: a doubt that only time settles. It is never sent again, and the next
+        # alert is none of its business.
+        assert place.alert(key)[0].status == 202
+        key = place.key()
     assert until(lambda: place.alert(key)[0].status == 200, HEALED_WITHIN_S), place.alert(key)[0].body
     assert until(lambda: place.probe("/readyz/orders")[0] == 200, TOLD_WITHIN_S), place.probe(
         "/readyz/orders"
@@ -186,9 +200,6 @@ def healed(place: Site, key: str) -> None:
     assert [line["order_id"] for line in ours] == [row["broker_order_id"]]
 
 
-@pytest.mark.xfail(
-    reason="open: a healed broker is now and then not seen within 25 s on a busy machine", strict=False
-)
 @pytest.mark.parametrize("dependency", TABLE)
 def test_while_it_runs(tmp_path: Path, dependency: str, request: pytest.FixtureRequest) -> None:
     with site(tmp_path, dependency, lambda: request.getfixturevalue("postgres_url")) as place:
