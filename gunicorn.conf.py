@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.jobs import Scheduler
+from app.jobs.run import Scheduler
+from app.serving.worker import PatientWorker
 from app.settings import load
 from app.start import announce, prepare
 from app.telemetry.gunicorn_log import JsonLogger
-from app.worker import PatientWorker
 
 _settings = load()
 MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
@@ -48,16 +48,16 @@ with suppress(OSError):  # without it each worker shows its own counts, and the 
 bind = f"0.0.0.0:{_settings.port}"
 # SQLite has one writer: its queue lives in the process, so there is one process. On Postgres two.
 workers = 1 if _settings.is_sqlite else 2
-# A request gets one of the threads once it has come in whole: see app/worker.py for what gthread itself leaves open.
+# A request gets one of the threads once it has come in whole: see app/serving/worker.py for what gthread itself leaves open.
 # What the settings below bound, and what they do not:
 #   timeout            nothing of a request: gthread's loop reports that it lives, whatever its threads do
 #   keepalive          how long a connection without a request may stay; longer than the usual proxy's 60 s
 #   worker_connections all connections of a worker; past it the longest-waiting one is closed for a new one
-#   limit_request_*    what the parser takes; MAX_HEAD_BYTES in app/receive.py bounds request line and headers together
-# Receiving a request is bounded by RECEIVE_S (3 s) in app/worker.py, its body by MAX_CONTENT_LENGTH, and answering it
+#   limit_request_*    what the parser takes; MAX_HEAD_BYTES in app/serving/receive.py bounds request line and headers together
+# Receiving a request is bounded by RECEIVE_S (3 s) in app/serving/worker.py, its body by MAX_CONTENT_LENGTH, and answering it
 # by its own deadline of 2 s. 200 clients that drip headers or bodies hold no thread (tests/e2e/test_slow_clients.py).
 PatientWorker.max_body_bytes = _settings.max_content_length
-worker_class = "app.worker.PatientWorker"
+worker_class = "app.serving.worker.PatientWorker"
 JsonLogger.settings = _settings
 logger_class = JsonLogger
 # Sixteen alerts that all wait for a hung broker must leave room for probes and the dashboard.

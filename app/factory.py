@@ -7,7 +7,7 @@ from dataclasses import replace
 from flask import Flask
 
 from app.domain.alert import Alert
-from app.jobs import run_job
+from app.jobs.run import run_job
 from app.service.check import CheckAlert, CheckReport
 from app.service.place_order import Answer, PlaceOrder
 from app.settings import Settings, load

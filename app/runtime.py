@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from app.domain.limits import Limits, Runaway
 from app.domain.order import Mode
 from app.errors import FieldError, InvalidAlert
-from app.risk_settings import PREFIX, RiskSettings
-from app.secret_manager import PREFIX as SECRET
 from app.service.config import Config, Effective
 from app.service.send import Policy
 from app.settings import Settings
+from app.settings.risk import PREFIX, RiskSettings
+from app.settings.secret_manager import PREFIX as SECRET
 
 BROKER_ORDERS_PER_SECOND = 10
 """Fyers' own limit (fyers-api.md 3)."""

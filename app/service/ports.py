@@ -1,4 +1,4 @@
-"""What the service needs from outside, as Protocols. `app/wiring.py` alone names the classes behind them.
+"""What the service needs from outside, as Protocols. `app/wiring/__init__.py` alone names the classes behind them.
 
 Units: quantities in contracts, prices in rupees (`Decimal`), times aware UTC, `Deadline`s on the monotonic clock.
 """

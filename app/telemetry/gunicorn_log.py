@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from gunicorn.glogging import Logger
 
+from app.settings.telemetry import TelemetrySettings
 from app.telemetry.logging import configure
-from app.telemetry_settings import TelemetrySettings
 
 
 class JsonLogger(Logger):  # type: ignore[misc]

@@ -22,8 +22,8 @@ from typing import Any, TextIO
 import structlog
 
 from app.service import observe
+from app.settings.telemetry import TelemetrySettings
 from app.telemetry.secrets import MAX_ITEMS, MAX_TRACE, SECRETS
-from app.telemetry_settings import TelemetrySettings
 
 FILE_BYTES = 10_000_000
 FILES = 5

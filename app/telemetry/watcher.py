@@ -12,8 +12,8 @@ from app.service import observe
 from app.service.observe import Trail
 from app.service.ports import Store
 from app.service.reconcile import Pass
+from app.settings.telemetry import TelemetrySettings
 from app.telemetry.metrics import Metrics
-from app.telemetry_settings import TelemetrySettings
 
 if TYPE_CHECKING:
     from app.telemetry.tracing import Tracing

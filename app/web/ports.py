@@ -1,4 +1,4 @@
-"""Everything outside that the routes are built on, ready to use. `app/wiring.py` fills it."""
+"""Everything outside that the routes are built on, ready to use. `app/wiring/__init__.py` fills it."""
 
 from __future__ import annotations
 

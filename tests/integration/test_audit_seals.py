@@ -18,11 +18,11 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from app import audit_job
 from app.domain.audit import Event
 from app.domain.order import Order
 from app.domain.status import Status
 from app.errors import StoreUnavailable
+from app.jobs import audit as audit_job
 from app.service.audit_check import SEAL_ORDERS_AT_ONCE, Check, Fault, Seal
 from app.store.engine import Database
 from app.store.seals_gcs import GcsSeals

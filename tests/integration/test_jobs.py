@@ -12,7 +12,7 @@ import pytest
 
 from app.domain.alert import IST
 from app.errors import StoreUnavailable
-from app.jobs import JOBS, LEASE, Job, Scheduler, kept, lease_of, run_job
+from app.jobs.run import JOBS, LEASE, Job, Scheduler, kept, lease_of, run_job
 from app.service.beside import Beside
 from app.service.job_runs import JobRun
 from app.settings import Settings
@@ -140,7 +140,7 @@ def test_a_long_run_keeps_its_lease(
 ) -> None:
     one, other = instances[:2]
     renewed = threading.Event()
-    monkeypatch.setattr("app.jobs.RENEW_S", 0.01)
+    monkeypatch.setattr("app.jobs.run.RENEW_S", 0.01)
     lock = lease_of(one.ports, JOBS["purge"])
     assert one.ports.store.take_lock(lock, "one", LEASE, _at_once())
     take, clock_at = one.ports.store.take_lock, clock.now()
@@ -223,7 +223,7 @@ def test_a_hosts_own_job_keeps_a_run_per_host(
     ran: list[datetime] = []
     job = counted(ran, clock, is_leased=False)
     for host in ("alpha", "beta"):
-        monkeypatch.setattr("app.jobs.socket.gethostname", lambda name=host: name)
+        monkeypatch.setattr("app.jobs.run.socket.gethostname", lambda name=host: name)
         instances[0].scheduler.tick(job)
     assert instances[1].ports.beside is not None
     assert [r.host for r in instances[1].ports.beside.job_runs.last()] == ["alpha", "beta"]

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from app.domain.status import Status
-from app.jobs import run_job
+from app.jobs.run import run_job
 from tests.unit.operator_desk import Operator
 
 S = Status

@@ -15,7 +15,7 @@ from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import BrokerReadFailed
 from app.factory import create_app
-from app.jobs import JOBS
+from app.jobs.run import JOBS
 from app.settings import load
 from tests.unit.operator_desk import ME, Operator
 
@@ -113,7 +113,7 @@ def test_a_prefix_of_another_database_is_one_line(operator: Operator, tmp_path: 
 def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
     env = {"PATH": os.environ["PATH"], "INSTANCE_DIR": str(tmp_path), "PORT": "no number"}
     command = [sys.executable, "-m", "flask", "--app", "app.wsgi", "orders", "list"]
-    root = Path(cli.__file__).parents[1]
+    root = Path(cli.__file__).parents[2]
     ended = subprocess.run(
         command, cwd=root, env=env, capture_output=True, text=True, check=False, timeout=60
     )

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from app import daily_jobs
 from app.domain.alert import IST
 from app.domain.status import Status
 from app.errors import BrokerReadFailed
+from app.jobs import daily as daily_jobs
 from app.service.summary import summary
 from app.web.ports import Ports
 from tests.builders import LOT, TODAY, an_order

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from app import master_job
 from app.domain.alert import IST
 from app.errors import NoMaster
-from app.jobs import JOBS, Job, Scheduler
+from app.jobs import master as master_job
+from app.jobs.run import JOBS, Job, Scheduler
 from app.service.records import MasterAge
 from app.settings import Settings
 from app.web.ops import master_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from app.jobs import JOBS
+from app.jobs.run import JOBS
 from tests.unit.operator_desk import Operator
 from tests.unit.operator_desk import fresh as fresh  # noqa: PLC0414 - a fixture
 from tests.unit.ops_rules import (

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.audit_job import AuditBroken
 from app.domain.deadline import Deadline
 from app.domain.status import Status
-from app.jobs import run_job
+from app.jobs.audit import AuditBroken
+from app.jobs.run import run_job
 from app.service.figures import Figures
 from app.service.observe import Trail
 from app.service.records import Refusal

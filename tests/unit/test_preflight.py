@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from app import preflight_job
 from app.brokers.fyers.not_allowed import explained, seen_address
-from app.cli_preflight import as_text
+from app.cli.preflight import as_text
 from app.domain.alert import IST
 from app.domain.outcome import Refused
 from app.domain.risk import TradingState
+from app.jobs import preflight as preflight_job
 from app.preflight import preflight
-from app.preflight_broker import BrokerLook
+from app.preflight.broker import BrokerLook
 from app.refresh import refresh
 from app.service.control import Control
 from app.service.preflight import Light, Preflight

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.secret_manager import resolved, text_of
 from app.settings import Settings, SettingsError, load
+from app.settings.secret_manager import resolved, text_of
 
 REFERENCE = "sm://projects/my-project/secrets/admin-token/versions/3"
 
@@ -63,7 +63,7 @@ def test_the_payload_is_decoded_and_a_broken_one_is_no_secret() -> None:
 
 
 def test_a_start_without_a_google_identity_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.secret_manager.google_reader", _nobody)
+    monkeypatch.setattr("app.settings.secret_manager.google_reader", _nobody)
     with pytest.raises(
         SettingsError, match="ADMIN_TOKEN: the secret could not be read: no Google identity"
     ) as told:
@@ -72,7 +72,7 @@ def test_a_start_without_a_google_identity_is_one_clear_line(monkeypatch: pytest
 
 
 def test_a_reference_becomes_the_settings_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.secret_manager.google_reader", lambda: lambda _: "x" * 32)
+    monkeypatch.setattr("app.settings.secret_manager.google_reader", lambda: lambda _: "x" * 32)
     assert Settings.model_validate({"admin_token": REFERENCE}).admin_token.get_secret_value() == "x" * 32
 
 

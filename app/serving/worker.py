@@ -34,8 +34,8 @@ from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.receive import Incoming, Progress, refusal
 from app.service import observe
+from app.serving.receive import Incoming, Progress, refusal
 
 RECEIVE_S = 3.0
 """From a request's first byte to its last: TradingView itself gives up after 3 s."""

@@ -5,21 +5,21 @@ from __future__ import annotations
 import click
 from flask import Flask
 
-from app import cli_audit, cli_clients, cli_config, cli_kill, cli_orders, cli_preflight, cli_slo, login_cli
-from app.cli_words import Command
+from app.cli import audit, clients, config, kill, login, orders, preflight, slo
+from app.cli.words import Command
 from app.settings import load
 
 
 def register(app: Flask) -> None:
     """Add the operator's commands."""
-    login_cli.register(app)
-    cli_orders.register(app)
-    cli_kill.register(app)
-    cli_clients.register(app)
-    cli_preflight.register(app)
-    cli_audit.register(app)
-    cli_slo.register(app)
-    cli_config.register(app)
+    login.register(app)
+    orders.register(app)
+    kill.register(app)
+    clients.register(app)
+    preflight.register(app)
+    audit.register(app)
+    slo.register(app)
+    config.register(app)
 
     @app.cli.command("migrate", cls=Command)
     def migrate() -> None:
@@ -32,10 +32,10 @@ def register(app: Flask) -> None:
     @app.cli.command("reconcile", cls=Command)
     def reconcile() -> None:
         """Settle doubts and record what the broker's order book says: one pass, now."""
-        from app.jobs import run_job
+        from app.jobs.run import run_job
 
         ports = app.extensions["ports"]
-        cli_orders.desk_of(ports)
+        orders.desk_of(ports)
         click.echo(run_job(ports, "reconcile"))
 
     @app.cli.command("refresh-master", cls=Command)

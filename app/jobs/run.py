@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
-from app import audit_job, daily_jobs, master_job, preflight_job
 from app.domain.alert import IST
 from app.domain.deadline import Deadline
 from app.domain.session import is_trading_day
 from app.errors import ServiceError, StoreUnavailable
+from app.jobs import audit as audit_job
+from app.jobs import daily as daily_jobs
+from app.jobs import master as master_job
+from app.jobs import preflight as preflight_job
 from app.service.audit_check import VERIFY_JOB
 from app.service.reconcile import Pass
 from app.web.ports import Ports

@@ -13,8 +13,8 @@ from datetime import date, datetime
 import click
 from flask import Flask
 
-from app.cli_orders import DATE
-from app.cli_words import Command, Group, several
+from app.cli.orders import DATE
+from app.cli.words import Command, Group, several
 from app.domain.alert import IST
 from app.errors import FieldError, InvalidAlert
 from app.service.audit_check import AuditLog, Check, Entry, Fault

@@ -10,8 +10,8 @@ from typing import Any
 import click
 from flask import Flask
 
-from app.cli_orders import REASON, by
-from app.cli_words import Command, Group, several, table, when
+from app.cli.orders import REASON, by
+from app.cli.words import Command, Group, several, table, when
 from app.domain.experiment import FLAGS, Experiment, Flag, Variant
 from app.domain.order import OrderKind
 from app.errors import NotFound

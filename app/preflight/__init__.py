@@ -16,13 +16,13 @@ from app.domain.order import Mode
 from app.domain.risk import TradingState
 from app.domain.session import has_holidays_of, is_trading_day, previous_trading_day, trading_day_from
 from app.errors import NoMaster, ServiceError, StoreUnavailable
-from app.master_job import options_files
+from app.jobs.master import options_files
 from app.service.preflight import Finding, Light, Preflight
 from app.service.ready import code_of
 from app.web.ports import Ports
 
 if TYPE_CHECKING:
-    from app.preflight_broker import BrokerLook  # loads the broker's client, where it is used only
+    from app.preflight.broker import BrokerLook  # loads the broker's client, where it is used only
 
 OPENS, CLOSES = time(9, 15), time(15, 40)
 WRITE_WITHIN_S = 2.0
@@ -42,7 +42,7 @@ def preflight(ports: Ports, look: Callable[[Ports], BrokerLook] | None = None) -
     database = _database(ports)
     findings = [database, _trading_state(ports, database), _master(ports), _calendar(ports)]
     if asks_fyers:
-        from app.preflight_broker import look_at_broker
+        from app.preflight.broker import look_at_broker
 
         seen = (look or look_at_broker)(ports)
         findings += [_app_id(ports), _token(ports), _funds(ports, seen), _clock(seen)]

@@ -20,7 +20,7 @@ LIMIT_S = 240.0
 """Downloads and build have their own bounds below this; a child that passes it hangs."""
 STALE = 3
 """The child's exit code for an index of an older day (app/refresh.py)."""
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from app.refresh import main; main(sys.argv[2:])"
 
 

@@ -15,17 +15,17 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from app.audit_settings import AuditSettings
 from app.domain.alert import Product
 from app.domain.order import Mode
 from app.domain.session import Calendar, read_calendar
-from app.door_settings import DoorSettings
-from app.guard_settings import GuardSettings
-from app.notify_settings import NotifySettings
-from app.risk_settings import RiskSettings
-from app.secret_manager import resolved
 from app.service.clients import signing_keys
-from app.telemetry_settings import TelemetrySettings
+from app.settings.audit import AuditSettings
+from app.settings.door import DoorSettings
+from app.settings.guard import GuardSettings
+from app.settings.notify import NotifySettings
+from app.settings.risk import RiskSettings
+from app.settings.secret_manager import resolved
+from app.settings.telemetry import TelemetrySettings
 
 WEBHOOK_TOKEN_FILE = "webhook_token"  # noqa: S105 - a file's name
 ADMIN_TOKEN_FILE = "admin_token"  # noqa: S105 - a file's name

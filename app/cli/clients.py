@@ -9,8 +9,8 @@ from typing import Any
 import click
 from flask import Flask
 
-from app.cli_orders import by
-from app.cli_words import Command, Group, table, when
+from app.cli.orders import by
+from app.cli.words import Command, Group, table, when
 from app.domain.alert import IST, ClientLimits
 from app.service.clients import Client, Clients, ClientScope, Registered, digest_of, new_token, symbols_of
 from app.web.middleware.address import networks_of

@@ -7,7 +7,7 @@ import json
 import click
 from flask import Flask
 
-from app.cli_words import Command, when
+from app.cli.words import Command, when
 from app.preflight import preflight
 from app.service.preflight import Finding, Light, Preflight
 

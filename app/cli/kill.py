@@ -8,8 +8,8 @@ from decimal import Decimal
 import click
 from flask import Flask
 
-from app.cli_orders import MEANS, REASON, by, desk_of
-from app.cli_words import Command, Group, table, when
+from app.cli.orders import MEANS, REASON, by, desk_of
+from app.cli.words import Command, Group, table, when
 from app.domain.limits import PositionPolicy
 from app.domain.risk import CHECKS, TradingState
 from app.errors import FieldError, InvalidAlert

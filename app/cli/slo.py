@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 import click
 from flask import Flask
 
-from app.cli_words import Command, several, table, when
+from app.cli.words import Command, several, table, when
 from app.domain.contract import ist_date
 from app.domain.order import Order
 from app.service.slo import MEANING, TARGET, Report, Score, report

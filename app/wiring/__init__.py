@@ -25,9 +25,9 @@ from app.service.records import Quote
 from app.service.send import Desk
 from app.service.settle import Settle
 from app.settings import Settings
-from app.watching import Watching
 from app.web.ports import Ports
-from app.wiring_beside import beside_of
+from app.wiring.beside import beside_of
+from app.wiring.watching import Watching
 
 if TYPE_CHECKING:
     from app.brokers.guard import Guard

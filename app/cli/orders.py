@@ -11,12 +11,12 @@ from decimal import Decimal
 import click
 from flask import Flask
 
-from app.cli_words import WHY_WIDTH, Command, Group, about, choice, row, several, table, when
+from app.cli.words import WHY_WIDTH, Command, Group, about, choice, row, several, table, when
 from app.domain.order import Order
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import NotFound
-from app.jobs import JOBS, run_job
+from app.jobs.run import JOBS, run_job
 from app.service.control import BY_HAND, Control, Resolution
 from app.service.job_runs import JobRun
 from app.service.records import OrderFilter, StateChange, Stranger
