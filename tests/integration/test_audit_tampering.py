@@ -59,8 +59,7 @@ def test_500_random_tamperings_are_all_found_and_located(store: SqlStore, clock:
             connection.rollback()
         for seed in range(TAMPERINGS):
             connection.begin()
-            if store.database.is_sqlite:
-                connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql("BEGIN")
             kind = KINDS[seed % len(KINDS)]
             place = kind(Damage(connection, Random(seed)))
             found = list(Check(SqlReading(connection), anchor))
