@@ -155,6 +155,22 @@ def keep_hidden(*secrets: str) -> None:
         keep(*secrets)
 
 
+SECRET = "(secret)"  # noqa: S105 - what is shown for one
+_MASKS: list[Callable[[str], str]] = []
+
+
+def use_mask(mask: Callable[[str], str]) -> None:
+    """Who knows a living secret when a text holds one, from here on."""
+    _MASKS[:] = [mask]
+
+
+def masked(text: str) -> str:
+    """A caller's words as they may be shown and kept: with `(secret)` where a living secret stands in them."""
+    for mask in _MASKS:
+        text = mask(text)
+    return text
+
+
 def trace_detail() -> dict[str, str]:
     """For an order's audit event, where traces are on: the reconcile that settles the order finds its trace by it."""
     trail = _TRAIL.get()

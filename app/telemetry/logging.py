@@ -172,6 +172,7 @@ def configure(settings: TelemetrySettings) -> None:
     """Set up all destinations anew. The settings' secrets are hidden from here on."""
     SECRETS.add_settings(settings)
     observe.use_keeper(SECRETS.add)
+    observe.use_mask(SECRETS.masked)
     standard = Standard()
     standard.setLevel(settings.stdout_level)
     standard.setFormatter(JsonLine(cloud=settings.use_cloud_logging, project=settings.google_cloud_project))

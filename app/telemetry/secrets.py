@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from app.service import observe
+from app.service.clients import SIGNING_PREFIX, TOKEN_PREFIX
 
 GONE = "[redacted]"
 MIN_LENGTH = 4
@@ -42,6 +43,10 @@ _LOOKS = re.compile(
     r"|(?i:(?<=bearer )|(?<=basic ))[^\s\"',]+"
     r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
+_SHAPES = re.compile(
+    rf"(?i)(?<![\w-])(?:{TOKEN_PREFIX}[\w-]{{20,}}|{SIGNING_PREFIX}[\w+/=-]{{20,}}|eyJ[\w-]{{8,}}(?:\.[\w-]+){{1,2}})"
+)
+"""A client's token is known by its hash only, hence by its looks; Fyers' tokens and signing secrets have theirs too."""
 
 
 @lru_cache(maxsize=512)
@@ -72,6 +77,8 @@ class Secrets:
         self._lock = threading.Lock()
         self._known: dict[str, None] = {}
         self._forms: tuple[tuple[str, bool], ...] = ()
+        self._long: tuple[str, ...] = ()
+        """In small letters, of those that `masked` looks for."""
 
     def add(self, *values: object) -> None:
         new = [v for v in values if isinstance(v, str) and len(v) >= MIN_LENGTH and v not in self._known]
@@ -84,6 +91,7 @@ class Secrets:
             forms = {f: len(s) < WHOLE_WORD_BELOW for s in known for f in spellings(s)}
             self._known = known
             self._forms = tuple(sorted(forms.items(), key=lambda f: len(f[0]), reverse=True))
+            self._long = tuple(dict.fromkeys(f.lower() for f, as_word in self._forms if not as_word))
 
     def add_settings(self, settings: BaseSettings) -> None:
         """Every SecretStr, its comma-separated parts too, and every password within an address."""
@@ -92,6 +100,7 @@ class Secrets:
                 plain = value.get_secret_value().strip()
                 self.add(plain, *(p.strip() for p in re.split(r"[,\s]", plain)))
                 self.add(*(u for p in re.split(r"[,\s]", plain) for u in _passwords(p)))
+                self.add(*(p.strip().removeprefix(SIGNING_PREFIX) for p in plain.split(",")))
             elif isinstance(value, str):
                 self.add(*_passwords(value))
 
@@ -110,6 +119,24 @@ class Secrets:
         if "eyJ" in text or "earer" in text or "asic" in text or "@" in text:
             text = _LOOKS.sub(GONE, text)
         return text
+
+    def masked(self, text: str) -> str:
+        """A caller's words without living secrets, in whatever case: a symbol is shown in capitals.
+
+        A secret below WHOLE_WORD_BELOW characters stays: whoever may send alerts could find a PIN by trying which
+        word is hidden. For a long one nobody can try the half.
+        """
+        if len(text) < WHOLE_WORD_BELOW:
+            return text
+        low = text.lower()
+        trail = observe.current()
+        here = trail.hidden if trail is not None else ()
+        came = (f.lower() for secret in here if len(secret) >= WHOLE_WORD_BELOW for f in spellings(secret))
+        for form in (*self._long, *came):
+            if form in low:
+                text = re.sub(re.escape(form), observe.SECRET, text, flags=re.IGNORECASE)
+                low = text.lower()
+        return _SHAPES.sub(observe.SECRET, text)
 
     def is_clean(self, line: str) -> bool:
         """Whether a short line in JSON holds nothing to hide, so that its values need not be looked at one by one. When

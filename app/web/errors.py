@@ -7,7 +7,7 @@ from flask import Flask, Response, current_app, g, json, request
 from werkzeug.exceptions import HTTPException
 
 from app import errors as e
-from app.service.observe import refused
+from app.service.observe import masked, refused
 
 STATUS: dict[type[e.ServiceError], int] = {
     e.AlertRefused: 400,
@@ -67,10 +67,10 @@ def problem(
         "title": TITLES.get(status, "Refused"),
         "status": status,
         "code": code,
-        "detail": detail,
+        "detail": masked(detail),
         "outcome": outcome,
         "request_id": g.get("request_id", ""),
-        "errors": [{"field": f.field, "message": f.message} for f in fields],
+        "errors": [{"field": masked(f.field), "message": masked(f.message)} for f in fields],
         **(extra or {}),
     }
     response = Response(json.dumps(body), status, content_type="application/problem+json")

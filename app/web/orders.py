@@ -13,7 +13,7 @@ from app.domain.alert import Exchange, ExpiryRule, OptionType
 from app.domain.risk import Denial
 from app.domain.status import Status
 from app.errors import FieldError, InvalidAlert, NotFound
-from app.service.observe import phase
+from app.service.observe import masked, phase
 from app.service.records import OrderFilter
 from app.web import answers
 from app.web.middleware.authentication import ClientScope
@@ -34,7 +34,7 @@ def argument(name: str, convert: Callable[[str], T], expected: str) -> T | None:
         found = convert(text)
     except ValueError:
         found = None
-    if found is None or "\0" in text:  # Postgres keeps no such text, and no name has one
+    if found is None or "\0" in text or masked(text) != text:  # Postgres keeps no NUL, and no name has one
         raise InvalidAlert((FieldError(name, f"expected {expected}, was {shown(text)}"),))
     return found
 

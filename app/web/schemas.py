@@ -19,12 +19,17 @@ from pydantic import (
 
 from app.domain.alert import Action, Alert, Exchange, ExpiryRule, OptionType, Product, canonical_hash, key_of
 from app.errors import FieldError, InvalidAlert
+from app.service.observe import SECRET, masked
 
 MAX_TEXT = 64
 MAX_KEY = 200
 MAX_QUANTITY = 1_000_000
 MAX_STRIKE = Decimal(10_000_000)
+MAX_LOOK = 1024
+"""How far into a text a secret is looked for; what is longer is kept nowhere, and shown cut."""
 TOKEN = "token"  # noqa: S105 - a field's name
+AS_GIVEN = frozenset({TOKEN, "idempotency_key"})
+"""Neither is shown or kept. Two keys must stay two, whatever stands in them: kept is a hash."""
 _NUMBER = re.compile(r"\+?[0-9]{1,12}(\.[0-9]{1,8})?", re.ASCII)
 _WHOLE = re.compile(r"\+?[0-9]{1,9}(\.0{1,8})?", re.ASCII)
 _PLACEHOLDER = re.compile(r"\{\{[^{}]*\}\}")
@@ -34,9 +39,21 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def shown(value: object) -> str:
-    """A value as an error may show it: short, and on one line."""
+    """A value as an error may show it: short, on one line, and never a living secret typed into the wrong field."""
     text = repr(value) if isinstance(value, str) else str(value)
+    head = text[:MAX_LOOK]
+    if masked(head) != head:
+        return SECRET
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+
+def _masked(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """The same for a value that may be kept, a strategy's name or a reason: what is not secret in it stays."""
+    if isinstance(value, str):
+        return masked(value) if len(value) <= MAX_LOOK else value
+    if isinstance(value, dict):
+        return {k: _masked(v) for k, v in value.items()}
+    return [_masked(v) for v in value] if isinstance(value, list) else value
 
 
 def number(value: object) -> Decimal | None:
@@ -166,7 +183,7 @@ class AlertBody(BaseModel):
             return value  # never a reason to refuse: levels come from the last price
         if isinstance(value, str) and (found := _PLACEHOLDER.search(value)):
             raise ValueError(
-                f"the placeholder {found.group()[:MAX_TEXT]} was not filled in: strategy placeholders work in "
+                f"the placeholder {masked(found.group())[:MAX_TEXT]} was not filled in: strategy placeholders work in "
                 "strategy alerts only"
             )
         if value == "" and info.field_name not in ("symbol", "token"):
@@ -225,6 +242,8 @@ def to_alert(
     warnings = [f"unknown field {shown(name)} was ignored" for name in sorted(unknown)[:20]]
     if parsed.sl is not None or parsed.tp is not None:
         warnings.append("sl and tp were overridden by levels from the last price")
+    if _masked(fields.get("strategy")) != fields.get("strategy"):
+        warnings.append(f"strategy holds a secret, kept as {SECRET}: change that secret")
     if delayed:
         warnings.append("the alert comes from a delayed feed")
     key = header_key or parsed.idempotency_key
@@ -250,8 +269,9 @@ def to_alert(
 
 def validated(model: type[M], fields: dict[str, Any]) -> M:
     """The body as its model. Raises InvalidAlert with every wrong field."""
+    clear = {k: v if k in AS_GIVEN else _masked(v) for k, v in fields.items()}
     try:
-        return model.model_validate(fields)
+        return model.model_validate(clear)
     except ValidationError as error:
         raise InvalidAlert(tuple(_field_error(e) for e in error.errors())) from None
 

@@ -14,7 +14,7 @@ from app.domain.alert import ADMIN_CLIENT, Alert, KeyKind, key_of
 from app.errors import AlertRefused, NotAuthenticated, StoreUnavailable, TooManyRequests
 from app.service.clients import ClientScope, NoClients
 from app.service.heartbeat import Beat, allowed, beat
-from app.service.observe import answered, phase
+from app.service.observe import answered, masked, phase
 from app.service.records import Refusal
 from app.service.urgent import Urgency, urgency_of
 from app.web.answers import answer_of, ist
@@ -136,7 +136,7 @@ class Door:
             client=caller.client if caller else None,
             status=STATUS[type(error)],
             code=error.code,
-            detail=error.detail[:MAX_DETAIL],
+            detail=masked(error.detail)[:MAX_DETAIL],
             body_hash=hashlib.sha256(raw).hexdigest(),
             safe_fields={
                 k.lower(): shown(v) for k, v in known.items() if k.lower() in SAFE_FIELDS and k != TOKEN
