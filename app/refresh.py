@@ -24,7 +24,7 @@ from app.settings import Settings, load
 from app.wiring import index_dir
 
 if TYPE_CHECKING:
-    from app.brokers.fyers.master_fetch import Report
+    from app.brokers.fyers.master_fetch import Copies, Report, Vault
     from app.brokers.fyers.master_http import Get
     from app.brokers.fyers.symbols import BuildReport
 
@@ -45,6 +45,8 @@ class Refreshed:
     build: BuildReport
     files: tuple[Report, ...] = ()
     stale: tuple[str, ...] = ()
+    not_shared: tuple[str, ...] = ()
+    """What could not be copied to the bucket, and why."""
 
     def __str__(self) -> str:
         lines = [f"contract index: {self.build}", *(f"  {f}" for f in self.files)]
@@ -52,6 +54,7 @@ class Refreshed:
             lines.append(
                 f"  older than the previous trading day: {', '.join(self.stale)}; no entries in those"
             )
+        lines += [f"  not copied: {words}" for words in self.not_shared]
         return "\n".join(lines)
 
 
@@ -62,11 +65,13 @@ def refresh(
     at_start: bool = False,
     now: datetime | None = None,
     get: Get | None = None,
+    vault: Vault | None = None,
 ) -> Refreshed:
     """Fetch, check, build, swap. Raises NoMaster when no index can be built: the last one then stays.
 
     A file that cannot be had, or that does not pass, is replaced by its last good copy, with that one's own date.
-    `at_start`: nobody is served yet, so without the twins and within a short time. `accept`: see Copies.bring.
+    `at_start`: nobody is served yet, so without the twins and within a short time; the copies in the bucket
+    (`vault`, by default that of the settings) are read then, but not written. `accept`: see Copies.bring.
     """
     from app.brokers.fyers import symbols
 
@@ -78,19 +83,28 @@ def refresh(
         if not settings.has_real_market:
             with tempfile.TemporaryDirectory(dir=directory) as scratch:
                 return Refreshed(symbols.refresh(directory, _paper_sources(Path(scratch), now)))
-        return _real(settings, directory, now, get, accept=accept, at_start=at_start)
+        copies = _copies(settings, directory / "sources", get, vault)
+        return _real(settings, directory, now, copies, accept=accept, at_start=at_start)
+
+
+def _copies(settings: Settings, directory: Path, get: Get | None, vault: Vault | None) -> Copies:
+    from app.brokers.fyers.master_fetch import Copies
+    from app.brokers.fyers.master_http import http_get
+    from app.store.masters_gcs import GcsMasters
+
+    if vault is None and settings.gcs_bucket_name:
+        vault = GcsMasters(settings.gcs_bucket_name)
+    return Copies(directory, get or http_get, vault=vault)
 
 
 def _real(
-    settings: Settings, directory: Path, now: datetime, get: Get | None, *, accept: bool, at_start: bool
+    settings: Settings, directory: Path, now: datetime, copies: Copies, *, accept: bool, at_start: bool
 ) -> Refreshed:
     from app.brokers.fyers import symbols
     from app.brokers.fyers.index_file import newest_index
-    from app.brokers.fyers.master_fetch import DOWNLOAD_LIMIT_S, Copies, file_names
-    from app.brokers.fyers.master_http import http_get
+    from app.brokers.fyers.master_fetch import DOWNLOAD_LIMIT_S, file_names
     from app.brokers.fyers.master_rows import Kind, kind_of
 
-    copies = Copies(directory / "sources", get or http_get)
     today = ist_date(now)
     wanted = previous_trading_day(today)
     asked = file_names(settings.symbol_master_files, twins=not at_start)
@@ -108,7 +122,8 @@ def _real(
     for file in files:
         copies.promote(file)
     stale = tuple(f.name for f in options if f.dated < wanted.isoformat())
-    return Refreshed(build, tuple(files), stale)
+    not_shared = () if at_start else tuple(copies.share(files))
+    return Refreshed(build, tuple(files), stale, not_shared)
 
 
 @contextmanager

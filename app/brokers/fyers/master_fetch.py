@@ -12,14 +12,16 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from app.brokers.fyers import master_rows, master_twin
 from app.brokers.fyers.index_build import MAX_SKIPPED_SHARE
 from app.brokers.fyers.master_http import NOT_MODIFIED, OK, DownloadError, Get, http_get
 from app.brokers.fyers.master_rows import COLUMNS, Bad, Kind, kind_of
+from app.errors import StoreUnavailable
 
 DOWNLOAD_LIMIT_S = 90.0
 """All files together, by the clock: a server that drips keeps nobody longer. 13 MB take seconds, a twin of 90 MB,
@@ -31,6 +33,7 @@ half a file must not pass.
 """
 MOST_BYTES = 1 << 29
 """For a file of which there is no copy yet: it must not fill the disk."""
+FROM_VAULT = "from the bucket"
 TWIN_ENDING = "_sym_master.json"
 
 
@@ -68,6 +71,19 @@ class Report:
         return f"{self.name}: {self.word}{of}" + (f" ({self.why})" if self.why else "")
 
 
+class Vault(Protocol):
+    """A place outside this host for the last good copies. Every call raises StoreUnavailable."""
+
+    def dated(self, name: str) -> str | None:
+        """The inside date of the copy that is kept there; None when there is none."""
+
+    def put(self, name: str, path: Path, dated: str) -> bool:
+        """Keep this file unless the same or a newer one is there. Whether it was written."""
+
+    def fetch(self, name: str, out: BinaryIO, most_bytes: int) -> None:
+        """Write the copy to `out`."""
+
+
 def file_names(names: Sequence[str], *, twins: bool) -> list[str]:
     """The files behind SYMBOL_MASTER_FILES: `NSE_FO` is NSE_FO.csv, and its JSON twin comes after all the others."""
     plain = [n for n in names if n]
@@ -86,9 +102,10 @@ class Copies:
         directory: Path,
         get: Get = http_get,
         monotonic: Callable[[], float] = time.monotonic,
+        vault: Vault | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._directory, self._get, self._monotonic = directory, get, monotonic
+        self._directory, self._get, self._monotonic, self._vault = directory, get, monotonic, vault
 
     def bring(
         self,
@@ -120,6 +137,18 @@ class Copies:
         part.write_text(json.dumps(asdict(report.candidate)), encoding="utf-8")
         part.replace(self._meta(report.name))
 
+    def share(self, reports: Sequence[Report]) -> list[str]:
+        """Bring this host's good copies to the vault. What went wrong; it is no reason to fail a refresh."""
+        problems = []
+        for report in reports:
+            if self._vault is None or report.path is None or report.word == FROM_VAULT:
+                continue
+            try:
+                self._vault.put(report.name, self._directory / report.name, report.dated)
+            except StoreUnavailable as error:
+                problems.append(error.detail)
+        return problems
+
     def _one(
         self, base_url: str, name: str, days: tuple[date, date], ends_at: float, *, accept: bool
     ) -> Report:
@@ -133,9 +162,28 @@ class Copies:
             check(kind_of(name), facts, None if copy is None or accept else copy, copy, days)
         except (DownloadError, RefusedFile) as refusal:
             part.unlink(missing_ok=True)
-            return self._held(name, "kept", str(refusal))
-        new = Copy(facts.rows, facts.size, facts.dated, *got, datetime.now(UTC).isoformat())
-        return Report(name, part, facts.dated, facts.rows, "new", candidate=new)
+            return self._from_vault(name, part, copy, days, str(refusal))
+        return _candidate(name, part, "new", facts, *got)
+
+    def _from_vault(
+        self, name: str, part: Path, copy: Copy | None, days: tuple[date, date], why: str
+    ) -> Report:
+        """Another host's good copy, where this host has none or one that is too old. It passes the same look."""
+        is_fresh = copy is not None and copy.dated >= days[1].isoformat()
+        if self._vault is None or is_fresh:
+            return self._held(name, "kept", why)
+        try:
+            dated = self._vault.dated(name)
+            if dated is None or (copy is not None and dated <= copy.dated):
+                return self._held(name, "kept", why)
+            with part.open("wb") as out:
+                self._vault.fetch(name, out, MOST_BYTES)
+            facts = inspect(name, part)
+            check(kind_of(name), facts, copy, copy, days)
+        except (StoreUnavailable, RefusedFile) as refusal:
+            part.unlink(missing_ok=True)
+            return self._held(name, "kept", f"{why}; the bucket's copy: {refusal}")
+        return replace(_candidate(name, part, FROM_VAULT, facts), why=why)
 
     def _download(self, url: str, part: Path, copy: Copy | None, ends_at: float) -> tuple[str, str] | None:
         """ETag and Last-Modified of a new file, now in `part`; None when the copy is still what the server has."""
@@ -168,6 +216,11 @@ class Copies:
 
     def _meta(self, name: str) -> Path:
         return self._directory / f"{name}.meta"
+
+
+def _candidate(name: str, path: Path, word: str, facts: Copy, etag: str = "", modified: str = "") -> Report:
+    new = Copy(facts.rows, facts.size, facts.dated, etag, modified, datetime.now(UTC).isoformat())
+    return Report(name, path, facts.dated, facts.rows, word, candidate=new)
 
 
 def inspect(name: str, path: Path) -> Copy:
