@@ -127,6 +127,7 @@ def limits_of(settings: Settings) -> Limits:
         max_orders_per_hour=s.risk_max_orders_per_hour,
         max_orders_per_day=s.risk_max_orders_per_day,
         max_lots_per_day=s.risk_max_lots_per_day,
+        max_contracts_per_day=s.risk_max_contracts_per_day,
         runaway=Runaway(orders, seconds) if orders and seconds else None,
         max_daily_loss=s.risk_max_daily_loss,
         price_band_percent=s.risk_price_band_percent,

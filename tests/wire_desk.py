@@ -208,11 +208,11 @@ def _counted(order: Order) -> int:
 def count_contracts(monkeypatch: Any) -> None:
     """A count of orders, which is kept, and one of contracts, which is given back: every release shows in one."""
 
-    def caps_of(_: object, at: datetime, lots: Decimal) -> tuple[Cap, ...]:
+    def caps_of(_: object, at: datetime, _lots: Decimal, contracts: int) -> tuple[Cap, ...]:
         day = ist_date(at).isoformat()
         return (
             Cap("orders", day, 10**6, 1, returnable=False),
-            Cap("contracts", day, 10**6, int(lots) * LOT, returnable=True),
+            Cap("contracts", day, 10**6, contracts, returnable=True),
         )
 
     for module in (adopt, place_order):

@@ -24,6 +24,7 @@ COUNTED = (
     ("cap_orders_hour", "RISK_MAX_ORDERS_PER_HOUR", "entries in an hour"),
     ("cap_orders_day", "RISK_MAX_ORDERS_PER_DAY", "entries in a day"),
     ("cap_lots_day", "RISK_MAX_LOTS_PER_DAY", "lots in a day"),
+    ("cap_contracts_day", "RISK_MAX_CONTRACTS_PER_DAY", "contracts in a day"),
     ("daily_loss", "RISK_MAX_DAILY_LOSS", "the day's loss, which turns the trading state to REDUCING"),
 )
 """Limits that are no checks of one proposal: counters of the store, and the loss that the reconciler watches."""

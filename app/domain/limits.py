@@ -46,6 +46,7 @@ class Limits:
     max_orders_per_hour: int | None = None
     max_orders_per_day: int | None = None
     max_lots_per_day: int | None = None
+    max_contracts_per_day: int | None = None
     runaway: Runaway | None = None
     max_daily_loss: Decimal | None = None
     price_band_percent: Decimal | None = None

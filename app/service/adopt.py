@@ -110,7 +110,8 @@ def _restored(tx: Transaction, desk: Desk, row: BookOrder, today: date) -> Order
     tx.insert_order(order, event_of(Event.ORDER_ADOPTED, tx.now(), order.status, reason=reason))
     if order.purpose is Purpose.ENTRY:
         lots = Decimal(order.quantity) / order.lot
-        tx.reserve_again(order.scope, order.id, caps_of(desk.policy.limits, row.placed_at, lots))
+        caps = caps_of(desk.policy.limits, row.placed_at, lots, order.quantity)
+        tx.reserve_again(order.scope, order.id, caps)
     return order
 
 

@@ -10,7 +10,7 @@ from app.domain.limits import Limits
 from app.service.records import Cap
 
 
-def caps_of(limits: Limits, at: datetime, lots: Decimal) -> tuple[Cap, ...]:
+def caps_of(limits: Limits, at: datetime, lots: Decimal, contracts: int) -> tuple[Cap, ...]:
     """The windows of an entry at that moment, by the IST clock. The store counts a row once, whatever its attempts."""
     ist = at.astimezone(IST)
     day = ist.date().isoformat()
@@ -19,6 +19,7 @@ def caps_of(limits: Limits, at: datetime, lots: Decimal) -> tuple[Cap, ...]:
         ("orders_hour", f"{day}T{ist:%H}", limits.max_orders_per_hour, 1, False),
         ("orders_day", day, limits.max_orders_per_day, 1, False),
         ("lots_day", day, limits.max_lots_per_day, int(lots), True),
+        ("contracts_day", day, limits.max_contracts_per_day, contracts, True),
     )
     return tuple(
         Cap(name, window, limit, amount, returnable=returnable)

@@ -88,7 +88,7 @@ class CheckAlert:
         with desk.store.read(job.budget.send) as tx:
             window = timedelta(seconds=limits.runaway.seconds) if limits.runaway else None
             exposure = tx.exposure(order, window)
-            capped = tx.over_caps(desk.scope, caps_of(limits, proposal.now, proposal.lots))
+            capped = tx.over_caps(desk.scope, caps_of(limits, proposal.now, proposal.lots, quantity))
         verdicts = judge(replace(proposal, price=price, exposure=exposure), limits)
         denial = desk.policy.rollout.denial(alert.strategy)
         denial = denial or next((v.denial for v in verdicts if v.denial is not None), capped)

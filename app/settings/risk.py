@@ -37,6 +37,7 @@ class RiskSettings(BaseSettings):
     risk_max_orders_per_hour: Count | None = 100
     risk_max_orders_per_day: Count | None = 300
     risk_max_lots_per_day: Count | None = None
+    risk_max_contracts_per_day: Count | None = None
     risk_runaway: Annotated[tuple[Count, Count] | None, NoDecode] = (30, 60)
     """Entries tried by one strategy, in so many seconds; written `30/60s`."""
     risk_max_daily_loss: Money | None = None

@@ -48,7 +48,7 @@ def figures(database: Database, scope: Scope, limits: Limits, deadline: Deadline
             unprotected=_unprotected(connection, tx, scope),
             trading_state=tx.trading_state(scope).value,
             last_pass_s=(now - began).total_seconds() if began is not None else None,
-            caps=_caps(connection, scope, caps_of(limits, now, Decimal(0))),
+            caps=_caps(connection, scope, caps_of(limits, now, Decimal(0), 0)),
             slips=_slips(connection, scope, now),
             heartbeats_missing=_missing(connection, scope, now),
             oldest_page_waiting_s=_page_waits(connection, scope, now),

@@ -90,7 +90,7 @@ def test_what_a_fill_cost_against_the_price_that_its_order_went_by(store: SqlSto
 
 def test_caps_as_they_are_used_now(store: SqlStore, clock: Clock) -> None:
     with store.write() as tx:
-        assert tx.reserve(SCOPE, "A", caps_of(LIMITS, NOON, Decimal(1))) is None
+        assert tx.reserve(SCOPE, "A", caps_of(LIMITS, NOON, Decimal(1), 75)) is None
     assert read(store, clock).caps == (CapUse("orders_day", 1, 300),)
     clock.pass_(24 * 3600)
     assert read(store, clock).caps == (CapUse("orders_day", 0, 300),)

@@ -15,7 +15,7 @@ from app.domain.order import Mode, Scope
 from app.domain.risk import CHECKS, TradingState
 from app.domain.status import Status
 from app.service.place_order import PlaceOrder
-from tests.builders import NOW, TODAY, a_contract, a_policy
+from tests.builders import LOT, NOW, TODAY, a_contract, a_policy
 from tests.service.desk import TradingDesk
 
 Prepare = Callable[[TradingDesk], object]
@@ -88,6 +88,7 @@ CASES = [
     Case("cap_orders_hour", {"max_orders_per_hour": 2}, before=2),
     Case("cap_orders_day", {"max_orders_per_day": 2}, before=2),
     Case("cap_lots_day", {"max_lots_per_day": 2}, before=2),
+    Case("cap_contracts_day", {"max_contracts_per_day": 3 * LOT - 1}, before=2),
 ]
 IDS = [case.code for case in CASES]
 

@@ -129,6 +129,7 @@ def test_risk_list_has_every_check_and_cap(operator: Operator) -> None:
         "repeat",
         "open_value",
         "cap_lots_day",
+        "cap_contracts_day",
         "daily_loss",
     }
     assert (limits["signal_age"], limits["runaway"], limits["cap_orders_day"]) == ("60", "30/60s", "300")
