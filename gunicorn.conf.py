@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from app.jobs.order_updates import OrderUpdates
 from app.jobs.run import Scheduler
 from app.serving.worker import PatientWorker
 from app.settings import load
@@ -96,9 +97,14 @@ def on_starting(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """In each worker: threads do not outlive a fork."""
     worker.cfg.set("graceful_timeout", WORKER_DRAIN_S)  # this process's own copy: the parent's stays longer
-    scheduler = Scheduler(worker.wsgi.extensions["ports"])
+    ports = worker.wsgi.extensions["ports"]
+    scheduler = Scheduler(ports)
     scheduler.start()
     worker.wsgi.extensions["scheduler"] = scheduler
+    if ports.order_feed is not None:
+        updates = OrderUpdates(ports, ports.order_feed)
+        updates.start()
+        worker.wsgi.extensions["order_updates"] = updates
 
 
 def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
@@ -107,8 +113,9 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's 
     extensions = worker.wsgi.extensions if getattr(worker, "wsgi", None) else {}
 
     def steps() -> None:
-        if "scheduler" in extensions:
-            extensions["scheduler"].stop()
+        for name in ("order_updates", "scheduler"):
+            if name in extensions:
+                extensions[name].stop()
         if "ports" in extensions:
             extensions["ports"].watcher.close()
 

@@ -1,8 +1,12 @@
-"""The guard's settings: the breaker, the budget of calls to the broker, and the Redis that instances share them by."""
+"""The guard's settings: the breaker, the budget of calls to the broker, the Redis that instances share them by, and the
+feed that says when a call is worth making.
+"""
 
 from __future__ import annotations
 
-from pydantic import Field
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
 FYERS_LIMITS = {
@@ -25,6 +29,16 @@ class GuardSettings(BaseSettings):
     fyers_calls_per_second: int = Field(10, ge=1)
     fyers_calls_per_minute: int = Field(200, ge=1)
     fyers_calls_per_day: int = Field(100_000, ge=1)
+    fyers_order_socket_url: str = Field("", pattern=r"^($|wss?://[^/])")
+
+    @field_validator("fyers_order_socket_url")
+    @classmethod
+    def _sealed(cls, value: str) -> str:
+        """The access token goes there."""
+        parts = urlsplit(value)
+        if parts.scheme == "ws" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
+            raise ValueError("expected wss:// with a host that is not on loopback, was ws://")
+        return value
 
     def above_fyers_limits(self) -> list[str]:
         """What only a simulator may be given, in words."""

@@ -122,6 +122,18 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=r,
         )
+        self._feed_events = Counter(
+            "order_feed_events",
+            "What the broker's order feed said, or what it ended with",
+            ("event",),
+            registry=r,
+        )
+        self.order_feed = Gauge(
+            "order_feed_connected",
+            "1 while this instance listens to the broker's order feed",
+            multiprocess_mode="livesum",
+            registry=r,
+        )
         self.pool = Gauge(
             "database_connections_in_use",
             "Connections in transactions",
@@ -172,6 +184,9 @@ class Metrics:
         self._job_runs.labels(name, "ok" if ok else "failed").inc()
         if ok:
             self._job_last.labels(name).set(time.time())
+
+    def order_feed_event(self, word: str) -> None:
+        self._feed_events.labels(self.codes(word)).inc()
 
     # -- the page
 

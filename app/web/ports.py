@@ -16,6 +16,7 @@ from app.service.config import Config
 from app.service.experiments import TrialStore
 from app.service.login import Login
 from app.service.observe import Unwatched, Watcher
+from app.service.order_feed import OrderFeed
 from app.service.place_order import Answer
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import Pass
@@ -62,6 +63,8 @@ class Ports:
     trials: TrialStore | None = None
     beside: Beside | None = None
     """None: notices stand in the log only, and no runs of jobs are kept."""
+    order_feed: OrderFeed | None = None
+    """None: fills are found by polling alone."""
     watcher: Watcher = field(default_factory=Unwatched)
     """Its figures and traces."""
     dependencies: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)

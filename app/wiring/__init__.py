@@ -27,6 +27,7 @@ from app.service.settle import Settle
 from app.settings import Settings
 from app.web.ports import Ports
 from app.wiring.beside import beside_of
+from app.wiring.feeds import order_feed_of, with_feed
 from app.wiring.watching import Watching
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def build(settings: Settings) -> Ports:
         settings, database, clock, scope, contracts.by_ticker, stored, notifier, watching.guard
     )
     broker = watching.broker(broker)
+    feed = order_feed_of(settings, stored, clock, watching.watch.metrics)
     stored_config = SqlConfig(database)
     config = Config(stored_config, scope, clock, SettingsRules(settings), notifier)
     desk = FirstUse(settings, config, Parts(store, broker, contracts, clock, scope, notifier))
@@ -113,7 +115,8 @@ def build(settings: Settings) -> Ports:
         trials=stored_config,
         audit=SqlAudit(database),
         seal_vault=GcsSeals(bucket) if (bucket := settings.audit_gcs_bucket) else None,
-        dependencies=dependencies_of(settings),
+        order_feed=feed,
+        dependencies=with_feed(dependencies_of(settings), feed),
     )
 
 
