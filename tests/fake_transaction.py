@@ -21,6 +21,8 @@ from app.service.records import (
     Holding,
     Known,
     Moved,
+    Stake,
+    Standing,
     StateChange,
     Stranger,
 )
@@ -86,7 +88,9 @@ class FakeTransaction:
                 return Denial(f"cap_{cap.name}", f"{cap.name}: {used} of {cap.limit} used")
         return None
 
-    def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
+    def reserve(
+        self, scope: Scope, order_id: str, caps: Sequence[Cap], *, is_new: bool = False
+    ) -> Denial | None:
         self._must_write()
         rows = self._data.reserved.get(order_id, [])
         held = {(r.cap.name, r.cap.window) for r in rows if not r.released}
@@ -146,6 +150,10 @@ class FakeTransaction:
     def get_order(self, scope: Scope, order_id: str, *, lock: bool = False) -> Order | None:
         order = self._data.orders.get(order_id)
         return order if order is not None and order.scope == scope else None
+
+    def standing(self, scope: Scope, order_id: str) -> Standing | None:
+        order = self.get_order(scope, order_id)
+        return None if order is None else Standing(order.status, order.fence, self.trading_state(scope))
 
     def move(
         self, order: Order, after: Status, event: AuditEvent, change: Moved | None = None
@@ -236,6 +244,13 @@ class FakeTransaction:
                 key = (h.client, h.ticker, h.product)
                 nets[key] = nets.get(key, 0) + h.net_quantity
         return tuple(Holding(*key, net) for key, net in nets.items() if net and client in (None, key[0]))
+
+    def stake(self, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
+        here = [h for h in self.holdings(scope, client) if (h.ticker, h.product) == (ticker, product)]
+        entries = [o for o in self.open_orders(scope, client, ticker=ticker) if o.purpose is Purpose.ENTRY]
+        return Stake(
+            sum(h.net_quantity for h in here), frozenset(o.side for o in entries if o.product is product)
+        )
 
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
         rows = [o for o in self._data.orders.values() if o.scope == order.scope and o.id != order.id]

@@ -55,11 +55,8 @@ def exit_held(desk: Desk, job: Job) -> Answer:
 def is_against_own(tx: Transaction, job: Job, scope: Scope, contract: Contract) -> bool:
     """Whether a BUY or SELL may be the exit of what the client holds here, or has under way."""
     client, product, side = job.alert.client, job.alert.product, Side(job.alert.action.value)
-    here = [h for h in tx.holdings(scope, client) if h.ticker == contract.ticker and h.product is product]
-    if any(h.net_quantity * side.sign < 0 for h in here):
-        return True
-    orders = tx.open_orders(scope, client, ticker=contract.ticker, side=side.opposite)
-    return any(o.product is product and o.purpose is Purpose.ENTRY for o in orders)
+    stake = tx.stake(scope, client, contract.ticker, product)
+    return stake.net_quantity * side.sign < 0 or side.opposite in stake.entering
 
 
 def close(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 
 from app.domain.alert import Alert, Exchange, KeyKind
@@ -133,8 +133,10 @@ def claim(desk: Desk, tx: Transaction, job: Job, ident: str) -> Answer | None:
         return None  # its own row has the key, and only one reconciliation runs it: `put` decides
     explicit = alert.key.kind is KeyKind.EXPLICIT
     ttl = desk.policy.key_ttl if explicit else desk.policy.dedupe_window
-    if not explicit and old is None and tx.claim_key(desk.scope, alert.client, alert.key, ident, ttl):
-        return None
+    if old is None:
+        restored = tx.find_tag(desk.scope, tag_of(desk.policy.tag_prefix, ident)) if explicit else None
+        if tx.claim_key(desk.scope, alert.client, alert.key, restored.id if restored else ident, ttl):
+            return None if restored is None else _own_again(tx, job, restored)
     known = tx.find_key(desk.scope, alert.client, alert.key)
     if known is not None:
         answer = known_answer(desk, known, alert, tx.now())
@@ -143,18 +145,13 @@ def claim(desk: Desk, tx: Transaction, job: Job, ident: str) -> Answer | None:
         if old is None or known.order.id != old.id or known.order.attempt != old.attempt:
             raise KeyInUse("another delivery of this alert has just been tried", retry_after_s=1)
         return None
-    restored = tx.find_tag(desk.scope, tag_of(desk.policy.tag_prefix, ident)) if explicit else None
-    if restored is not None:
-        return _own_again(desk, tx, job, restored, ttl)
     if not tx.claim_key(desk.scope, alert.client, alert.key, ident, ttl):
         raise KeyInUse("the same alert is being worked on right now", retry_after_s=1)
     return None
 
 
-def _own_again(desk: Desk, tx: Transaction, job: Job, order: Order, ttl: timedelta) -> Answer:
+def _own_again(tx: Transaction, job: Job, order: Order) -> Answer:
     """The alert's order is at the broker already: adopted from its book after a restore, its sender unknown till now."""
-    if not tx.claim_key(desk.scope, job.alert.client, job.alert.key, order.id, ttl):
-        raise KeyInUse("the same alert is being worked on right now", retry_after_s=1)
     event = event_of(Event.ORDER_ADOPTED, tx.now(), order.status, client=job.alert.client, by="its alert")
     return Answer(tx.record(order, event, Moved(client=job.alert.client)), replayed=True)
 

@@ -170,8 +170,12 @@ class PlaceOrder:
                     )
                     denial = first_denial(fresh, limits) or unsettled_bracket(tx, order)
                     if denial is None:
-                        caps = caps_of(limits, fresh.now, fresh.lots, order.quantity)
-                        denial = tx.reserve(desk.scope, order.id, caps)
+                        denial = tx.reserve(
+                            desk.scope,
+                            order.id,
+                            caps_of(limits, fresh.now, fresh.lots, order.quantity),
+                            is_new=job.retake is None,
+                        )
                 if denial is not None:
                     row = put_denied(tx, job, order, denial)
                     tripped = denial.code == RUNAWAY and trip(tx, desk, denial)

@@ -34,6 +34,8 @@ from app.service.records import (
     Quote,
     Refusal,
     Resolved,
+    Stake,
+    Standing,
     StateChange,
     Stranger,
     Trade,
@@ -154,8 +156,13 @@ class Transaction(Protocol):
     def over_caps(self, scope: Scope, caps: Sequence[Cap]) -> Denial | None:
         """What `reserve` would say of a new order; nothing is counted."""
 
-    def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
-        """Add to every cap or to none (in a savepoint). A Denial names the cap and what would be allowed."""
+    def reserve(
+        self, scope: Scope, order_id: str, caps: Sequence[Cap], *, is_new: bool = False
+    ) -> Denial | None:
+        """Add to every cap or to none (in a savepoint). A Denial names the cap and what would be allowed.
+
+        `is_new`: the order has no row yet, so that it can have reserved nothing before.
+        """
 
     def release(self, scope: Scope, order_id: str, *, unfilled: Fraction = WHOLE) -> None:
         """Give back that part of what `order_id` has reserved and is returnable; once, whoever asks how often.
@@ -172,6 +179,9 @@ class Transaction(Protocol):
         """Overwrite a NOT_SENT row with its next attempt. False: its state is no longer `before`."""
 
     def get_order(self, scope: Scope, order_id: str, *, lock: bool = False) -> Order | None: ...
+
+    def standing(self, scope: Scope, order_id: str) -> Standing | None:
+        """What the last look before a send goes by, in one statement. None: there is no such order."""
 
     def move(
         self, order: Order, after: Status, event: AuditEvent, change: Moved | None = None
@@ -224,6 +234,9 @@ class Transaction(Protocol):
 
         `before`: only fills and adjustments of earlier IST dates.
         """
+
+    def stake(self, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
+        """What the client holds in one contract and product by our rows, and has under way there."""
 
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
         """What is open and under way beside `order`, in its account; `tried` within `runaway`, the order counted."""

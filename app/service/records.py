@@ -179,6 +179,25 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
+class Stake:
+    """What one client has in one contract and product."""
+
+    net_quantity: int
+    """Signed: filled entries and exits plus adjustments."""
+    entering: frozenset[Side]
+    """Sides on which an entry may still fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An order and its account's trading state at one moment."""
+
+    status: Status
+    fence: str | None
+    state: TradingState
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Fresh readings of the book in which an order in doubt was absent (design section 4, NOT_PLACED)."""
 

@@ -163,17 +163,13 @@ def last_check(
     def check() -> NotSent | None:
         try:
             with desk.store.read(budget.send) as tx:
-                row, state, now = (
-                    tx.get_order(desk.scope, order.id),
-                    tx.trading_state(desk.scope),
-                    tx.now(),
-                )
+                row, now = tx.standing(desk.scope, order.id), tx.now()
         except StoreUnavailable as error:
             return NotSent(error.code, error.detail)
         if row is None or row.status is not Status.SENDING or row.fence != order.fence:
             return NotSent(LOST_FENCE, "this attempt was settled by somebody else before it was sent")
-        if stops(state, order.purpose, admin=admin):
-            return NotSent("trading_state", f"trading state became {state} before the order was sent")
+        if stops(row.state, order.purpose, admin=admin):
+            return NotSent("trading_state", f"trading state became {row.state} before the order was sent")
         if order.send_by is None or now >= order.send_by:
             return NotSent("out_of_time", "the request's budget ended before the order was sent")
         return None if slot is None else slot.still_good(desk, budget)

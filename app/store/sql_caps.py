@@ -80,12 +80,14 @@ def _by_name(caps: Sequence[Cap]) -> list[Cap]:
     return sorted(caps, key=lambda c: (c.name, c.window))
 
 
-def reserve(connection: Connection, scope: Scope, order_id: str, wanted: Sequence[Cap]) -> Denial | None:
+def reserve(
+    connection: Connection, scope: Scope, order_id: str, wanted: Sequence[Cap], *, is_new: bool
+) -> Denial | None:
     """All or none. What the order has reserved already and not given back is not counted again."""
     if not wanted:
         return None
     keys = {"mode": scope.mode.value, "account": scope.account, "order_id": order_id}
-    rows = connection.execute(_HELD, keys).all()
+    rows = [] if is_new else connection.execute(_HELD, keys).all()
     held = {(name, window) for name, window, _, _, whole in rows if whole}
     left = {(name, window): amount - returned for name, window, amount, returned, _ in rows}
     missing = [cap for cap in wanted if (cap.name, cap.window) not in held]

@@ -8,11 +8,13 @@ from sqlalchemy import Connection, bindparam, delete, select, text, tuple_, upda
 
 from app.domain.order import Order, Scope, Side
 from app.domain.risk import TradingState
-from app.service.records import Evidence, StateChange, Stranger
+from app.domain.status import Status
+from app.service.records import Evidence, Standing, StateChange, Stranger
 from app.store.column_types import UtcTime
 from app.store.sql_orders import in_scope, of_scope, scoped
 from app.store.tables import (
     idempotency_keys,
+    orders,
     reconcile_passes,
     strangers,
     trading_state,
@@ -23,6 +25,14 @@ UNREADABLE = "no readable trading state"
 
 _TIME = bindparam("at", type_=UtcTime)
 _STATE = select(trading_state.c.state).where(in_scope(trading_state))
+_STANDING = (
+    select(orders.c.status, orders.c.fence, trading_state.c.state)
+    .outerjoin(
+        trading_state,
+        (trading_state.c.mode == orders.c.mode) & (trading_state.c.account == orders.c.account),
+    )
+    .where(orders.c.id == bindparam("in_id"), in_scope(orders))
+)
 _CHANGE = select(
     trading_state.c.state, trading_state.c.changed_by, trading_state.c.reason, trading_state.c.changed_at
 ).where(in_scope(trading_state))
@@ -69,6 +79,11 @@ def _state_of(word: str | None) -> TradingState:
 
 def state(connection: Connection, scope: Scope) -> TradingState:
     return _state_of(connection.execute(_STATE, scoped(scope)).scalar_one_or_none())
+
+
+def standing(connection: Connection, scope: Scope, order_id: str) -> Standing | None:
+    row = connection.execute(_STANDING, {"in_id": order_id, **scoped(scope)}).one_or_none()
+    return None if row is None else Standing(Status(row.status), row.fence, _state_of(row.state))
 
 
 def state_change(connection: Connection, scope: Scope, now: datetime) -> StateChange:

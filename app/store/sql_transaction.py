@@ -20,25 +20,26 @@ from app.service.records import (
     Holding,
     Known,
     Moved,
+    Stake,
+    Standing,
     StateChange,
     Stranger,
 )
 from app.store import sql_caps, sql_control, sql_exposure, sql_orders, sql_slots
 from app.store.column_types import UtcTime
 from app.store.sql_orders import in_scope, scoped
-from app.store.sql_rows import changes, order_from, order_values
-from app.store.tables import holding_adjustments, idempotency_keys, locks, orders
+from app.store.sql_rows import changes, order_values
+from app.store.tables import holding_adjustments, idempotency_keys, locks
 
 _K = idempotency_keys.c
 _FIND_KEY = (
-    select(orders, _K.body_hash.label("known_body_hash"))
-    .join(idempotency_keys, _K.order_id == orders.c.id)
+    select(_K.order_id, _K.body_hash)
     .where(
         in_scope(idempotency_keys), _K.client == bindparam("in_client"), _K.digest == bindparam("in_digest")
     )
     .where(_K.expires_at > bindparam("now"))
 )
-_FIND_KEY_LOCKED = _FIND_KEY.with_for_update(of=orders)
+"""Most alerts are new: the order's many columns are asked for only where there is one."""
 _CLAIM_KEY = text(
     "INSERT INTO idempotency_keys "
     "(mode, account, client, digest, body_hash, order_id, claimed_at, expires_at) "
@@ -74,9 +75,11 @@ class SqlTransaction:
 
     def find_key(self, scope: Scope, client: str, key: AlertKey) -> Known | None:
         place = {"in_client": client, "in_digest": key.digest, "now": self._now, **scoped(scope)}
-        wanted = _FIND_KEY_LOCKED if self._writing else _FIND_KEY
-        row = self._connection.execute(wanted, place).one_or_none()
-        return None if row is None else Known(order_from(row), row.known_body_hash)
+        key_row = self._connection.execute(_FIND_KEY, place).one_or_none()
+        if key_row is None:
+            return None
+        order = self.get_order(scope, key_row.order_id, lock=True)
+        return None if order is None else Known(order, key_row.body_hash)
 
     def claim_key(self, scope: Scope, client: str, key: AlertKey, order_id: str, ttl: timedelta) -> bool:
         claim = {
@@ -97,8 +100,10 @@ class SqlTransaction:
     def over_caps(self, scope: Scope, caps: Sequence[Cap]) -> Denial | None:
         return sql_caps.over(self._connection, scope, caps)
 
-    def reserve(self, scope: Scope, order_id: str, caps: Sequence[Cap]) -> Denial | None:
-        return sql_caps.reserve(self._connection, scope, order_id, caps)
+    def reserve(
+        self, scope: Scope, order_id: str, caps: Sequence[Cap], *, is_new: bool = False
+    ) -> Denial | None:
+        return sql_caps.reserve(self._connection, scope, order_id, caps, is_new=is_new)
 
     def release(self, scope: Scope, order_id: str, *, unfilled: Fraction = WHOLE) -> None:
         sql_caps.release(self._connection, scope, order_id, unfilled, self._now)
@@ -118,6 +123,9 @@ class SqlTransaction:
 
     def get_order(self, scope: Scope, order_id: str, *, lock: bool = False) -> Order | None:
         return sql_orders.find(self._connection, scope, order_id, lock=lock and self._writing)
+
+    def standing(self, scope: Scope, order_id: str) -> Standing | None:
+        return sql_control.standing(self._connection, scope, order_id)
 
     def move(
         self, order: Order, after: Status, event: AuditEvent, change: Moved | None = None
@@ -172,6 +180,9 @@ class SqlTransaction:
         self, scope: Scope, client: str | None, *, before: date | None = None
     ) -> tuple[Holding, ...]:
         return sql_orders.holdings(self._connection, scope, client, before)
+
+    def stake(self, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
+        return sql_exposure.stake(self._connection, scope, client, ticker, product)
 
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
         if self._writing:

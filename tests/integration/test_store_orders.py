@@ -13,9 +13,10 @@ from sqlalchemy import update
 from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.order import Purpose, Side
+from app.domain.risk import TradingState
 from app.domain.status import IllegalMoveError, Status
 from app.errors import InvalidAlert
-from app.service.records import Holding, Moved, OrderFilter
+from app.service.records import Holding, Moved, OrderFilter, Stake, Standing
 from app.store import tables
 from app.store.sql import SqlStore
 from app.store.sql_orders import verify_chain
@@ -125,6 +126,23 @@ def test_holdings_are_fills_by_side_and_adjustments(store: SqlStore) -> None:
         assert tx.holdings(SCOPE, "trader") == (mine,)
         assert set(tx.holdings(SCOPE, None)) == {mine, Holding("other", TICKER, Product.INTRADAY, 75)}
         assert tx.holdings(LIVE, "nobody") == ()
+        # A working entry's side counts, a working exit's does not, and nothing of another client or product does.
+        assert tx.stake(SCOPE, "trader", TICKER, Product.INTRADAY) == Stake(30, frozenset({Side.BUY}))
+        assert tx.stake(SCOPE, "trader", TICKER, Product.MARGIN) == Stake(0, frozenset())
+        assert tx.stake(SCOPE, "other", TICKER, Product.INTRADAY) == Stake(75, frozenset())
+        assert tx.stake(LIVE, "nobody", TICKER, Product.INTRADAY) == Stake(0, frozenset())
+
+
+def test_how_an_order_stands_is_its_state_its_fence_and_the_trading_state(store: SqlStore) -> None:
+    insert(store, order(fence="f1"))
+    with store.read() as tx:
+        assert tx.standing(SCOPE, "A") == Standing(
+            Status.SENDING, "f1", TradingState.HALTED
+        )  # no row: halted
+        assert (tx.standing(LIVE, "A"), tx.standing(SCOPE, "B")) == (None, None)
+    store.ensure_scope(SCOPE)
+    with store.read() as tx:
+        assert tx.standing(SCOPE, "A") == Standing(Status.SENDING, "f1", TradingState.ACTIVE)
 
 
 def test_open_orders_and_orders_of_a_contract(store: SqlStore) -> None:
