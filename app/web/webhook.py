@@ -11,9 +11,10 @@ import structlog
 from flask import Blueprint, Response, g, jsonify, request
 
 from app.domain.alert import ADMIN_CLIENT, Alert, KeyKind, key_of
-from app.errors import AlertRefused, NotAuthenticated, StoreUnavailable, TooManyRequests
+from app.errors import AlertRefused, KeyInUse, NotAuthenticated, StoreUnavailable, TooManyRequests
 from app.service.clients import ClientScope, NoClients
 from app.service.heartbeat import Beat, allowed, beat
+from app.service.in_flight import InFlight
 from app.service.observe import answered, masked, phase
 from app.service.records import Refusal
 from app.service.urgent import Urgency, urgency_of
@@ -50,6 +51,7 @@ class Door:
 
     def __init__(self, ports: Ports, rates: RateLimits) -> None:
         self.ports, self.callers, self.rates = ports, ports.callers, rates
+        self.in_flight = InFlight()
         settings = ports.settings
         self._allowed = settings.ip_allowlist, networks_of(settings.ip_allowlist)
         self.signatures = Signatures(
@@ -176,13 +178,18 @@ def beaten(ports: Ports, came: Beat) -> Response:
 
 
 def submit(door: Door, place_order: Place, alert: Alert, caller: Caller) -> Response:
-    """One alert to its answer. What is refused on the way leaves its record too."""
+    """One alert to its answer. What is refused on the way leaves its record too; a copy of what is being worked on needs
+    none, since the order's row tells of it, and counts in no limit: 63 of them must be in nobody's way.
+    """
     everyone = caller.client == ADMIN_CLIENT  # the operator's own EXIT; a named admin's orders are his own
-    try:
-        door.rates.alert(alert, door.urgency)
-        answer = place_order(alert, request_id=g.request_id, started=g.started, all_clients=everyone)
-    except AlertRefused as error:
-        door.keep(error, b"", {"symbol": alert.symbol, "action": alert.action.value}, caller)
-        raise
+    with door.in_flight.only(alert):
+        try:
+            door.rates.alert(alert, door.urgency)
+            answer = place_order(alert, request_id=g.request_id, started=g.started, all_clients=everyone)
+        except KeyInUse:
+            raise
+        except AlertRefused as error:
+            door.keep(error, b"", {"symbol": alert.symbol, "action": alert.action.value}, caller)
+            raise
     answered(answer.order, replayed=answer.replayed)
     return answer_of(answer)

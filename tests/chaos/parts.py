@@ -16,8 +16,9 @@ from tests.chaos.world import SetClock
 
 FULL = {
     "copies": 200,
-    "services": 5,
+    "services": 200,
     "broker back": 30,
+    "services back": 30,
     "exits": 50,
     "exits in memory": 150,
     "machine": 2400,
@@ -61,7 +62,12 @@ class Parts:
             ("64 exits of one position", "postgres", lambda: self._exits("exits", postgres=True)),
             ("64 copies of one alert", "postgres", lambda: self._crowd(crowd.copies, "copies")),
             ("the broker is back", "postgres", lambda: self._crowd(crowd.broker_back, "broker back")),
-            ("64 copies, three services", "postgres", self._services),
+            ("64 copies, three services", "postgres", lambda: self._services("services", services.run)),
+            (
+                "the broker is back, three services",
+                "postgres",
+                lambda: self._services("services back", services.broker_back),
+            ),
             ("database and Redis gone", "postgres", self._outage),
         )
 
@@ -97,9 +103,11 @@ class Parts:
         crowd.contracts(directory, MASTERS)
         return crowd.Place(directory, self.postgres.url, SetClock())
 
-    def _services(self) -> tuple[int, list[Verdict]]:
-        wanted = self.number("services")
-        return wanted, services.run(self.directory / "services", self.postgres.fresh("services"), wanted)
+    def _services(
+        self, what: str, of: Callable[[Path, str, int], list[Verdict]]
+    ) -> tuple[int, list[Verdict]]:
+        wanted, name = self.number(what), what.replace(" ", "_")
+        return wanted, of(self.directory / name, self.postgres.fresh(name), wanted)
 
     def _outage(self) -> tuple[int, list[Verdict]]:
         stops, flushes = self.number("stops"), self.number("flushes")
