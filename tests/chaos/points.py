@@ -125,6 +125,11 @@ TRACER = Tracer()
 """The one of this process; a fork has its own copy."""
 
 
+def module_of(path: Path) -> str:
+    """A file's short name; a package's own file goes by the package's."""
+    return path.parent.name if path.stem == "__init__" else path.stem
+
+
 def name_of(kind: Kind) -> str:
     """`module:function` of the service's code that led here; for sockets the broker's operation in front of it."""
     operation, caller = "", "?"
@@ -138,7 +143,7 @@ def name_of(kind: Kind) -> str:
                 operation = function.removeprefix("FyersExchanger.")
             # The wrapper that only measures is nobody's step.
             if not where.startswith(("store/", "brokers/", "telemetry/broker.py")):
-                caller = f"{Path(where).stem}:{function}"
+                caller = f"{module_of(Path(where))}:{function}"
                 break
         frame = frame.f_back
     return caller if kind == "commit" else f"{operation} < {caller}"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.judge import Verdict, judge
-from tests.chaos.points import APP
+from tests.chaos.points import APP, module_of
 from tests.chaos.register import KNOWN, NOT_MET, SOMETIMES
 from tests.chaos.scenarios import VARIANTS, entry, exit_of
 from tests.chaos.table import Line, problems
@@ -140,7 +140,7 @@ def transactions(app: Path) -> set[str]:
 
     for path in app.rglob("*.py"):
         if path.relative_to(app).parts[0] != "store":
-            walk(ast.parse(path.read_text(encoding="utf-8")), path.stem, ())
+            walk(ast.parse(path.read_text(encoding="utf-8")), module_of(path), ())
     return found
 
 
