@@ -179,15 +179,15 @@ class Api:
         if intent.product in ("BO", "CO") and self.bracket_mode != "accepted":
             raise bad(f"productType: {intent.product} is not allowed")
         later = fault.appear_after if fault is not None else 0.0
+        is_rejected = fault is not None and fault.name == "rms_reject_with_id"
+        no = margin_shortfall(self.exchange.client_id) if is_rejected else ""
         freeze = intent.instrument.freeze
         if intent.slice and freeze is not None and intent.qty > freeze:
             parts = self.exchange.sliced(intent, slice_size(intent.instrument))
-            made.ids += [self.exchange.place(part, appear_after=later).id for part in parts]
+            made.ids += [self.exchange.place(part, appear_after=later, rejected=no).id for part in parts]
             return _slice_reply(made.ids)
-        order = self.exchange.place(intent, appear_after=later)
+        order = self.exchange.place(intent, appear_after=later, rejected=no)
         made.ids.append(order.id)
-        if fault is not None and fault.name == "rms_reject_with_id":
-            self.exchange.reject(order.id, margin_shortfall(self.exchange.client_id))
         return ok(1101, "Successfully placed order", answer="accepted", id=order.id)
 
     def _positions(self) -> Reply:

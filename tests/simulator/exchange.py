@@ -59,12 +59,19 @@ class Exchange:
 
     # --- orders ---------------------------------------------------------------------------------------------
 
-    def place(self, intent: OrderIntent, *, source: str = "API", appear_after: float = 0.0) -> Order:
-        """Create an order; with `appear_after` it neither shows nor trades until the clock has moved on that far."""
+    def place(
+        self, intent: OrderIntent, *, source: str = "API", appear_after: float = 0.0, rejected: str = ""
+    ) -> Order:
+        """Create an order; with `appear_after` it neither shows nor trades until the clock has moved on that far.
+
+        `rejected`: RMS's words; the row is born in status 5 and never meets the market.
+        """
         self.advance()
         now = self.clock()
         suffix = f"-{intent.product}-1" if intent.product in ("BO", "CO") else ""
         order = self.add(intent, self.next_id() + suffix, source=source)
+        if rejected:
+            self.reject(order.id, rejected)
         if appear_after > 0:
             order.visible_at = now + timedelta(seconds=appear_after)
             self._late.append(order)
@@ -98,7 +105,9 @@ class Exchange:
         return f"{self.clock().astimezone(IST):%y%m%d}{self._serial + 1:08d}"
 
     def work(self, order: Order) -> None:
-        """Send an order to the market: what becomes of it is the fill mode's business."""
+        """Send an order to the market: what becomes of it is the fill mode's business. What RMS has rejected stays so."""
+        if order.status == REJECTED:
+            return
         instrument = order.intent.instrument
         if order.kind == 2:
             quote = self.quotes.find(instrument.ticker)

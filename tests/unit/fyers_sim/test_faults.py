@@ -90,12 +90,19 @@ def test_refusals_as_faults(sim: FyersSim, client: Client, name: str, status: in
     assert sim.ledger.placed() == []
 
 
-def test_a_rejection_that_carries_an_id(sim: FyersSim, client: Client) -> None:
-    sim.faults.next_order("rms_reject_with_id")
-    sim.fill_mode = "rest"
+@pytest.mark.parametrize(("fill_mode", "late_s"), [("rest", 0.0), ("instant", 0.0), ("instant", 5.0)])
+def test_a_rejection_that_carries_an_id_never_trades(
+    sim: FyersSim, client: Client, fill_mode: str, late_s: float
+) -> None:
+    sim.faults.next_order("rms_reject_with_id", appear_after=late_s)
+    sim.fill_mode = fill_mode
     answer = client.place().json
     assert answer["code"] == -99
-    assert (client.book()[0]["id"], client.book()[0]["status"]) == (answer["id"], REJECTED)
+    sim.advance(late_s + 1)
+    (row,) = client.book()
+    assert (row["id"], row["status"], row["filledQty"]) == (answer["id"], REJECTED, 0)
+    assert client.call("GET", "/api/v3/tradebook").json["tradeBook"] == []
+    assert client.call("GET", "/api/v3/positions").json["netPositions"] == []
 
 
 def test_slow_acts_after_the_wait_and_slow_created_before(sim: FyersSim) -> None:
