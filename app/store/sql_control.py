@@ -74,7 +74,10 @@ _LAST_PASS = select(reconcile_passes.c.began_at).where(in_scope(reconcile_passes
 
 
 def _state_of(word: str | None) -> TradingState:
-    return TradingState(word) if word in list(TradingState) else TradingState.HALTED
+    try:
+        return TradingState(word or "")
+    except ValueError:
+        return TradingState.HALTED
 
 
 def state(connection: Connection, scope: Scope) -> TradingState:

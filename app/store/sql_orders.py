@@ -76,7 +76,7 @@ _FIND = select(orders).where(_c.id == bindparam("in_id"), in_scope(orders))
 _FIND_LOCKED = _FIND.with_for_update()
 
 
-_FIND_TAG = select(orders).where(_c.tag == bindparam("in_tag"), in_scope(orders))
+_FIND_TAG = select(_c.id).where(_c.tag == bindparam("in_tag"), in_scope(orders))
 
 
 def insert_order(connection: Connection, order: Order, event: AuditEvent) -> None:
@@ -161,8 +161,8 @@ def orders_in(connection: Connection, scope: Scope, ticker: str, product: Produc
 
 def find_tag(connection: Connection, scope: Scope, tag: str) -> Order | None:
     """Our tags are upper case from the start (`tag_of`), so that the unique index serves."""
-    row = connection.execute(_FIND_TAG, scoped(scope) | {"in_tag": tag.upper()}).one_or_none()
-    return None if row is None else order_from(row)
+    found = connection.execute(_FIND_TAG, scoped(scope) | {"in_tag": tag.upper()}).scalar_one_or_none()
+    return None if found is None else find(connection, scope, found, lock=False)
 
 
 def known_at_broker(connection: Connection, scope: Scope, ids: Collection[str]) -> frozenset[str]:
