@@ -17,6 +17,7 @@ from app.domain.risk import TradingState
 from app.domain.session import has_holidays_of, is_trading_day, previous_trading_day, trading_day_from
 from app.errors import NoMaster, ServiceError, StoreUnavailable
 from app.jobs.master import options_files
+from app.runtime import in_force
 from app.service.preflight import Finding, Light, Preflight
 from app.service.ready import code_of
 from app.web.ports import Ports
@@ -52,7 +53,8 @@ def preflight(ports: Ports, look: Callable[[Ports], BrokerLook] | None = None) -
         findings.append(Finding("broker", Light.SKIPPED, said))
     findings += [_broker(ports), _redis(ports)]
     now = ports.clock.now()
-    waits = ports.settings.hours_enforced and not _trades_at(now)
+    in_hours = in_force(ports.settings, ports.config).hours_enforced
+    waits = in_hours and not _trades_at(now)
     return Preflight(ports.scope.mode, now, tuple(findings), waits)
 
 

@@ -20,6 +20,7 @@ from app.jobs import preflight as preflight_job
 from app.preflight import preflight
 from app.preflight.broker import BrokerLook
 from app.refresh import refresh
+from app.service.config_document import with_settings
 from app.service.control import Control
 from app.service.preflight import Light, Preflight
 from app.settings import Settings
@@ -255,6 +256,15 @@ def test_the_job_is_due_once_before_a_session(
     live.clock.moment = datetime.fromisoformat(local).replace(tzinfo=IST)
     before = datetime.fromisoformat(last).replace(tzinfo=IST) if last else None
     assert preflight_job.due(live.ports(migrated=False, master=False), before) is expected
+
+
+def test_hours_that_were_switched_off_while_running_keep_nothing_back(live: Live) -> None:
+    ports = live.ports()
+    assert preflight(ports).waits_for_session
+    assert ports.config is not None
+    off = with_settings({"ENFORCE_MARKET_HOURS": "false"})
+    ports.config.change("cli:me", "a special session", off)
+    assert not preflight(ports).waits_for_session
 
 
 def test_two_instances_page_once(live: Live) -> None:
