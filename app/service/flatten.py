@@ -19,11 +19,14 @@ from app.domain.status import WORKING, Status
 from app.errors import FieldError, InvalidAlert, ServiceError
 from app.service.control import Control
 from app.service.place_order import PlaceOrder
+from app.service.records import Moved
 from app.service.send import Desk, event_of
 
 MOST_EXITS = 50
 """Per contract: each sends up to the freeze quantity, so that this is far beyond any limit of open lots."""
 CALL_S = 2.0
+ENDED = "kill_switch"
+"""The code of a waiting exit that the kill switch has ended."""
 TYPED_OUT = "ALL POSITIONS"
 """What a person types to have positions closed that this service has not opened."""
 
@@ -43,6 +46,7 @@ class Done:
     """What the kill switch did; one line for each thing that a person has to know."""
 
     cancelled: list[str] = field(default_factory=list)
+    """Orders that worked at the broker, and exits that waited here."""
     exits: list[Order] = field(default_factory=list)
     closed_by_hand: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -57,6 +61,7 @@ class KillSwitch:
         Control(self.desk).set_state(TradingState.HALTED, by, reason)
         done = Done()
         self._cancel(done, entries_only=False)
+        self._end_waiting(done, by, reason)
         return done
 
     def flatten(self, by: str, reason: str, *, all_positions: bool = False) -> Done:
@@ -68,6 +73,7 @@ class KillSwitch:
         done = Done()
         self._cancel(done, entries_only=True)
         ours = {(one.ticker, one.product.value) for one in self._held() if not self._exit(one, done)}
+        self._end_waiting(done, by, reason)
         if all_positions:
             self._close_the_rest(ours, by, reason, done)
         return done
@@ -92,6 +98,22 @@ class KillSwitch:
                 done.cancelled.append(order.id)
             elif not isinstance(outcome, Refused):  # a refused cancel found nothing that works any more
                 done.problems.append(f"{order.id} {order.ticker}: not cancelled: {outcome.message}")
+
+    def _end_waiting(self, done: Done, by: str, reason: str) -> None:
+        """Clients' exits that still wait. A halt alone keeps them; but what they were to close is closed here or has
+        been given up, and after a resume they would close what was bought since. The operator's own go on.
+        """
+        desk, why = self.desk, f"ended by the kill switch of {by}: {reason}"
+        try:
+            with desk.store.write() as tx:
+                for order in tx.open_orders(desk.scope):
+                    if order.status is not Status.EXIT_PENDING or order.client == ADMIN_CLIENT:
+                        continue
+                    event = event_of(Event.ORDER_DENIED, tx.now(), Status.DENIED, code=ENDED, reason=why)
+                    if tx.move(order, Status.DENIED, event, Moved(code=ENDED, reason=why)) is not None:
+                        done.cancelled.append(order.id)
+        except ServiceError as error:
+            done.problems.append(f"the waiting exits were not ended: {error.detail}")
 
     def _held(self) -> list[Order]:
         """One row of every contract and product in which anything of ours is held or under way."""

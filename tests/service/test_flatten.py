@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from app.domain.alert import ADMIN_CLIENT, Product
+from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.deadline import Deadline
 from app.domain.limits import Limits
-from app.domain.order import Ticket
+from app.domain.order import Order, Ticket
 from app.domain.outcome import NotSent, Outcome, Unknown
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import ServiceError
+from app.service.control import Control
 from app.service.flatten import KillSwitch
 from app.service.place_order import PlaceOrder
 from app.service.position import Place
@@ -91,6 +92,42 @@ def test_with_an_entry_in_doubt_the_exit_waits_and_runs_though_halted(desk: Trad
     assert (desk.row(doubt).status, desk.net()) == (Status.FILLED, 0)
     desk.reconcile()
     assert desk.net() == 0
+
+
+def waiting_exit(desk: TradingDesk) -> Order:
+    """A client's, behind an entry in doubt."""
+    desk.broker.next_place = [Unknown("timed out")]
+    desk.alert("BUY")
+    order = desk.alert("EXIT").order
+    assert order.status is Status.EXIT_PENDING
+    return order
+
+
+@pytest.mark.parametrize("how", ["cancel", "flatten"])
+def test_an_exit_that_waited_is_ended_and_never_closes_what_comes_after(desk: TradingDesk, how: str) -> None:
+    out = waiting_exit(desk)
+    done = getattr(KillSwitch(desk.desk), how)("cli:me", "enough")
+    assert out.id in done.cancelled
+    assert (desk.row(out).status, desk.row(out).code) == (Status.DENIED, "kill_switch")
+    assert desk.events(out)[-1] is Event.ORDER_DENIED
+    desk.reconcile()
+    left = desk.net()
+    assert left == (LOT if how == "cancel" else 0)
+    Control(desk.desk).set_state(TradingState.ACTIVE, "cli:me", "on again")
+    desk.alert("BUY")
+    desk.reconcile()
+    assert desk.net() == left + LOT
+
+
+def test_a_halt_alone_keeps_it_and_sends_nothing_until_exits_may_pass(desk: TradingDesk) -> None:
+    out = waiting_exit(desk)
+    Control(desk.desk).set_state(TradingState.HALTED, "cli:me", "going away")
+    for _ in range(3):
+        desk.reconcile()
+    assert (desk.row(out).status, desk.net()) == (Status.EXIT_PENDING, LOT)
+    Control(desk.desk).set_state(TradingState.REDUCING, "cli:me", "out, and nothing else")
+    desk.reconcile()
+    assert (desk.row(out).status.value in ("ACCEPTED", "FILLED"), desk.net()) == (True, 0)
 
 
 def test_an_exit_in_doubt_is_not_sold_again(desk: TradingDesk) -> None:
@@ -212,5 +249,4 @@ def test_whatever_is_working_held_or_in_doubt_ends_flat_and_is_never_short(seed:
     assert {n for (ticker, _), n in broker.net.items() if ticker == desk.contract.ticker} <= {0}
     with desk.store.read() as tx:
         left = tx.open_orders(SCOPE)
-    # A client's own exit that waited stays: it must not go while halted, and denying it would lose it.
-    assert {(o.status, o.client == ADMIN_CLIENT) for o in left} <= {(Status.EXIT_PENDING, False)}
+    assert left == ()
