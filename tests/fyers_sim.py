@@ -13,8 +13,10 @@ simulator.
 What it stands on: each part of `tests/simulator/` marks its facts as documented or seen live (D), told by one
 or two third parties (M), or assumed (A). The names of the faults are in `tests/simulator/faults.py`.
 
+The order WebSocket is `tests/simulator/order_socket.py`, on a port of its own.
+
 Left out: options-chain-v3, history, holdings, multi-order, multileg, async, GTT and smart orders, position
-conversion (POST /positions), the margin calculator, both WebSockets, TLS. Margins are not computed: an RMS
+conversion (POST /positions), the margin calculator, the data WebSocket, TLS. Margins are not computed: an RMS
 rejection is a fault or a fill mode. A stop price on the wrong side of the LTP is not refused.
 """
 

@@ -32,10 +32,16 @@ class OrderUpdates:
     """`start` and `stop` once each, in a process that runs the jobs."""
 
     def __init__(
-        self, ports: Ports, feed: OrderFeed, *, gather_s: float = GATHER_S, gap_s: float = GAP_S
+        self,
+        ports: Ports,
+        feed: OrderFeed,
+        *,
+        gather_s: float = GATHER_S,
+        gap_s: float = GAP_S,
+        renew_s: float = RENEW_S,
     ) -> None:
         self._ports, self._feed = ports, feed
-        self._gather_s, self._gap_s = gather_s, gap_s
+        self._gather_s, self._gap_s, self._renew_s = gather_s, gap_s, renew_s
         scope = ports.scope
         self._listening = f"order-feed:{scope.mode.value}:{scope.account}"
         self._owner = secrets.token_hex(8)
@@ -65,11 +71,11 @@ class OrderUpdates:
         while not self._stopped.is_set():
             try:
                 self._look_after_lease()
-                self._until(monotonic() + RENEW_S)
+                self._until(monotonic() + self._renew_s)
             except Exception:
                 # Whatever it was, the next round tries again: without this thread fills would only come more slowly.
                 log.exception("order updates")
-                self._stopped.wait(RENEW_S)
+                self._stopped.wait(self._renew_s)
 
     def _look_after_lease(self) -> None:
         """With the database away it stays as it is: two that listen do no harm, and nobody can reconcile anyway."""

@@ -45,6 +45,7 @@ class Desk:
             legs.exit_leg(self.exchange, order)
         else:
             order.status = CANCELLED
+            self.exchange.tell(order)
         return ok(1103, "Successfully cancelled order", id=order.id)
 
     def modify(self, body: JsonObject) -> Reply:

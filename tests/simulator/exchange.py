@@ -13,6 +13,7 @@ positions are carried to the next day, others are gone; an order outside market 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -53,6 +54,8 @@ class Exchange:
     trades: list[Trade] = field(default_factory=list)
     positions: dict[str, Position] = field(default_factory=dict)
     frozen: tuple[list[JsonObject], list[JsonObject]] | None = None
+    watchers: list[Callable[[Order], None]] = field(default_factory=list)
+    """Told of every order that has changed its state."""
     _late: list[Order] = field(default_factory=list)
     _serial: int = 0
     _day: date | None = None
@@ -122,6 +125,12 @@ class Exchange:
                 self._match(order)
             if order.intent.validity == "IOC" and order.remaining:
                 order.status = CANCELLED
+        self.tell(order)
+
+    def tell(self, order: Order) -> None:
+        """Its state is another one now."""
+        for watcher in self.watchers:
+            watcher(order)
 
     def _match(self, order: Order) -> None:
         mode, _, limit = self.fill_mode.partition(":")
@@ -168,6 +177,7 @@ class Exchange:
         position = self.position(order.intent.instrument, order.intent.product)
         position.apply(order.intent.side, traded, at_price)
         legs.after_fill(self, order, position)
+        self.tell(order)
 
     def _price_of(self, order: Order) -> Decimal:
         if order.kind in (3, 4):
@@ -179,6 +189,7 @@ class Exchange:
         """The exchange or RMS says no afterwards: status 5."""
         order = self.orders[order_id]
         order.status, order.message = REJECTED, message
+        self.tell(order)
 
     # --- positions ------------------------------------------------------------------------------------------
 

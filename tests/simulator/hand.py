@@ -60,6 +60,7 @@ class MarketHand:
         """Status 7: what is left of the order can no longer trade."""
         with self.exchange.lock:
             self.exchange.orders[order_id].status = EXPIRED
+            self.exchange.tell(self.exchange.orders[order_id])
 
     def place_by_hand(
         self, ticker: str, side: int, qty: int, product: str = "INTRADAY", price: Price | None = None

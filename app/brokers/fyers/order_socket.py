@@ -12,7 +12,6 @@ the library quotes the peer's answer in the text.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import selectors
@@ -36,20 +35,20 @@ from websocket import (
 )
 
 from app.brokers.fyers.connection import Connections, Origin
-from app.brokers.fyers.deadline_socket import DeadlineSocket, DeadlineTlsSocket, Watch
+from app.brokers.fyers.deadline_socket import DeadlineSocket, DeadlineTlsSocket
+from app.brokers.fyers.order_messages import (
+    MAX_BYTES,
+    SUBSCRIPTION,
+    BoundedWatch,
+    Rate,
+    SocketLost,
+    meaning,
+)
 from app.service.ports import Clock, Tokens
 
 log = logging.getLogger(__name__)
 
-SUBSCRIPTION = '{"T":"SUB_ORD","SLIST":["orders","trades","positions"],"SUB_T":1}'
-HINTS = ("orders", "trades", "positions")
-SUBSCRIBED = 1605
-MAX_BYTES = 65_536
-"""Of one frame, of a message in several frames, and of the whole handshake. An order's message has about 1,500."""
-MAX_FRAMES_PER_S = 100
-"""More are left waiting in the kernel: reading them must not take the interpreter from alerts."""
-TICK_S = 1.0
-"""How often a connected or waiting thread looks whether the token has changed."""
+NO_TOKEN = "no valid token"  # noqa: S105 - words for a person
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +63,8 @@ class Pace:
     most_wait: float = 60.0
     steady: float = 30.0
     """A connection that lasted so long begins anew with `first_wait`."""
-
-
-class SocketLost(Exception):
-    """The connection is no use any more; the text is a word of ours."""
-
-
-class BoundedWatch(Watch):
-    """A Watch that ends by bytes too: the library would take a frame of any length."""
-
-    __slots__ = ()
-
-    def read(self, sock: socket.socket, receive: Callable[[], int]) -> int:
-        got = super().read(sock, receive)
-        if self.bytes_read > MAX_BYTES:
-            raise SocketLost("too_large")
-        return got
+    look: float = 1.0
+    """How often a connected or waiting thread looks whether the token has changed."""
 
 
 @dataclass
@@ -159,8 +144,10 @@ class _Listener:
         while not self._stopped.is_set():
             token = self._token()
             if token is None:
-                self.why = "no valid token"
-                self._stopped.wait(TICK_S)
+                if self.why != NO_TOKEN:
+                    self.why = NO_TOKEN
+                    self._feed.count("no_token")
+                self._stopped.wait(pace.look)
                 continue
             began = monotonic()
             word = self._listen(token)
@@ -190,7 +177,7 @@ class _Listener:
         """Until the next try; a new login ends it early."""
         ends = monotonic() + wait_s
         while (left := ends - monotonic()) > 0:
-            if self._stopped.wait(min(left, TICK_S)) or self._token() not in (token, None):
+            if self._stopped.wait(min(left, self._feed.pace.look)) or self._token() not in (token, None):
                 return
 
     def _listen(self, token: str) -> str:
@@ -262,7 +249,7 @@ class _Listener:
         log.info("order socket: connected")
         self._wake()  # what changed before the subscription is not told again
         heard_at = pinged_at = monotonic()
-        rate, message = _Rate(self._stopped), bytearray()
+        rate, message = Rate(self._stopped), bytearray()
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_READ)
             while not self._stopped.is_set():
@@ -275,7 +262,7 @@ class _Listener:
                 if self._token() != token:
                     return
                 due_s = min(heard_at + pace.silence, pinged_at + pace.ping) - now
-                if not _is_ready(sock, selector, max(0.0, min(TICK_S, due_s))):
+                if not _is_ready(sock, selector, max(0.0, min(pace.look, due_s))):
                     continue
                 sock.watch = BoundedWatch(monotonic() + pace.frame)
                 frame = ws.recv_frame()  # type: ignore[no-untyped-call]
@@ -305,45 +292,8 @@ class _Listener:
 _STATUSES = frozenset(status.value for status in HTTPStatus)
 
 
-class _Rate:
-    """Waits where a second has had its frames."""
-
-    def __init__(self, stopped: threading.Event) -> None:
-        self._stopped = stopped
-        self._since, self._frames = monotonic(), 0
-
-    def __call__(self) -> None:
-        left = self._since + 1.0 - monotonic()
-        if left <= 0:
-            self._since, self._frames = monotonic(), 0
-        self._frames += 1
-        if left > 0 and self._frames >= MAX_FRAMES_PER_S:
-            self._stopped.wait(left)
-
-
 def _is_ready(
     sock: DeadlineSocket | DeadlineTlsSocket, selector: selectors.BaseSelector, wait_s: float
 ) -> bool:
     """Whether something can be read; TLS may have decrypted more than the last frame."""
     return bool((isinstance(sock, ssl.SSLSocket) and sock.pending()) or selector.select(wait_s))
-
-
-def meaning(message: bytes) -> str:
-    """In a word what a message is: hint, pong, subscribed, refused, other or rubbish.
-
-    `refused` is an error of the socket itself, such as an expired token: it goes on without ever telling anything.
-    """
-    if message == b"pong":
-        return "pong"
-    try:
-        said = json.loads(message)
-    except (ValueError, RecursionError):
-        return "rubbish"
-    if not isinstance(said, dict):
-        return "rubbish"
-    if any(name in said for name in HINTS):
-        return "hint"
-    code = said.get("code")
-    if code == SUBSCRIBED:
-        return "subscribed"
-    return "refused" if isinstance(code, int) and code < 0 else "other"
