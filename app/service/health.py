@@ -21,6 +21,7 @@ from app.domain.order import Scope
 from app.domain.risk import TradingState
 from app.domain.session import previous_trading_day
 from app.errors import NoMaster, ServiceError
+from app.service.loss import unwatched
 from app.service.ports import Broker, Clock, Contracts, Store, Tokens
 from app.service.ready import code_of
 from app.service.records import MasterAge
@@ -210,6 +211,17 @@ def usual_checks(parts: Parts, extra: Mapping[str, Extra]) -> Checks:
         Check(
             {"broker": orders},
             lambda: {"broker": broker_answers(parts)},
+            timeout_s=BROKER_S,
+            keep_s=BROKER_KEEP_S,
+            keep_bad_s=BROKER_KEEP_S,
+            for_orders_only=True,
+        ),
+        # Entries pass without it, as the state says; but nobody must take a limit for watched that is not.
+        Check(
+            {"daily_loss": nothing},
+            lambda: {
+                "daily_loss": unwatched(parts.desk(), Deadline(parts.clock.monotonic() + BROKER_S)) or OK
+            },
             timeout_s=BROKER_S,
             keep_s=BROKER_KEEP_S,
             keep_bad_s=BROKER_KEEP_S,

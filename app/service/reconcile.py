@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from app.domain.audit import Event
@@ -20,7 +21,7 @@ from app.errors import OutOfTime
 from app.service import adopt, doubts, watch
 from app.service.follow import record_book
 from app.service.holding import net_of, open_part
-from app.service.loss import watch_loss
+from app.service.loss import UNKNOWN_AGAIN, watch_loss
 from app.service.pending import run_pending
 from app.service.ports import Clock, Exchanger, Transaction
 from app.service.position import Place, look, read_on
@@ -64,6 +65,7 @@ class Reconcile:
     lease: tuple[str, str] | None = None
     _seen_once: bool = field(default=False, init=False)
     _read_at: datetime | None = field(default=None, init=False)
+    _unknown_told_at: datetime | None = field(default=None, init=False)
     _missing: dict[Place, datetime] = field(default_factory=dict, init=False)
 
     def __call__(self, budget_s: float = 5.0) -> Pass:
@@ -138,8 +140,15 @@ class Reconcile:
         doubts.take_back_late(desk, exchanger, adopted, book)
         self._lower(exchanger, book, positions, today, deadline)
         changed += self._write(deadline, watch.watch, desk, book, positions, today)
-        self._write(deadline, watch_loss, desk, positions, today)
+        self._watch_loss(positions, today, deadline)
         return changed
+
+    def _watch_loss(self, positions: tuple[Position, ...], today: date, deadline: Deadline) -> None:
+        now, last = self.desk.clock.now(), self._unknown_told_at
+        tell = last is None or now - last >= UNKNOWN_AGAIN
+        watch_it = partial(watch_loss, tell_unknown=tell)
+        if self._write(deadline, watch_it, self.desk, positions, today) and tell:
+            self._unknown_told_at = now
 
     def _lower(
         self,

@@ -7,19 +7,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from sqlalchemy import select
 
 from app.domain.audit import Event
+from app.domain.limits import Limits
 from app.domain.risk import TradingState
 from app.domain.status import Status
+from app.service.loss import watch_loss
 from app.service.notices import Channel, Notice, Parcel, told
-from app.service.records import Moved
+from app.service.records import Moved, Position
+from app.service.send import Desk
 from app.store.sql import SqlStore
 from app.store.sql_outbox import SqlOutbox
 from app.store.tables_notices import notices
 from app.telemetry.notify import OutboxNotifier, hiding
+from tests.builders import a_policy
+from tests.fakes import FakeBroker, FakeClock, FakeContracts
 from tests.integration.store_rows import NOON, SCOPE, Clock, order, said
 
 ALL, OTHER = Channel("a", "1 json", ("all",), 20), Channel("b", "2 json", ("pages", "-in_doubt"), 20)
@@ -52,6 +58,28 @@ def sent(outbox: SqlOutbox, parcels: list[Parcel]) -> list[str]:
     for parcel in parcels:
         outbox.settle(parcel.ref, parcel.channel, sent=True)
     return [p.title for p in parcels]
+
+
+@pytest.mark.parametrize("profit", [Decimal(-2000), None])
+def test_the_page_of_a_days_loss_is_kept_or_undone_with_the_state(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock, profit: Decimal | None
+) -> None:
+    notifier = OutboxNotifier(outbox, clock, hiding([]))
+    policy = a_policy(limits=Limits(max_lots=1, max_daily_loss=Decimal(1000)))
+    desk = Desk(store, FakeBroker(FakeClock()), FakeContracts([]), clock, SCOPE, policy, notifier)
+    held = order(status=Status.FILLED, filled_quantity=75)
+    store.ensure_scope(SCOPE)
+    with store.write() as tx:
+        tx.insert_order(held, said())
+    positions = (Position("p", held.ticker, held.product.value, 75, profit=profit),)
+    with suppress(ZeroDivisionError), store.write() as tx:
+        watch_loss(tx, desk, positions, held.ist_date, tell_unknown=True)
+        1 / 0  # noqa: B018
+    assert notifier.flush(1)
+    assert kept(store) == []
+    with store.write() as tx:
+        watch_loss(tx, desk, positions, held.ist_date, tell_unknown=True)
+    assert kept(store) == [("daily_loss_unknown" if profit is None else "daily_loss", True)]
 
 
 def test_what_is_told_inside_a_transaction_is_kept_or_undone_with_it(

@@ -6,10 +6,13 @@ from decimal import Decimal
 
 import pytest
 
+from app.domain.contract import ist_date
 from app.domain.limits import Limits
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.service.control import Control
+from app.service.health import OK, Parts, usual_checks
+from app.service.loss import CANNOT, day_result
 from tests.builders import SCOPE, a_policy
 from tests.service.desk import TradingDesk
 
@@ -44,6 +47,35 @@ def test_it_trips_at_the_limit(profit: str | None, wanted: TradingState) -> None
     desk = after(profit)
     assert state(desk) is wanted
     assert desk.notifier.pages.count("daily_loss") == (wanted is TradingState.REDUCING)
+
+
+def test_an_unknown_result_pages_once_an_hour_and_only_where_there_is_a_limit() -> None:
+    desk = after(None)
+    assert desk.notifier.pages.count("daily_loss_unknown") == 1
+    desk.clock.advance(3599)
+    desk.reconcile()
+    assert desk.notifier.pages.count("daily_loss_unknown") == 1
+    desk.clock.advance(1)
+    desk.reconcile()
+    assert desk.notifier.pages.count("daily_loss_unknown") == 2
+    free = TradingDesk()
+    free.held()
+    free.reconcile()
+    assert "daily_loss_unknown" not in free.notifier.pages
+
+
+def test_what_traded_today_and_is_not_listed_is_unknown_and_never_nothing() -> None:
+    desk = after("5000")
+    with desk.store.read() as tx:
+        assert day_result(tx, desk.desk, (), ist_date(tx.now())) is None
+
+
+@pytest.mark.parametrize(("profit", "word"), [("-999", OK), (None, CANNOT)])
+def test_the_check_says_whether_the_limit_is_watched(profit: str | None, word: str) -> None:
+    desk = after(profit)
+    parts = Parts(desk.clock, desk.store, desk.broker, desk.contracts, SCOPE, None, lambda: desk.desk)
+    found = usual_checks(parts, {})(for_orders=True)
+    assert (found.words["daily_loss"], found.orders) == (word, True)
 
 
 def test_exits_pass_after_it_and_entries_do_not() -> None:
