@@ -20,6 +20,7 @@ from app.web.beat_schemas import WebhookBody
 from app.web.control import ResolveBody, StateBody
 from app.web.errors import TITLES
 from app.web.kill import KillBody
+from app.web.middleware import signature
 from app.web.schemas import MAX_KEY, AlertBody
 
 REF = "#/components/schemas/{model}"
@@ -43,13 +44,27 @@ def _query(name: str, *, required: bool = False, **schema: object) -> dict[str, 
 
 
 LIMIT = _query("limit", type="integer", minimum=1, maximum=200, default=50)
-KEY: Parameters = (
-    {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "description": "stronger than the body's idempotency_key; belongs to its IST date",
-        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
-    },
+
+
+def _header(name: str, description: str, **schema: object) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
+
+
+SIGNED = "Standard Webhooks, the three together, where WEBHOOK_HMAC_SECRETS is set: "
+ALERTS: Parameters = (
+    _header(
+        "Idempotency-Key",
+        "stronger than the body's idempotency_key; belongs to its IST date",
+        minLength=1,
+        maxLength=MAX_KEY,
+    ),
+    _header(signature.ID, SIGNED + "the message's own id", pattern=f"^{signature.ID_PATTERN}$"),
+    _header(
+        signature.TIMESTAMP,
+        SIGNED + f"Unix seconds, within {signature.TOLERANCE_S} of now",
+        pattern=f"^{signature.SECONDS_PATTERN}$",
+    ),
+    _header(signature.SIGNATURE, SIGNED + "v1 and the HMAC-SHA256 in base64, by a comma; several by blanks"),
 )
 ORDER_ID: Parameters = ({"name": "order_id", "in": "path", "required": True, "schema": {"type": "string"}},)
 JOB: Parameters = ({"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},)
@@ -94,7 +109,7 @@ ROUTES: tuple[Route, ...] = (
         "An alert or a strategy's heartbeat, its token in the body",
         {200: a.WebhookAnswer, 202: a.OrderAnswer},
         (400, 401, 403, 409, 413, 422, 429, 503),
-        KEY,
+        ALERTS,
         WebhookBody,
     ),
     Route(
@@ -103,7 +118,7 @@ ROUTES: tuple[Route, ...] = (
         "A manual order, bearer token",
         PLACED,
         (400, 401, 403, 409, 413, 422, 429, 503),
-        KEY,
+        ALERTS,
         AlertBody,
     ),
     Route(

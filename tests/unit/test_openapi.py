@@ -22,6 +22,7 @@ from app.web.openapi import HEADERS, document
 from app.web.openapi_config import CONFIG_ROUTES
 from tests.unit.openapi_asks import CONTROL, DOOR, Ask, Asked, down, got, prepared
 from tests.unit.openapi_config_asks import CONFIGURATION
+from tests.unit.test_signature import SECRET, sign
 from tests.unit.web_desk import ALERT, TOKEN, WebDesk
 
 DOCUMENT = document(CONFIG_ROUTES)
@@ -252,3 +253,17 @@ def test_a_field_that_is_not_documented_is_found() -> None:
         if schema.get("type") == "object" and schema.get("additionalProperties") is not False
     }
     assert open_ones == {"AlertBody", "BeatBody"}
+
+
+@pytest.mark.parametrize("path", ["/webhook", ORDERS])
+def test_an_alert_can_be_signed_by_the_document_alone(path: str, tmp_path: Path) -> None:
+    """By the names and patterns of its headers, without any token."""
+    parameters = DOCUMENT["paths"][path]["post"]["parameters"]
+    documented = {p["name"]: p["schema"] for p in parameters if p["name"].startswith("webhook-")}
+    desk = WebDesk(tmp_path, webhook_hmac_secrets=SECRET)
+    stamp, body = int(desk.clock.now().timestamp()), json.dumps(ALERT).encode()
+    values = dict(zip(sorted(documented), ["msg-1", sign("msg-1", stamp, body), str(stamp)], strict=True))
+    assert all(Draft202012Validator(documented[name]).is_valid(value) for name, value in values.items())
+    answer = desk.client.post(path, data=body, headers=values, content_type="application/json")
+    assert answer.status_code == 200, answer.text
+    assert not Draft202012Validator(documented["webhook-id"]).is_valid("with.dot")

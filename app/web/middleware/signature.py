@@ -24,9 +24,9 @@ REMEMBER = timedelta(seconds=2 * TOLERANCE_S + 60)
 """A message stamped at the far end of the tolerance is fresh for twice that time; a minute for clocks that differ."""
 MAX_SIGNATURES = 16
 """A sender in a rotation gives two."""
-_ID = re.compile(r"[!-\-/-~]{1,128}", re.ASCII)
-"""Printable and without the dot, which ends the id in what is signed."""
-_SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
+ID_PATTERN, SECONDS_PATTERN = r"[!-\-/-~]{1,128}", "[0-9]{1,12}"
+"""An id is printable and without the dot, which ends it in what is signed."""
+_ID, _SECONDS = re.compile(ID_PATTERN, re.ASCII), re.compile(SECONDS_PATTERN, re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
