@@ -109,6 +109,8 @@ class Alert:
     warnings: tuple[str, ...] = ()
     limits: ClientLimits = NO_LIMITS
     """Its client's own, as they stood when it came."""
+    signal_price: Decimal | None = None
+    """The chart's price when it fired. Only measured with: nothing is traded, checked or priced by it."""
 
     def __post_init__(self) -> None:
         if self.qty is not None and self.lots is not None:

@@ -134,6 +134,8 @@ class Order:
     kind: OrderKind = OrderKind.MARKET
     limit_price: Decimal | None = None
     """Of a LIMIT order."""
+    signal_price: Decimal | None = None
+    """What its alert said the chart's price was; of the option or of its underlying, whatever the chart shows."""
     variant: str = ""
     """`experiment/variant`; empty: no experiment was about it."""
     explanation: str = ""

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from enum import StrEnum
+
+NEAR = 2
+"""A signal's price within this factor of the fill's is of the option itself. Any other is of the chart's own
+instrument, mostly the underlying, and says nothing of what the option cost.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +30,43 @@ class CapUse:
     limit: int
 
 
+class Leg(StrEnum):
+    """Between which of the three prices of an order: its signal's, the last price it went by, its fill's."""
+
+    SIGNAL_TO_ORDER = "signal_to_order"
+    ORDER_TO_FILL = "order_to_fill"
+    SIGNAL_TO_FILL = "signal_to_fill"
+
+
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """One fill of the day. Positive is worse than the price the order went by."""
+    """One leg of one fill of the day. Positive: the later price was worse than the earlier one."""
 
     product: str
     purpose: str
     percent: Decimal
+    leg: Leg = Leg.ORDER_TO_FILL
+
+
+def slips_of(
+    product: str, purpose: str, sign: int, signal: Decimal | None, ltp: Decimal | None, fill: Decimal
+) -> tuple[Slip, ...]:
+    """What can be told of one fill. `sign`: 1 for a BUY, -1 for a SELL."""
+    near = signal if is_near(signal, fill) else None
+    legs = (
+        (Leg.SIGNAL_TO_ORDER, near, ltp),
+        (Leg.ORDER_TO_FILL, ltp, fill),
+        (Leg.SIGNAL_TO_FILL, near, fill),
+    )
+    return tuple(
+        Slip(product, purpose, (after - before) * sign / before * 100, leg)
+        for leg, before, after in legs
+        if before and after
+    )
+
+
+def is_near(signal: Decimal | None, price: Decimal) -> bool:
+    return signal is not None and price / NEAR <= signal <= price * NEAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +96,8 @@ class Figures:
     last_pass_s: float | None = None
     caps: tuple[CapUse, ...] = ()
     slips: tuple[Slip, ...] = ()
+    signals_elsewhere: int = 0
+    """Fills of the day whose signal had a price of another instrument."""
     heartbeats_missing: int = 0
     """Strategies whose heartbeat is overdue, within the session."""
     oldest_page_waiting_s: float = 0.0

@@ -119,6 +119,7 @@ def draft(
         ist_date=job.today,
         tag=old.tag if old else tag_of(desk.policy.tag_prefix, ident),
         attempt=old.attempt + 1 if old else 1,
+        signal_price=alert.signal_price,
         warnings=alert.warnings,
         request_id=job.request_id,
         created_at=old.created_at if old and old.created_at else job.now,

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, func, select
 
-from app.domain.alert import Product
 from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
 from app.domain.limits import Limits
@@ -16,7 +15,7 @@ from app.domain.order import Protection, Scope, Side
 from app.domain.status import Status
 from app.service.audit_check import BROKEN, VERIFY_JOB
 from app.service.caps import caps_of
-from app.service.figures import CapUse, Figures, JobFigure, OrderCount, Slip
+from app.service.figures import CapUse, Figures, JobFigure, OrderCount, Slip, is_near, slips_of
 from app.service.heartbeat import Watched, is_missing
 from app.service.records import Cap
 from app.store.engine import Database
@@ -38,6 +37,7 @@ def figures(database: Database, scope: Scope, limits: Limits, deadline: Deadline
         tx = SqlTransaction(connection, now, writing=False)
         doubts, oldest, unaccounted, review, pending = _open(connection, scope, now)
         began = tx.last_pass(scope)
+        slips, elsewhere = _slips(connection, scope, now)
         return Figures(
             orders=_counts(connection, scope, now),
             in_doubt=doubts,
@@ -49,7 +49,8 @@ def figures(database: Database, scope: Scope, limits: Limits, deadline: Deadline
             trading_state=tx.trading_state(scope).value,
             last_pass_s=(now - began).total_seconds() if began is not None else None,
             caps=_caps(connection, scope, caps_of(limits, now, Decimal(0), 0)),
-            slips=_slips(connection, scope, now),
+            slips=slips,
+            signals_elsewhere=elsewhere,
             heartbeats_missing=_missing(connection, scope, now),
             oldest_page_waiting_s=_page_waits(connection, scope, now),
             jobs=_jobs(connection, scope, now),
@@ -109,19 +110,23 @@ def _caps(connection: Connection, scope: Scope, wanted: Sequence[Cap]) -> tuple[
     return tuple(CapUse(cap.name, used.get((cap.name, cap.window), 0), cap.limit) for cap in wanted)
 
 
-def _slips(connection: Connection, scope: Scope, now: datetime) -> tuple[Slip, ...]:
+def _slips(connection: Connection, scope: Scope, now: datetime) -> tuple[tuple[Slip, ...], int]:
+    """The slips of the day's fills, and how many signals had a price of another instrument."""
     c = orders.c
     query = (
-        select(c.product, c.purpose, c.side, c.ltp, c.fill_price)
+        select(c.product, c.purpose, c.side, c.signal_price, c.ltp, c.fill_price)
         .where(of_scope(orders, scope), c.ist_date == ist_date(now), IS_FILLED)
-        .where(and_(c.ltp.is_not(None), c.fill_price.is_not(None)))
+        .where(c.fill_price.is_not(None))
         .limit(MOST_FILLS)
     )
-    return tuple(
-        Slip(Product(r.product).value, r.purpose, (r.fill_price - r.ltp) * Side(r.side).sign / r.ltp * 100)
-        for r in connection.execute(query)
-        if r.ltp > 0
-    )
+    slips: list[Slip] = []
+    elsewhere = 0
+    for row in connection.execute(query):
+        if row.fill_price > 0:
+            sign = Side(row.side).sign
+            slips += slips_of(row.product, row.purpose, sign, row.signal_price, row.ltp, row.fill_price)
+            elsewhere += row.signal_price is not None and not is_near(row.signal_price, row.fill_price)
+    return tuple(slips), elsewhere
 
 
 def _missing(connection: Connection, scope: Scope, now: datetime) -> int:

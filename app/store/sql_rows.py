@@ -43,6 +43,7 @@ _PLAIN = [
     "filled_quantity",
     "fill_price",
     "limit_price",
+    "signal_price",
     "variant",
     "explanation",
     "fence",

@@ -97,6 +97,7 @@ orders = Table(
     Column("kind", String, nullable=False, server_default="MARKET"),
     Column("limit_price", Exact),
     Column("variant", String, nullable=False, server_default=""),
+    Column("signal_price", Exact),
     Column("event_count", Integer, nullable=False),
     Column("head_hash", String, nullable=False),
     Index("ix_orders_newest", "mode", "account", "created_at", "id"),

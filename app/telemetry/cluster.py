@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from app.errors import StoreUnavailable
 from app.service import slo
-from app.service.figures import Figures, HostFigures, ReadFigures
+from app.service.figures import Figures, HostFigures, Leg, ReadFigures
 from app.telemetry.labels import OTHER, word_of
 
 KEPT_S = 1.0
@@ -147,17 +147,43 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
 def _slips(figures: Figures) -> Iterator[Metric]:
     """A histogram with negative buckets has no sum and no count of its own: they stand beside it."""
     labels = ("product", "purpose")
-    fills = GaugeMetricFamily("fills_today", "Fills of the IST day", labels=labels)
-    mean = GaugeMetricFamily("fill_slippage_mean_percent", "Mean of fill_slippage_percent", labels=labels)
-    family = HistogramMetricFamily(
-        "fill_slippage_percent",
+    by_leg: dict[Leg, dict[tuple[str, ...], list[float]]] = {leg: {} for leg in Leg}
+    for slip in figures.slips:
+        by_leg[slip.leg].setdefault((slip.product, slip.purpose), []).append(float(slip.percent))
+    yield from _histogram(
+        "fill_slippage",
+        "fills_today",
         "Fills of the IST day against the price their order went by; positive is worse",
-        labels=labels,
+        labels,
+        by_leg[Leg.ORDER_TO_FILL],
     )
-    for product, purpose in sorted({(s.product, s.purpose) for s in figures.slips}):
-        mine = [float(s.percent) for s in figures.slips if (s.product, s.purpose) == (product, purpose)]
+    yield from _histogram(
+        "signal_slippage",
+        "signals_priced_today",
+        "Fills of the IST day, and the price their order went by, against their signal's; positive is worse",
+        (*labels, "to"),
+        {
+            (*key, to): percents
+            for leg, to in ((Leg.SIGNAL_TO_ORDER, "order"), (Leg.SIGNAL_TO_FILL, "fill"))
+            for key, percents in by_leg[leg].items()
+        },
+    )
+    yield _gauge(
+        "signals_of_other_instruments_today",
+        "Fills of the IST day whose signal had the price of another instrument: not compared",
+        figures.signals_elsewhere,
+    )
+
+
+def _histogram(
+    name: str, counted: str, text: str, labels: Sequence[str], percents: Mapping[tuple[str, ...], list[float]]
+) -> Iterator[Metric]:
+    family = HistogramMetricFamily(f"{name}_percent", text, labels=labels)
+    count = GaugeMetricFamily(counted, f"How many are in {name}_percent", labels=labels)
+    mean = GaugeMetricFamily(f"{name}_mean_percent", f"Mean of {name}_percent", labels=labels)
+    for key, mine in sorted(percents.items()):
         buckets = [(str(top), float(sum(p <= top for p in mine))) for top in PERCENTS]
-        family.add_metric((product, purpose), [*buckets, ("+Inf", float(len(mine)))], sum_value=None)
-        fills.add_metric((product, purpose), len(mine))
-        mean.add_metric((product, purpose), sum(mine) / len(mine))
-    yield from (family, fills, mean)
+        family.add_metric(key, [*buckets, ("+Inf", float(len(mine)))], sum_value=None)
+        count.add_metric(key, len(mine))
+        mean.add_metric(key, sum(mine) / len(mine))
+    yield from (family, count, mean)

@@ -87,6 +87,10 @@ class AlertBody(BaseModel):
     exchange: Exchange | None = None
     sl: Decimal | None = Field(None, description="accepted and overridden")
     tp: Decimal | None = Field(None, description="accepted and overridden")
+    price: Decimal | None = Field(
+        None,
+        description="the chart's price at the signal, {{close}} or {{strategy.order.price}}: only measured with",
+    )
     strategy: str = Field("", max_length=MAX_TEXT)
     fired_at: datetime | None = None
     idempotency_key: str | None = Field(None, min_length=1, max_length=MAX_KEY)
@@ -141,10 +145,13 @@ class AlertBody(BaseModel):
             raise ValueError(f"expected a positive whole number up to {MAX_QUANTITY}, was {shown(value)}")
         return int(found)
 
-    @field_validator("sl", "tp", mode="before")
+    @field_validator("sl", "tp", "price", mode="before")
     @classmethod
-    def _never_raises(cls, value: object) -> object:
-        return number(value)
+    def _never_raises(cls, value: object, info: ValidationInfo) -> object:
+        found = number(value)
+        if info.field_name == "price" and found is not None and not 0 < found <= MAX_STRIKE:
+            return None
+        return found
 
     @field_validator("strategy", mode="before")
     @classmethod
@@ -179,8 +186,8 @@ class AlertBody(BaseModel):
     @classmethod
     def _no_placeholder(cls, value: object, info: ValidationInfo) -> object:
         """Stands last, because the validator that stands last runs first: its message is the one that helps."""
-        if info.field_name in ("sl", "tp"):
-            return value  # never a reason to refuse: levels come from the last price
+        if info.field_name in ("sl", "tp", "price"):
+            return value  # never a reason to refuse: nothing goes by them
         if isinstance(value, str) and (found := _PLACEHOLDER.search(value)):
             raise ValueError(
                 f"the placeholder {masked(found.group())[:MAX_TEXT]} was not filled in: strategy placeholders work in "
@@ -244,6 +251,8 @@ def to_alert(
         warnings.append("sl and tp were overridden by levels from the last price")
     if _masked(fields.get("strategy")) != fields.get("strategy"):
         warnings.append(f"strategy holds a secret, kept as {SECRET}: change that secret")
+    if parsed.price is None and fields.get("price") not in (None, ""):
+        warnings.append("price was no positive number: the signal's slippage is not measured")
     if delayed:
         warnings.append("the alert comes from a delayed feed")
     key = header_key or parsed.idempotency_key
@@ -263,6 +272,7 @@ def to_alert(
         strategy=parsed.strategy,
         fired_at=parsed.fired_at,
         delayed_feed=delayed,
+        signal_price=parsed.price,
         warnings=tuple(warnings),
     )
 

@@ -10,7 +10,7 @@ from app.domain.limits import Limits
 from app.domain.order import Protection, Purpose, Side
 from app.domain.status import Status
 from app.service.caps import caps_of
-from app.service.figures import CapUse, Figures, OrderCount
+from app.service.figures import CapUse, Figures, Leg, OrderCount
 from app.store.sql import SqlStore
 from app.store.sql_figures import figures
 from tests.integration.store_rows import LIVE, NOON, SCOPE, Clock, insert, key, order
@@ -84,8 +84,33 @@ def test_what_a_fill_cost_against_the_price_that_its_order_went_by(store: SqlSto
         order("B", key=key("b"), fill_price=Decimal("101.5"), side=Side.SELL, **filled),
         order("C", key=key("c"), fill_price=None, **filled),
     )
-    slips = {slip.percent for slip in read(store, clock).slips}
-    assert slips == {Decimal("1.5"), Decimal("-1.5")}
+    slips = read(store, clock).slips
+    assert {slip.percent for slip in slips} == {Decimal("1.5"), Decimal("-1.5")}
+    assert {slip.leg for slip in slips} == {Leg.ORDER_TO_FILL}  # no signal said a price
+
+
+def test_what_was_lost_between_the_signal_its_order_and_the_fill(store: SqlStore, clock: Clock) -> None:
+    filled = {"status": Status.FILLED, "filled_quantity": 75, "signal_price": Decimal(100)}
+    insert(
+        store,
+        order("A", key=key("a"), ltp=Decimal(102), fill_price=Decimal("102.51"), **filled),
+        # An exit has no last price of its own; it sold two below its signal.
+        order(
+            "B", key=key("b"), ltp=None, fill_price=Decimal(98), side=Side.SELL, purpose=Purpose.EXIT, **filled
+        ),
+        # The underlying's chart: 24,500 is no price that the option ever had.
+        order("C", key=key("c"), fill_price=Decimal(100), **filled | {"signal_price": Decimal(24500)}),
+        # Not filled: nothing was paid.
+        order("D", key=key("d"), fill_price=None, **filled | {"filled_quantity": 0}),
+    )  # fmt: skip
+    found = read(store, clock)
+    legs = {(s.purpose, s.leg, s.percent) for s in found.slips if s.leg is not Leg.ORDER_TO_FILL}
+    assert legs == {
+        ("entry", Leg.SIGNAL_TO_ORDER, Decimal(2)),
+        ("entry", Leg.SIGNAL_TO_FILL, Decimal("2.51")),
+        ("exit", Leg.SIGNAL_TO_FILL, Decimal(2)),
+    }
+    assert found.signals_elsewhere == 1
 
 
 def test_caps_as_they_are_used_now(store: SqlStore, clock: Clock) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.domain.outcome import NotSent, Refused, Unknown
 from app.errors import StoreUnavailable
-from app.service.figures import CapUse, Figures, HostFigures, OrderCount, Slip
+from app.service.figures import CapUse, Figures, HostFigures, Leg, OrderCount, Slip
 from app.telemetry.broker import ObservedBroker
 from app.telemetry.cluster import ClusterFigures, of_cluster
 from app.telemetry.labels import OTHER, Few, word_of
@@ -187,7 +187,12 @@ FIGURES = Figures(
     trading_state="REDUCING",
     last_pass_s=3.0,
     caps=(CapUse("orders_day", 7, 300),),
-    slips=tuple(Slip("INTRADAY", "entry", Decimal(p)) for p in ("-0.3", "0.1", "7")),
+    slips=(
+        *(Slip("INTRADAY", "entry", Decimal(p)) for p in ("-0.3", "0.1", "7")),
+        Slip("INTRADAY", "entry", Decimal(2), Leg.SIGNAL_TO_ORDER),
+        Slip("INTRADAY", "entry", Decimal(-3), Leg.SIGNAL_TO_FILL),
+    ),
+    signals_elsewhere=4,
 )
 
 
@@ -216,6 +221,11 @@ def test_the_clusters_figures_are_read_at_the_scrape(desk: WebDesk) -> None:
     assert of(samples, "fill_slippage_percent_bucket", le="5.0") == 2
     assert of(samples, "fills_today", product="INTRADAY", purpose="entry") == 3
     assert of(samples, "fill_slippage_mean_percent") == pytest.approx(6.8 / 3)
+    assert of(samples, "signal_slippage_mean_percent", to="order") == 2
+    assert of(samples, "signal_slippage_mean_percent", to="fill") == -3
+    assert of(samples, "signal_slippage_percent_bucket", to="order", le="1.0") == 0
+    assert of(samples, "signal_slippage_percent_bucket", to="order", le="2.0") == 1
+    assert of(samples, "signals_of_other_instruments_today") == 4
     assert (of(samples, "master_age_seconds"), of(samples, "token_seconds_left")) == (60, 120)
     assert of(samples, "broker_budget_left_shared", window="orders") == 8
     found.append(None)

@@ -97,6 +97,18 @@ def test_levels_that_are_no_numbers_become_none(value: object) -> None:
     assert alert(sl=value, tp=value).warnings == ()
 
 
+@pytest.mark.parametrize("value", ["na", "NaN", True, [], {}, 0, -3, "{{close}}", 10**12])
+def test_a_signals_price_that_is_none_is_said_and_refuses_nothing(value: object) -> None:
+    found = alert(price=value)
+    assert found.signal_price is None
+    assert any(w.startswith("price ") for w in found.warnings)
+
+
+def test_a_signals_price_is_taken_as_it_stands() -> None:
+    found = alert(price="142.35")
+    assert (found.signal_price, found.warnings) == (Decimal("142.35"), ())
+
+
 def test_unknown_fields_are_said() -> None:
     assert any("colour" in w for w in alert(colour="red").warnings)
 
