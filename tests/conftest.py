@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from app.store.migrate import upgrade
+from tests import leak_hooks
+from tests.leak_watch import WATCH
 
 # Building the tables of all characters takes seconds on a cold or busy machine; no test here is about speed.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -18,6 +20,22 @@ settings.load_profile("suite")
 
 
 _numbers = itertools.count(1)
+leak_hooks.install()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """After a test's services have stopped: no secret of theirs is left in what they wrote or answered."""
+    directory = getattr(item, "funcargs", {}).get("tmp_path")
+    done = yield
+    leak_hooks.judge(item, directory)
+    return done
+
+
+def pytest_sessionfinish() -> None:
+    """Of services that nobody stopped."""
+    if hits := WATCH.hits(over=True):
+        raise leak_hooks.LeakFoundError(hits)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,7 +65,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> str:
+def postgres_url(postgres_server: str) -> Iterator[str]:
     from sqlalchemy import create_engine, make_url, text
 
     url = make_url(postgres_server).set(drivername="postgresql+psycopg")
@@ -58,7 +76,8 @@ def postgres_url(postgres_server: str) -> str:
     engine.dispose()
     made = url.set(database=name).render_as_string(hide_password=False)
     upgrade(made)
-    return made
+    yield made
+    leak_hooks.look_at_database(made)
 
 
 @pytest.fixture(params=["sqlite_url", pytest.param("postgres_url", marks=pytest.mark.slow)])

@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.leak_watch import GIVEN_TOKEN
 from tests.simulator import admin, command
 from tests.simulator.api import Api, endpoint_of
 from tests.simulator.auth import Tokens
@@ -59,7 +60,7 @@ class FyersSim(MarketHand):
         port: int = 0,
         ledger: Path | str | None = None,
         masters: Mapping[str, bytes] | Path | str | None = None,
-        tokens: Collection[str] = ("t",),
+        tokens: Collection[str] = ("t", GIVEN_TOKEN),
         app_id: str = "SIMAPP-200",
         secret: str = "simsecret",
         pin: str = "1234",

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import base64
 import http.client
-import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from urllib.parse import quote, quote_plus
 
 from cryptography.fernet import Fernet
 
 from tests.e2e.service import ROOT, Service
 from tests.fyers_sim import FyersSim
+from tests.leak_watch import spellings
 
 APP = "SIMAPP-200"
 
@@ -83,15 +81,7 @@ class Canaries:
 
 
 def forms(secret: str) -> Iterator[bytes]:
-    """Plain, as JSON, URLs and HTML write it, in hex, and in base64 at each offset."""
-    texts = {secret, json.dumps(secret)[1:-1], quote(secret), quote(secret, safe=""), quote_plus(secret)}
-    texts |= {re.sub("%[0-9A-F]{2}", lambda m: m[0].lower(), t) for t in texts}
-    texts |= {secret.replace("&", "&amp;"), secret.replace("&", "\\u0026"), secret.encode().hex()}
-    for offset in range(3):
-        encoded = base64.b64encode(b"\0" * offset + secret.encode()).decode().rstrip("=")
-        inner = encoded[(0, 2, 3)[offset] : -2]  # without the characters that neighbours change
-        texts |= {inner, inner.replace("+", "-").replace("/", "_")}
-    return (t.encode() for t in texts)
+    return (form for _, form in spellings(secret))
 
 
 @dataclass

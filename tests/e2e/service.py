@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from tests.leak_watch import CANARIES, GIVEN_TOKEN, WATCH
+
 ROOT = Path(__file__).parents[2]
 START_WITHIN_S = 60
 UNGUARDED = {
@@ -63,9 +65,16 @@ class Service:
     def log(self) -> str:
         return (self.directory / "service.log").read_text(errors="replace")
 
+    @property
+    def ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
     def spawn(self) -> None:
         """Start it and wait for nothing."""
+        if self.env.get("FYERS_ACCESS_TOKEN") == "t":  # too short to be looked for; the simulator takes both
+            self.env = {**self.env, "FYERS_ACCESS_TOKEN": GIVEN_TOKEN}
         env = {
+            **CANARIES,
             "PATH": os.environ["PATH"],
             "HOME": str(self.directory),
             "PORT": str(self.port),
@@ -77,6 +86,7 @@ class Service:
         command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app.wsgi:app"]
         with (self.directory / "service.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        WATCH.service(self)
 
     def start(self) -> None:
         self.spawn()

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
+from tests.leak_watch import WATCH
 from tests.simulator.clock import Clock, next_six_ist
 from tests.simulator.wire import JsonObject, Refusal, Reply, Request, ok
 
@@ -134,7 +135,9 @@ class Tokens:
             "poa_flag": "N",
         }
         parts = [_part({"typ": "JWT", "alg": "HS256"}), _part(payload), secrets.token_urlsafe(32)]
-        return ".".join(parts)
+        token = ".".join(parts)
+        WATCH.secret(f"broker's {subject}", token)
+        return token
 
 
 def _part(value: JsonObject) -> str:
