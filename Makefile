@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos mutants hostile shutdown alarms audit sbom lock
+.PHONY: help run test check bench chaos mutants hostile limits shutdown alarms audit sbom lock
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -38,7 +38,10 @@ mutants: .venv/dev.stamp ## break the risk checks in one place at a time; the te
 	$(PY) -m tests.mutants
 
 hostile: .venv/dev.stamp ## 20,000 hostile requests to every route: no 5xx, no order, no dead worker, flat memory
-	HOSTILE=all $(PY) -m pytest tests/e2e/test_hostile.py
+	LIMITS=all $(PY) -m pytest tests/e2e/test_hostile.py
+
+limits: .venv/dev.stamp ## the guard rails at full size, line by line, and a table of what came of each (an hour)
+	$(PY) -m tests.limits
 
 shutdown: .venv/dev.stamp ## 250 SIGTERMs under load: exit within 9 s, nothing lost, nothing doubled
 	SHUTDOWNS=250 $(PY) -m pytest tests/e2e/test_shutdown.py

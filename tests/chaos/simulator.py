@@ -54,14 +54,20 @@ class Door:
 class SimProcess:
     """A fork of this process that serves until `close`, or until its parent is gone."""
 
-    def __init__(self, ledger: Path, masters: Mapping[str, bytes], start: datetime) -> None:
+    def __init__(
+        self,
+        ledger: Path,
+        masters: Mapping[str, bytes],
+        start: datetime,
+        kind: type[FyersSim] = FyersSim,
+    ) -> None:
         self.ledger = ledger
         self._ours, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 self._ours.close()
-                _serve(theirs, ledger, masters, start)
+                _serve(theirs, kind, ledger, masters, start)
             finally:
                 os._exit(0)
         theirs.close()
@@ -85,8 +91,14 @@ class SimProcess:
         os.waitpid(self.pid, 0)
 
 
-def _serve(control: socket.socket, ledger: Path, masters: Mapping[str, bytes], start: datetime) -> None:
-    sim = FyersSim(ledger=ledger, masters=masters, clock=SimClock(start), rate_limits=False)
+def _serve(
+    control: socket.socket,
+    kind: type[FyersSim],
+    ledger: Path,
+    masters: Mapping[str, bytes],
+    start: datetime,
+) -> None:
+    sim = kind(ledger=ledger, masters=masters, clock=SimClock(start), rate_limits=False)
     sim.market_open = True
     control.sendall(f"{sim.root_url}\n".encode())
     for _ in control.makefile("r"):

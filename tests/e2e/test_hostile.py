@@ -1,36 +1,37 @@
 """Hostile requests on every route: nothing is answered 5xx, nothing is ordered, no worker dies, memory stays flat.
 
-A tenth of them in every run; all 20,000 by `make hostile`. Left out of the count of 5xx: the 503 by which a route says
+A tenth of them in every run; all 20,000 by `make hostile` or `make limits`. Left out of the count of 5xx: the 503 by which a route says
 that something which it needs is not there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-import os
 import random
 import socket
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from werkzeug.test import TestResponse
 
 from app.web.openapi import ROUTES
 from tests.e2e.service import Service
+from tests.limits import IS_FULL, size
 from tests.unit.web_desk import ADMIN, ALERT, TOKEN, WebDesk
 
 pytestmark = pytest.mark.slow
-IS_ALL = os.environ.get("HOSTILE") == "all"
-SHARE = 1 if IS_ALL else 10
-GENERATED, MUTATED, BY_SCHEMA, SERVED = (n // SHARE for n in (8000, 4000, 4000, 4000))
+GENERATED, MUTATED, BY_SCHEMA, SERVED = (size(n) for n in (8000, 4000, 4000, 4000))
+MOST_ROUNDS = 20
+Record = Callable[[str, object], None]
 CORPUS = Path(__file__).parents[2].parent / "shared" / "alerts"
 POSTS = [
     (r.method, r.path.format(order_id="NOSUCH", name="nosuch"))
@@ -41,7 +42,7 @@ PATHS = [(r.method, r.path.format(order_id="NOSUCH", name="nosuch")) for r in RO
 HYPOTHESIS = settings(
     deadline=None,
     database=None,
-    derandomize=not IS_ALL,
+    derandomize=not IS_FULL,
     suppress_health_check=list(HealthCheck),
 )
 
@@ -162,7 +163,7 @@ class Judge:
 
     def fresh(self) -> None:
         """Now and then: what is refused for being too many is not looked at any further."""
-        if sum(self.seen.values()) % 20 == 0:
+        if self.count % 20 == 0:
             (limiter,) = self.desk.app.extensions["limiter"]
             limiter.reset()
             self.desk.app.extensions["ports"].callers.failures.__init__(self.desk.clock.monotonic)
@@ -179,9 +180,16 @@ class Judge:
         assert "Traceback" not in text
         assert self.desk.broker.ledger == [], (method, path, sent)
 
+    @property
+    def count(self) -> int:
+        return sum(self.seen.values())
+
+    def told(self, what: str) -> str:
+        return f"{self.count} {what}: {dict(sorted(self.seen.items()))}, 0 orders"
+
     def looked_at(self, count: int) -> None:
         """That these were requests, and not all of them stopped at the first gate."""
-        assert sum(self.seen.values()) >= count
+        assert self.count >= count
         stopped = self.seen[401] + self.seen[403] + self.seen[404] + self.seen[429]
         assert stopped < 0.7 * sum(self.seen.values()), self.seen
 
@@ -191,11 +199,20 @@ def judge(tmp_path: Path) -> Judge:
     return Judge(tmp_path)
 
 
+def rounds(judge: Judge, wanted: int) -> Iterator[int]:
+    """Until there have been as many: what draws them may end early. In full other ones each time, else always the same."""
+    start = random.SystemRandom().randrange(10**9) if IS_FULL else 0
+    for number in range(start, start + MOST_ROUNDS):
+        if judge.count >= wanted:
+            return
+        yield number
+
+
 def token_for(path: str) -> str:
     return TOKEN if path in ("/api/v1/orders", "/api/v1/check") else ADMIN
 
 
-def test_generated_bodies(judge: Judge) -> None:
+def test_generated_bodies(judge: Judge, record_property: Record) -> None:
     @settings(HYPOTHESIS, max_examples=GENERATED)
     @given(st.sampled_from(POSTS), BODIES, HEADERS)
     def hostile(route: tuple[str, str], body: bytes, headers: dict[str, str]) -> None:
@@ -203,8 +220,10 @@ def test_generated_bodies(judge: Judge) -> None:
         bearer = {} if path == "/webhook" else {"Authorization": f"Bearer {token_for(path)}"}
         judge.send(method, path, body, {**headers, **bearer})
 
-    hostile()
-    judge.looked_at(GENERATED // 2)
+    for number in rounds(judge, GENERATED):
+        seed(number)(hostile)()
+    judge.looked_at(GENERATED)
+    record_property("measured", judge.told("generated"))
 
 
 def spoilt(body: bytes, rng: random.Random) -> bytes:
@@ -229,23 +248,23 @@ def spoilt(body: bytes, rng: random.Random) -> bytes:
     return bytes(found)
 
 
-def test_the_corpus_spoilt(judge: Judge) -> None:
+def test_the_corpus_spoilt(judge: Judge, record_property: Record) -> None:
     files = sorted(p for p in CORPUS.rglob("*") if p.is_file() and p.name != "index.json")
     if not files:
         pytest.skip("the corpus of alerts is not beside this checkout")
     rng = random.Random(11)
     # Its own token, so that it is read to its end; its strike is none of ours, so that nothing can come of it.
     bodies = [p.read_bytes() for p in files]
-    for _ in range(MUTATED):
+    while judge.count < MUTATED:
         with contextlib.suppress(UnicodeDecodeError):
             body = spoilt(rng.choice(bodies), rng)
             method, path = rng.choice(POSTS)
             bearer = {} if path == "/webhook" else {"Authorization": f"Bearer {token_for(path)}"}
             judge.send(method, path, body, bearer)
-    assert sum(judge.seen.values()) == MUTATED
+    record_property("measured", judge.told("of the corpus, spoilt"))
 
 
-def test_whatever_the_document_allows_and_forbids(judge: Judge) -> None:
+def test_whatever_the_document_allows_and_forbids(judge: Judge, record_property: Record) -> None:
     """Schemathesis draws requests that fit /openapi.json, and such that do not, for every operation."""
     schemathesis = pytest.importorskip("schemathesis")
     from schemathesis import GenerationMode
@@ -256,16 +275,18 @@ def test_whatever_the_document_allows_and_forbids(judge: Judge) -> None:
     # All but the document's own.
     assert len(operations) == sum(len(methods) for methods in served) - 1
     each = max(2, BY_SCHEMA // len(operations) // 2)
-    for operation in operations:
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+    for number in rounds(judge, BY_SCHEMA):
+        for operation, mode in itertools.product(operations, GenerationMode):
             # An operation without parameters and body has nothing that could be wrong.
             with contextlib.suppress(Unsatisfiable):
                 strategy = operation.as_strategy(generation_mode=mode)
-                drawn_from(judge, strategy, token_for(operation.path), each)
-    assert sum(judge.seen.values()) >= BY_SCHEMA // 4
+                drawn_from(judge, strategy, token_for(operation.path), each, number)
+    assert judge.count >= BY_SCHEMA
+    record_property("measured", judge.told("by the document"))
 
 
-def drawn_from(judge: Judge, strategy: st.SearchStrategy[Any], token: str, count: int) -> None:
+def drawn_from(judge: Judge, strategy: st.SearchStrategy[Any], token: str, count: int, number: int) -> None:
+    @seed(number)
     @settings(HYPOTHESIS, max_examples=count)
     @given(strategy)
     def send(case: Any) -> None:
@@ -332,7 +353,7 @@ def status_of(port: int, request: bytes) -> int | None:
     return int(answer.split(b" ")[1]) if answer.startswith(b"HTTP/1.1 ") else None
 
 
-def test_the_served_service_stands_it(tmp_path: Path) -> None:
+def test_the_served_service_stands_it(tmp_path: Path, record_property: Record) -> None:
     rng = random.Random(7)
     with Service(tmp_path) as service:
         before, seen = workers(service), Counter[int | None]()
@@ -360,3 +381,4 @@ def test_the_served_service_stands_it(tmp_path: Path) -> None:
     assert grown_kb < 15_000
     assert len(seen) >= 5, seen
     assert "Traceback" not in service.log
+    record_property("measured", f"{SERVED} served: {dict(seen)}, {grown_kb} KB grown, 0 workers died")
