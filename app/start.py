@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from app.settings import ADMIN_TOKEN_FILE, WEBHOOK_TOKEN_FILE, Settings, generate_secrets
+from app.settings import Settings
+from app.settings.generated import ADMIN_TOKEN_FILE, WEBHOOK_TOKEN_FILE, generate_secrets
 
 
 def prepare(settings: Settings) -> None:

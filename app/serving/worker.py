@@ -16,12 +16,8 @@ Answers go into the socket's own buffer, which is large enough for any of ours: 
 from __future__ import annotations
 
 import errno
-import fcntl
-import io
 import socket
 import struct
-import sys
-import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,10 +27,10 @@ from typing import Any, ClassVar
 from gunicorn.http import errors as http_errors
 from gunicorn.http import get_parser
 from gunicorn.http.body import ChunkedReader, LengthReader
-from gunicorn.http.unreader import Unreader
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from app.service import observe
+from app.serving.connection import Connection, Received, readable, unread
 from app.serving.receive import Incoming, Progress, refusal
 
 RECEIVE_S = 3.0
@@ -50,32 +46,6 @@ MAX_UNREAD_BYTES = 32_768
 """Answers that a client has not read when the next request comes: one that only asks is cut, before the buffer is full."""
 SEND_S = 2
 """For an answer that is larger than the buffer (a long list, which only a known client can ask for)."""
-
-
-class Received(Unreader):  # type: ignore[misc]
-    """The bytes of a request, and then the end: a parser that wants more is told so, and never waits."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__()
-        self.buf = io.BytesIO()
-        self.buf.write(data)
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        return b""
-
-
-class Connection(TConn):  # type: ignore[misc]
-    """One connection and the request that comes in on it."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.initialized = self.data_ready = True  # nothing of gunicorn's own waiting
-        self.incoming: Incoming
-        self.deadline = 0.0
-        self.began: float | None = None
-        self.has_begun = False
-        self.is_whole = True
-        self.drained = 0
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc]
@@ -248,7 +218,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             keep = bool(fs.result())
         except Exception:  # noqa: BLE001 - whatever a thread died of, the loop goes on and this connection ends
             keep = False
-        if not keep or _unread(conn.sock) > MAX_UNREAD_BYTES:
+        if not keep or unread(conn.sock) > MAX_UNREAD_BYTES:
             self._linger(conn)
             return
         left = conn.parser.unreader.take_buffered()
@@ -261,7 +231,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         observe.queued(conn.began)
         if not conn.is_whole:
             req.force_close()
-        req.body.reader.read = _readable(req.body.reader.read)
+        req.body.reader.read = readable(req.body.reader.read)
         return bool(super().handle_request(req, conn))
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
@@ -284,26 +254,6 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             self.log.info("refused %s: %s", addr[0] if addr else "", type(exc).__name__)
         with suppress(OSError):
             client.sendall(refusal(status))
-
-
-def _unread(sock: socket.socket) -> int:
-    """Bytes of answers that the other side has not acknowledged; 0 where the system does not say."""
-    try:
-        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except (OSError, ValueError):
-        return 0
-
-
-def _readable(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    """A malformed chunk is the sender's fault, and met only when the application reads: it knows ValueError as that."""
-
-    def checked(size: int) -> bytes:
-        try:
-            return read(size)
-        except http_errors.ParseException as error:
-            raise ValueError(type(error).__name__) from error
-
-    return checked
 
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (

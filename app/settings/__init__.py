@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import secrets
 from datetime import timedelta
 from decimal import Decimal
 from ipaddress import ip_network
@@ -21,21 +20,13 @@ from app.domain.session import Calendar, read_calendar
 from app.service.clients import signing_keys
 from app.settings.audit import AuditSettings
 from app.settings.door import DoorSettings
+from app.settings.generated import plain, with_generated_secrets
 from app.settings.guard import GuardSettings
 from app.settings.notify import NotifySettings
 from app.settings.risk import RiskSettings
 from app.settings.secret_manager import resolved
 from app.settings.telemetry import TelemetrySettings
 
-WEBHOOK_TOKEN_FILE = "webhook_token"  # noqa: S105 - a file's name
-ADMIN_TOKEN_FILE = "admin_token"  # noqa: S105 - a file's name
-SESSION_SECRET_FILE = "session_secret"  # noqa: S105 - a file's name
-GENERATED = (
-    ("webhook_secret_token", WEBHOOK_TOKEN_FILE),
-    ("admin_token", ADMIN_TOKEN_FILE),
-    ("session_secret", SESSION_SECRET_FILE),
-)
-"""The secrets that the first start makes on SQLite, and their files."""
 FERNET_KEY_BYTES = 32
 SETTLE_MIN_SECONDS = 90
 SETTLE_MIN_READS = 5
@@ -142,7 +133,7 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @field_validator("token_encryption_keys")
     @classmethod
     def _fernet_keys(cls, value: SecretStr) -> SecretStr:
-        for number, key in enumerate(filter(None, (k.strip() for k in _plain(value).split(","))), 1):
+        for number, key in enumerate(filter(None, (k.strip() for k in plain(value).split(","))), 1):
             try:
                 length = len(base64.urlsafe_b64decode(key.encode()))
             except (binascii.Error, ValueError):
@@ -154,12 +145,12 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @field_validator("webhook_hmac_secrets")
     @classmethod
     def _signing_keys(cls, value: SecretStr) -> SecretStr:
-        signing_keys(_plain(value))
+        signing_keys(plain(value))
         return value
 
     @model_validator(mode="after")
     def _signature(self) -> Settings:
-        if self.require_signature and not _plain(self.webhook_hmac_secrets).strip():
+        if self.require_signature and not plain(self.webhook_hmac_secrets).strip():
             raise ValueError("REQUIRE_SIGNATURE: expected WEBHOOK_HMAC_SECRETS too, was none")
         return self
 
@@ -179,13 +170,13 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     def _complete(self) -> Settings:
         if self.trading_mode is not Mode.LIVE:
             return self
-        missing = [] if _plain(self.fyers_app_id) else ["FYERS_APP_ID"]
+        missing = [] if plain(self.fyers_app_id) else ["FYERS_APP_ID"]
         problems = self._without_login()
         if not self.is_sqlite:
             missing += [
                 name.upper()
                 for name in ("webhook_secret_token", "admin_token", "session_secret", "order_tag_prefix")
-                if not _plain(getattr(self, name))
+                if not plain(getattr(self, name))
             ]
         sample = [
             name.upper()
@@ -196,7 +187,7 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
                 "fyers_access_token",
                 "fyers_secret_id",
             )
-            if _plain(getattr(self, name)) == EXAMPLE_SECRET
+            if plain(getattr(self, name)) == EXAMPLE_SECRET
         ]
         problems += [f"{n} is needed in live mode" for n in missing]
         problems += [f"{n} still has the example's value" for n in sample]
@@ -206,14 +197,14 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
 
     def _without_login(self) -> list[str]:
         """What a live start lacks to get at a token: one is given, or there can be a login."""
-        if _plain(self.fyers_access_token):
+        if plain(self.fyers_access_token):
             return []
         hints = {
             "fyers_secret_id": "or FYERS_ACCESS_TOKEN",
             "token_encryption_keys": "or FYERS_ACCESS_TOKEN; a new key: python -c 'from cryptography.fernet import "
             "Fernet; print(Fernet.generate_key().decode())'",
         }
-        lacking = [name for name in hints if not _plain(getattr(self, name)).strip()]
+        lacking = [name for name in hints if not plain(getattr(self, name)).strip()]
         return [f"{n.upper()} is needed in live mode ({hints[n]})" for n in lacking]
 
     @property
@@ -230,12 +221,12 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @property
     def encryption_keys(self) -> tuple[str, ...]:
         """The first writes, all read."""
-        return tuple(k.strip() for k in _plain(self.token_encryption_keys).split(",") if k.strip())
+        return tuple(k.strip() for k in plain(self.token_encryption_keys).split(",") if k.strip())
 
     @property
     def can_log_in(self) -> bool:
         """Whether a login at Fyers can be made, and its token kept."""
-        secret = _plain(self.fyers_secret_id).strip()
+        secret = plain(self.fyers_secret_id).strip()
         return bool(self.fyers_app_id.strip() and secret not in {"", EXAMPLE_SECRET} and self.encryption_keys)
 
     @property
@@ -250,7 +241,7 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @property
     def has_real_market(self) -> bool:
         """Whether contracts and prices are Fyers' own: in live mode, and in paper mode with credentials."""
-        token = _plain(self.fyers_access_token).strip()
+        token = plain(self.fyers_access_token).strip()
         given = bool(self.fyers_app_id.strip()) and token not in {"", EXAMPLE_SECRET}
         return given or self.can_log_in or self.trading_mode is Mode.LIVE
 
@@ -265,10 +256,6 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
         return timedelta(seconds=self.dedupe_window_seconds)
 
 
-def _plain(value: SecretStr | str) -> str:
-    return value.get_secret_value() if isinstance(value, SecretStr) else value
-
-
 def load(**overrides: Any) -> Settings:  # noqa: ANN401 - typed by the model
     """The settings from the environment, or one SettingsError that names every problem."""
     try:
@@ -280,24 +267,3 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - typed by the model
         ]
         raise SettingsError("settings: " + "; ".join(line.removeprefix(": ") for line in lines)) from None
     return with_generated_secrets(settings)
-
-
-def with_generated_secrets(settings: Settings) -> Settings:
-    """Where a token is not given and the database is a local file: the one that the first start wrote."""
-    found: dict[str, SecretStr] = {}
-    for name, file in GENERATED:
-        path = settings.instance_dir / file
-        if not _plain(getattr(settings, name)) and path.is_file():
-            found[name] = SecretStr(path.read_text(encoding="utf-8").strip())
-    return settings.model_copy(update=found)
-
-
-def generate_secrets(settings: Settings) -> None:
-    """First start: random secrets in INSTANCE_DIR, readable by this user alone."""
-    settings.instance_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, file in GENERATED:
-        path = settings.instance_dir / file
-        if _plain(getattr(settings, name)) or path.exists():
-            continue
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(32) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The only file that names concrete classes: from settings to the ports that the service works with."""
+"""With the modules beside it the only place that names concrete classes: from settings to the ports that the service works with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from app.domain.order import Mode, Scope
 from app.domain.session import use_calendar
 from app.runtime import SettingsRules
 from app.service.config import Config, InForce
-from app.service.login import Login, TokenRecord, TokenVault
 from app.service.market import MarketHours
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import FirstPass, Pass, Reconcile
@@ -28,12 +27,12 @@ from app.settings import Settings
 from app.web.ports import Ports
 from app.wiring.beside import beside_of
 from app.wiring.feeds import order_feed_of, with_feed
+from app.wiring.tokens import login_of, stored_tokens, token_in_gcs
 from app.wiring.watching import Watching
 
 if TYPE_CHECKING:
     from app.brokers.guard import Guard
     from app.store.engine import Database  # loads the database's library, where it is used only
-    from app.store.tokens import StoredTokens, TokenObject
 
 ByTicker = Callable[[str, datetime], Contract | None]
 """The real contract under a ticker at a moment."""
@@ -196,7 +195,7 @@ def dependencies_of(settings: Settings) -> dict[str, Callable[[], str | None]]:
     if settings.redis_url:
         found["redis"] = partial(_redis_problem, settings.redis_url)
     if settings.has_real_market and settings.encryption_keys and settings.token_store == "gcs":  # noqa: S105 - a place
-        place = _token_in_gcs(settings)
+        place = token_in_gcs(settings)
 
         def token_store() -> str | None:
             place.stamp()
@@ -220,45 +219,6 @@ def _redis_problem(url: str) -> str | None:
     finally:
         client.close()
     return None
-
-
-def stored_tokens(settings: Settings, clock: Clock, notifier: Notifier) -> StoredTokens:
-    """The token store; without keys it holds what FYERS_ACCESS_TOKEN gave and nothing else."""
-    from app.brokers.fyers.login import given_tokens, record_of
-    from app.store.tokens import SealedTokens, StoredTokens
-
-    vault, app_id = None, settings.fyers_app_id
-    if settings.encryption_keys:
-        from app.store.token_cipher import TokenCipher
-
-        def read_plain(access: str, refresh: str) -> TokenRecord:
-            return record_of(app_id, access, clock.now(), refresh)
-
-        place = TOKEN_STORES[settings.token_store](settings)
-        vault = SealedTokens(place, TokenCipher(settings.encryption_keys), read_plain)
-    return StoredTokens(vault, app_id, clock, notifier, given_tokens(settings, clock.now()))
-
-
-def login_of(settings: Settings, vault: TokenVault, clock: Clock) -> Login:
-    from app.brokers.fyers.login import fyers_login
-
-    return Login(fyers_login(settings), vault, clock)
-
-
-def _token_file(settings: Settings) -> TokenObject:
-    from app.store.tokens_file import FileObject
-
-    return FileObject(settings.instance_dir / "tokens.json")
-
-
-def _token_in_gcs(settings: Settings) -> TokenObject:
-    from app.store.tokens_gcs import GcsObject, load
-
-    load()
-    return GcsObject(settings.gcs_bucket_name, settings.gcs_tokens_file)
-
-
-TOKEN_STORES: dict[str, Callable[[Settings], TokenObject]] = {"file": _token_file, "gcs": _token_in_gcs}
 
 
 def _paper(

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from app.settings import Settings, SettingsError, generate_secrets, load
+from app.settings import Settings, SettingsError, load
+from app.settings.generated import generate_secrets
 from app.store.tokens_file import FileObject
-from app.wiring import TOKEN_STORES, build
+from app.wiring import build
+from app.wiring.tokens import TOKEN_STORES
 
 KEY = Fernet.generate_key().decode()
 

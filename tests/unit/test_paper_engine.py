@@ -12,6 +12,7 @@ from app.brokers.paper import engine
 from app.brokers.paper.book import Meta, PaperOrder, PaperPosition, PaperTrade
 from app.brokers.paper.engine import Market
 from app.brokers.paper.master import UNDERLYINGS
+from app.brokers.paper.money import available
 from app.brokers.paper.pricing import settlement, spot
 from app.domain.alert import Product
 from app.domain.order import OrderKind, Side
@@ -98,7 +99,7 @@ def test_a_short_lot_blocks_margin_and_closing_it_needs_none() -> None:
     book, order = bought(ticket(Side.SELL))
     assert (order.status, position(book).net) == (BookStatus.FILLED, -65)
     blocked = spec().strike * Decimal("0.15") * 65
-    assert engine.available(book) == book.meta.cash - blocked
+    assert available(book) == book.meta.cash - blocked
     book.meta.cash = Decimal(0)
     back = engine.place(book, ticket(), spec(), market())
     assert (back.status, position(book).net) == (BookStatus.FILLED, 0)

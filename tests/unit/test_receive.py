@@ -11,8 +11,8 @@ from gunicorn.http import get_parser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.serving.connection import Received
 from app.serving.receive import CHUNKING, MAX_HEAD_BYTES, TITLES, Incoming, Progress, refusal
-from app.serving.worker import Received
 
 LIMIT = 1000
 HEAD = b"POST /webhook HTTP/1.1\r\nHost: a\r\n"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsError, generate_secrets, load
+from app.settings import Settings, SettingsError, load
+from app.settings.generated import generate_secrets
 
 ROOT = Path(__file__).parents[2]
 NAMES = {name.upper() for name in Settings.model_fields}

@@ -15,12 +15,13 @@ from decimal import Decimal
 from functools import lru_cache
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeVar
-from urllib.parse import urlencode, urlsplit
+from typing import Self, TypeVar
+from urllib.parse import urlsplit
 
 from app.brokers.fyers.connection import Connections, DeadlineConnection, Origin
 from app.brokers.fyers.deadline_socket import Phase, TransportError, Watch
 from app.brokers.fyers.sdk import Calls, calls, load
+from app.brokers.fyers.sdk_service import ExchangeService
 from app.domain.deadline import Deadline
 
 __all__ = ["Exchange", "FyersClient", "Phase", "Reply", "TransportError"]
@@ -129,7 +130,7 @@ class Exchange:
         authorization: str,
         connect_by: Deadline | None = None,
     ) -> None:
-        self._client = client
+        self.client = client
         self._connections = connections
         self._deadline = deadline
         self._connect_by = connect_by
@@ -151,7 +152,7 @@ class Exchange:
         `before_send` is called once the connection stands (TCP and TLS) and right before the first byte; what it
         raises comes through unchanged, and no byte was written. Its own time is the caller's.
         """
-        return calls(_Service(self, before_send), self._authorization)
+        return calls(ExchangeService(self, before_send), self._authorization)
 
     def request(
         self,
@@ -205,7 +206,7 @@ class Exchange:
     def _stand(self, connection: DeadlineConnection, request: _Request, watch: Watch) -> None:
         connection.prepare(request.method, request.target, request.body, request.headers)
         if not connection.is_open:
-            bound = self._client.connect_timeout_s
+            bound = self.client.connect_timeout_s
             if self._connect_by is not None:
                 bound = min(bound, self._connect_by.left(time.monotonic()))
             connection.open(watch, bound)
@@ -215,44 +216,13 @@ class Exchange:
             # The last check took its time. "Nothing was sent" is better than a doubt.
             raise ConnectionResetError("the peer closed the connection before the send")
         written_at = connection.flush(watch)
-        watch.cap(self._client.read_timeout_s)
+        watch.cap(self.client.read_timeout_s)
         head, body = connection.receive(watch)
         # What an answer says goes into rows and logs; one that quotes our token must not take it there.
         # Only a whole one: a short word, as tests have, stands in any answer, and the answer would be spoilt.
         token = self._authorization.partition(":")[2].encode()
         safe = body.replace(token, b"***") if len(token) >= MIN_TOKEN_BYTES else body
         return Reply(head.status, head.headers, safe, written_at)
-
-
-class _Service:
-    """What the SDK calls instead of its own FyersServiceSync."""
-
-    def __init__(self, exchange: Exchange, before_send: BeforeSend | None) -> None:
-        self._exchange = exchange
-        self._before_send = before_send
-
-    def get_call(
-        self, api: str, header: str, data: Mapping[str, Any] | None = None, data_flag: bool = False
-    ) -> Reply:
-        query = f"?{urlencode(data)}" if data else ""
-        return self._call("GET", api + query, header, None, data_flag)
-
-    def post_call(self, api: str, header: str, data: object = None, data_flag: bool = False) -> Reply:
-        return self._call("POST", api, header, _json(data), data_flag)
-
-    def patch_call(self, api: str, header: str, data: object) -> Reply:
-        return self._call("PATCH", api, header, _json(data))
-
-    def delete_call(self, api: str, header: str, data: object) -> Reply:
-        return self._call("DELETE", api, header, _json(data))
-
-    def _call(self, method: str, api: str, header: str, body: bytes | None, data_flag: bool = False) -> Reply:
-        client = self._exchange._client  # noqa: SLF001 - this class is the exchange's other half
-        base = client.data_url if data_flag else client.api_url
-        headers = {"Authorization": header, "Content-Type": "application/json", "version": "3"}
-        return self._exchange.request(
-            method, base + api, body=body, headers=headers, before_send=self._before_send
-        )
 
 
 _COMMON_HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "tradingview-fyers-options"}
@@ -293,11 +263,6 @@ def _failure(request: _Request, watch: Watch, error: Exception) -> TransportErro
         timed_out=timed_out,
         written_at=watch.written_at,
     )
-
-
-def _json(data: object) -> bytes:
-    """Raises TypeError or ValueError (Decimal, NaN) before anything is connected."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
 
 
 @lru_cache(maxsize=512)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from app.brokers.paper.book import Book, PaperOrder, PaperPosition, day_of, stamp
+from app.brokers.paper.money import SHORT_MARGIN, available, needed_for
 from app.brokers.paper.pricing import to_tick
 from app.brokers.paper.rules import Listed, protected_price
 from app.domain.alert import Product
@@ -20,8 +21,6 @@ from app.domain.order import OrderKind, Side, Ticket
 from app.domain.outcome import Refused
 from app.service.records import BookStatus, Quote
 
-SHORT_MARGIN = Decimal("0.15")
-"""Share of strike x quantity that a short option blocks: near what SPAN and exposure come to for an index."""
 REFILL = timedelta(seconds=1)
 """After a partial fill the touch shows its depth again so much later."""
 
@@ -57,7 +56,7 @@ def place(book: Book, ticket: Ticket, spec: Listed, market: Market) -> PaperOrde
         target_distance=ticket.target_distance,
     )
     _protect_market_order(order, market.quotes.get(order.ticker))
-    needed, free = _needed(book, order), available(book)
+    needed, free = needed_for(book, order), available(book)
     book.add(order)
     if needed > max(free, Decimal(0)):  # what only closes passes, however little money is left
         text = f"INR {needed - free:,.2f} Available:INR {free:,.2f} for C-{book.account} [PAPER_RISK]"
@@ -65,20 +64,6 @@ def place(book: Book, ticket: Ticket, spec: Listed, market: Market) -> PaperOrde
     else:
         match(book, order, market)
     return order
-
-
-def available(book: Book) -> Decimal:
-    """Rupees that a new order may use: cash less short margins and what working orders may still need."""
-    blocked = sum((p.margin_unit * -p.net for p in book.positions.values() if p.net < 0), Decimal(0))
-    return book.meta.cash - blocked - sum((_needed(book, o) for o in book.working()), Decimal(0))
-
-
-def _needed(book: Book, order: PaperOrder) -> Decimal:
-    """What the part of an order that opens something costs; closing needs nothing."""
-    position = book.positions.get(order.position_id)
-    closing = max(0, -position.net * order.side.sign) if position else 0
-    opening = 0 if order.parent_id else max(0, order.remaining - closing)
-    return opening * (order.limit_price if order.side is Side.BUY else order.margin_unit)
 
 
 def _protect_market_order(order: PaperOrder, quote: Quote | None) -> None:
