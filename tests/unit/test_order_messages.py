@@ -35,7 +35,7 @@ def test_what_a_message_means(message: bytes, word: str) -> None:
 )
 def test_an_address_that_would_show_the_token_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="fyers_order_socket_url"):
-        GuardSettings(fyers_order_socket_url=url)
+        GuardSettings.model_validate({"fyers_order_socket_url": url})
 
 
 @pytest.mark.parametrize("url", ["", "wss://socket.fyers.in/trade/v3", "ws://127.0.0.1:1/trade/v3"])

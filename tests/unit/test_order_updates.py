@@ -63,7 +63,7 @@ def rung(desk: WireDesk) -> Iterator[Callable[..., tuple[Instance, Bell]]]:
     made: list[Instance] = []
 
     def new(**pace: float) -> tuple[Instance, Bell]:
-        one, bell = Instance(desk, **pace), Bell()
+        one, bell = Instance(desk, "", **pace), Bell()
         one.updates._feed = bell
         made.append(one)
         one.updates.start()
@@ -174,6 +174,18 @@ def test_hints_that_come_together_are_one_pass(rung: Callable[..., tuple[Instanc
     bell.ring()
     assert one.wait(lambda: len(one.passes) >= 2)
     assert len(one.passes) == 2
+
+
+def test_a_hint_during_a_pass_is_not_lost(rung: Callable[..., tuple[Instance, Bell]]) -> None:
+    one, bell = rung()
+
+    def once_more() -> None:
+        one.during = lambda: None
+        bell.ring()
+
+    one.during = once_more
+    bell.ring()
+    assert one.wait(lambda: len(one.passes) == 2)
 
 
 def test_a_pass_under_way_elsewhere_is_waited_for(rung: Callable[..., tuple[Instance, Bell]]) -> None:

@@ -38,6 +38,7 @@ class Instance:
         self.desk, self.tokens = desk, Given()
         self.passes: list[tuple[float, tuple[str, str] | None]] = []
         self.failed = 0
+        self.during: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
         nothing: Any = None
         self.ports = Ports(
@@ -60,10 +61,13 @@ class Instance:
         began = monotonic()
         try:
             self.desk.reconcile.lease = lease
-            return self.desk.reconcile()
+            done = self.desk.reconcile()
         except Exception:
             self.failed += 1
             raise
+        else:
+            self.during()
+            return done
         finally:
             with self._changed:
                 self.passes.append((began, lease))

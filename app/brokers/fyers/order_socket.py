@@ -36,19 +36,14 @@ from websocket import (
 
 from app.brokers.fyers.connection import Connections, Origin
 from app.brokers.fyers.deadline_socket import DeadlineSocket, DeadlineTlsSocket
-from app.brokers.fyers.order_messages import (
-    MAX_BYTES,
-    SUBSCRIPTION,
-    BoundedWatch,
-    Rate,
-    SocketLost,
-    meaning,
-)
+from app.brokers.fyers.order_messages import MAX_BYTES, SUBSCRIPTION, BoundedWatch, Rate, SocketLost, meaning
 from app.service.ports import Clock, Tokens
 
 log = logging.getLogger(__name__)
 
 NO_TOKEN = "no valid token"  # noqa: S105 - words for a person
+NO_TOKEN_LOOKS = 5
+"""A night without a login must not ask the token store every second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +142,7 @@ class _Listener:
                 if self.why != NO_TOKEN:
                     self.why = NO_TOKEN
                     self._feed.count("no_token")
-                self._stopped.wait(pace.look)
+                self._stopped.wait(NO_TOKEN_LOOKS * pace.look)
                 continue
             began = monotonic()
             word = self._listen(token)
