@@ -48,7 +48,11 @@ def main(given: Sequence[str] | None = None) -> int:
     options.add_argument("--parts", type=float, default=1.0, help="this share of everything else")
     options.add_argument("--only", default="", help="scenarios whose name has this in it")
     options.add_argument("--database", choices=DATABASES, help="one database only")
+    options.add_argument("--part", help="nothing but the parts with this in their name")
     asked = options.parse_args(given)
+    if asked.part is not None:
+        asked.kills = asked.gunicorn = asked.stops = 0
+        asked.only = asked.part
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     directory = Path(tempfile.mkdtemp(prefix="chaos-", dir=base))
     try:

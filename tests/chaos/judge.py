@@ -25,6 +25,7 @@ class Verdict:
     unaccounted: int = 0
     changed: int = 0
     review: int = 0
+    killed: bool = False
     why: list[str] = field(default_factory=list)
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import crowd, exits, machines, outage, services
+from tests.chaos import crowd, exits, machines, matrix, outage, services, ways
 from tests.chaos.fork import fork_each
 from tests.chaos.judge import Verdict
 from tests.chaos.run import MASTERS
@@ -68,6 +68,7 @@ class Parts:
                 "postgres",
                 lambda: self._services("services back", services.broker_back),
             ),
+            ("fault matrix, 1 and 3 services", "postgres", self._matrix),
             ("database and Redis gone", "postgres", self._outage),
         )
 
@@ -109,6 +110,13 @@ class Parts:
         wanted, name = self.number(what), what.replace(" ", "_")
         return wanted, of(self.directory / name, self.postgres.fresh(name), wanted)
 
+    def _matrix(self) -> tuple[int, list[Verdict]]:
+        """Whole, in real time, or the part of it that a tenth of everything has time for."""
+        is_quick = self.share < 1
+        urls = {n: self.postgres.fresh(f"matrix_{n}") for n in matrix.INSTANCES}
+        wanted = 2 * len(urls) * len(ways.QUICK if is_quick else ways.WAYS)
+        return wanted, matrix.run(self.directory / "matrix", urls, is_quick=is_quick)
+
     def _outage(self) -> tuple[int, list[Verdict]]:
         stops, flushes = self.number("stops"), self.number("flushes")
         own = self.postgres.another(self.directory / "outage-postgres")
@@ -125,5 +133,5 @@ def _plain(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
 def _line(name: str, database: str, wanted: int, verdicts: Sequence[Verdict]) -> Found:
     line = Line(name, database, wanted_runs=wanted)
     for verdict in verdicts:
-        line.add(False, verdict)
+        line.add(verdict.killed, verdict)
     return line, [f"{name} on {database}: {why}" for verdict in verdicts for why in verdict.why]

