@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from app.domain.order import Order, Scope
@@ -35,6 +36,8 @@ class Data:
     reserved: dict[str, list[Reserved]] = field(default_factory=dict)
     adjusted: list[tuple[Scope, Holding, datetime]] = field(default_factory=list)
     adjustments: list[tuple[str, int, str]] = field(default_factory=list)
+    closing_prices: list[Decimal | None] = field(default_factory=list)
+    """One for each of those."""
     locks: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     states: dict[Scope, TradingState] = field(default_factory=dict)
     history: list[tuple[Scope, StateChange]] = field(default_factory=list)

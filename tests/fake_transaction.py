@@ -302,11 +302,19 @@ class FakeTransaction:
         )
 
     def adjust_holding(
-        self, scope: Scope, client: str, ticker: str, product: Product, delta: int, reason: str
+        self,
+        scope: Scope,
+        client: str,
+        ticker: str,
+        product: Product,
+        delta: int,
+        reason: str,
+        price: Decimal | None = None,
     ) -> None:
         self._must_write()
         self._data.adjusted.append((scope, Holding(client, ticker, product, delta), self.now()))
         self._data.adjustments.append((client, delta, reason))
+        self._data.closing_prices.append(price)
 
     def owns_lock(self, name: str, owner: str) -> bool:
         held = self._data.locks.get(name)

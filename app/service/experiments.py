@@ -1,8 +1,8 @@
 """What an experiment has come to: its variants compared by slippage, hit rate and profit.
 
 A round trip is one entry that was closed whole, first in first out within a client, contract and product. What was
-closed outside our orders (a protective leg's fill, a hand) has no price in our rows: such a trip is counted, and left
-out of hit rate and profit.
+closed outside our orders (a protective leg's fill, a hand) counts at the price of the broker's own fills. Where the
+trade book did not tell that price, the trip is counted, and left out of hit rate and profit.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """A holding that changed outside our orders: signed contracts, without a price."""
+    """A holding that changed outside our orders: signed contracts."""
 
     client: str
     ticker: str
     product: Product
     delta: int
     at: datetime
+    price: Decimal | None = None
+    """Of the fills that did it; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class VariantReport:
     worse than the price that the order was decided on."""
     still_open: int
     unpriced: int
-    """Round trips that were closed, at least in part, outside our orders."""
+    """Round trips that were closed, at least in part, outside our orders at a price that nobody told."""
     hit_rate: Estimate
     """Of the priced round trips: those that made money."""
     profit: Estimate
@@ -122,7 +124,7 @@ def round_trips(trials: Trials) -> dict[str, Trip]:
         step = _Step(at, order.side.sign * order.filled_quantity, order.fill_price, order)
         places[order.client, order.ticker, order.product].append(step)
     for one in trials.adjusted:
-        places[one.client, one.ticker, one.product].append(_Step(one.at, one.delta, None, None))
+        places[one.client, one.ticker, one.product].append(_Step(one.at, one.delta, one.price, None))
     trips: dict[str, Trip] = {}
     for steps in places.values():
         waiting: deque[Trip] = deque()

@@ -5,7 +5,7 @@ Units: quantities in contracts, prices in rupees (`Decimal`), times aware UTC, `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -15,13 +15,12 @@ from typing import Protocol
 from app.domain.alert import AlertKey, Exchange, ExpiryRule, OptionType, Product
 from app.domain.contract import Contract
 from app.domain.deadline import Deadline
-from app.domain.order import Order, Scope, Side, Ticket
-from app.domain.outcome import NotSent, Outcome
+from app.domain.order import Order, Scope, Side
 from app.domain.risk import Denial, Exposure, TradingState
 from app.domain.status import Status
+from app.service.exchanger import Exchanger
 from app.service.records import (
     AuditEvent,
-    BookOrder,
     Cap,
     Evidence,
     Holding,
@@ -30,59 +29,15 @@ from app.service.records import (
     Moved,
     OrderFilter,
     OrderPage,
-    Position,
-    Quote,
     Refusal,
     Resolved,
     Stake,
     Standing,
     StateChange,
     Stranger,
-    Trade,
 )
 
 WHOLE = Fraction(1)
-
-
-class Exchanger(Protocol):
-    """One request's conversation with the broker, on connections of its own.
-
-    Reads raise BrokerReadFailed: a failed read never means "flat" or "empty". Whatever changes something is one
-    attempt, never repeated, and answers with an Outcome: NotSent only when the byte count proves it.
-
-    `before_send` is called once, after the connection stands (TCP and TLS) and right before the first byte is
-    written; a NotSent from it stops the call with exactly that outcome.
-    """
-
-    def quotes(self, tickers: Sequence[str]) -> dict[str, Quote]:
-        """One Quote per asked ticker that the answer had a good row for; others are absent."""
-
-    def order_book(self) -> tuple[BookOrder, ...]:
-        """The whole unfiltered book of today."""
-
-    def positions(self) -> tuple[Position, ...]:
-        """All net positions, closed ones (net 0) too."""
-
-    def trades(self) -> tuple[Trade, ...]:
-        """The whole trade book of today, all platforms', in the order of the fills."""
-
-    def market_open(self, exchange: Exchange) -> bool | None:
-        """Whether the exchange's derivatives trade now, by the broker's own word; None when it does not say."""
-
-    def place(
-        self, ticket: Ticket, before_send: Callable[[], NotSent | None], *, reduces: bool = False
-    ) -> Outcome:
-        """`reduces`: an exit. It may go out when the broker has failed, if its own position read has just succeeded."""
-
-    def cancel(self, broker_order_id: str) -> Outcome: ...
-
-    def set_protection(
-        self, position_id: str, stop_distance: Decimal, target_distance: Decimal, quantity: int | None = None
-    ) -> Outcome:
-        """Set the overlay legs of a position; zero distances remove them (fyers-api.md 2.3)."""
-
-    def close_position(self, position_id: str, before_send: Callable[[], NotSent | None]) -> Outcome:
-        """Close one whole net position by its id. Accepted carries the id of the closing order when known."""
 
 
 class Broker(Protocol):
@@ -255,9 +210,18 @@ class Transaction(Protocol):
         """All orders in one contract and product that reached, or may have reached, the broker."""
 
     def adjust_holding(
-        self, scope: Scope, client: str, ticker: str, product: Product, delta: int, reason: str
+        self,
+        scope: Scope,
+        client: str,
+        ticker: str,
+        product: Product,
+        delta: int,
+        reason: str,
+        price: Decimal | None = None,
     ) -> None:
-        """Lower (or raise) what a client holds, for what happened outside our orders; audited."""
+        """Lower (or raise) what a client holds, for what happened outside our orders; audited. `price`: of the
+        fills that did it, where the trade book says.
+        """
 
     def owns_lock(self, name: str, owner: str) -> bool:
         """Whether `owner` still has the lease, its row locked for this transaction."""

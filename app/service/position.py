@@ -8,11 +8,12 @@ from datetime import date
 
 from app.domain.alert import Product
 from app.domain.order import Order, Scope
+from app.service.exchanger import Exchanger
 from app.service.follow import record_book
 from app.service.holding import Held, held_by, net_of
-from app.service.ports import Exchanger, Transaction
+from app.service.ports import Transaction
 from app.service.records import BookOrder, Holding, Position, Trade
-from app.service.replay import has_foreign_fills, owners_at_broker, replayed
+from app.service.replay import Closings, has_foreign_fills, owners_at_broker, replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +67,16 @@ def look(tx: Transaction, place: Place, who: str | None, readings: Readings, tod
     book, position = readings.book, readings.position
     record_book(tx, tx.orders_in(place.scope, place.ticker, place.product), book)
     orders = tx.orders_in(place.scope, place.ticker, place.product)
-    replay = None
+    replay, owners = None, owners_at_broker(orders, book)
     if readings.trades:
         before = {h.client: h.net_quantity for h in _here(tx, place, before=today)}
-        replay = replayed(before, owners_at_broker(orders, book), readings.trades, position)
+        replay = replayed(before, owners, readings.trades, position)
     first = held_by(who, _here(tx, place), orders, book, position, today, replay)
+    closings = Closings(readings.trades, owners, {r.broker_order_id for r in book if r.parent_id})
     for client, delta in first.lowered:
+        price = closings.price_of(client, delta)
         reason = f"closed outside our orders: the broker's net is {first.net}"
-        tx.adjust_holding(place.scope, client, place.ticker, place.product, delta, reason)
+        tx.adjust_holding(place.scope, client, place.ticker, place.product, delta, reason, price)
     held = held_by(who, _here(tx, place), orders, book, position, today, replay)
     return Seen(readings, orders, held)
 

@@ -9,7 +9,8 @@ Quantities are signed: long above zero, short below.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 
 from app.domain.alert import Product
 from app.domain.order import Order
@@ -109,3 +110,32 @@ def lowering(rows: Own, total: int, replay: Own | None) -> dict[str, int]:
             left[who] -= sign * over
             left[NOBODY] += sign * over
     return {who: left[who] - rows.get(who, 0) for who in sorted(left) if left[who] != rows.get(who, 0)}
+
+
+class Closings:
+    """At which prices what was ours was closed by fills of others: a protective leg's, a hand's, the broker's own.
+
+    The newest fills first, because a lowering is found within seconds of them; each counts for one lowering only.
+    """
+
+    def __init__(self, trades: Sequence[Trade], owners: Mapping[str, str], children: Collection[str]) -> None:
+        """`children`: ids of orders that are the legs of others."""
+        self._trades, self._owners, self._children = trades, owners, children
+        self._left = [trade.quantity for trade in trades]
+
+    def price_of(self, client: str, delta: int) -> Decimal | None:
+        """The average price, to the paisa's hundredth, of `delta`; None when the fills do not cover it all."""
+        wanted, paid = abs(delta), Decimal(0)
+        for place in reversed(range(len(self._trades))):
+            trade = self._trades[place]
+            if trade.price is None or trade.side.sign * delta < 0 or not self._closes(trade, client):
+                continue
+            taken = min(wanted, self._left[place])
+            self._left[place] -= taken
+            wanted -= taken
+            paid += taken * trade.price
+        return None if wanted or not delta else (paid / abs(delta)).quantize(Decimal("0.0001"))
+
+    def _closes(self, trade: Trade, client: str) -> bool:
+        owner = self._owners.get(trade.broker_order_id)
+        return owner is None or (trade.broker_order_id in self._children and owner == client)

@@ -93,7 +93,7 @@ class SqlConfig:
         return Trials(
             tuple(order_from(row) for row in entries),
             tuple(order_from(row) for row in fills),
-            tuple(Adjusted(r.client, r.ticker, Product(r.product), r.delta, r.at) for r in others),
+            tuple(Adjusted(r.client, r.ticker, Product(r.product), r.delta, r.at, r.price) for r in others),
         )
 
 

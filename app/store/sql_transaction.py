@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from fractions import Fraction
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, text
@@ -203,7 +204,14 @@ class SqlTransaction:
         return sql_orders.orders_in(self._connection, scope, ticker, product)
 
     def adjust_holding(
-        self, scope: Scope, client: str, ticker: str, product: Product, delta: int, reason: str
+        self,
+        scope: Scope,
+        client: str,
+        ticker: str,
+        product: Product,
+        delta: int,
+        reason: str,
+        price: Decimal | None = None,
     ) -> None:
         self._connection.execute(
             insert(holding_adjustments).values(
@@ -215,6 +223,7 @@ class SqlTransaction:
                 delta=delta,
                 reason=reason,
                 at=self._now,
+                price=price,
             )
         )
 

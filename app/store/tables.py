@@ -207,6 +207,7 @@ holding_adjustments = Table(
     Column("delta", Integer, nullable=False),
     Column("reason", Text, nullable=False),
     Column("at", UtcTime, nullable=False),
+    Column("price", Exact),
     Index("ix_holding_adjustments_client", "mode", "account", "client"),
 )
 

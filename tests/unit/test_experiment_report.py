@@ -102,7 +102,23 @@ def test_another_client_s_or_product_s_exit_closes_nothing() -> None:
         assert (usual.still_open, usual.profit.count) == (1, 0)
 
 
-def test_what_a_leg_or_a_hand_closed_is_counted_and_not_priced() -> None:
+def test_what_a_protective_leg_closed_counts_at_its_price() -> None:
+    """By hand: 10 bought at 100; the stop sold 6 at 85 and the target 4 at 125: 6 x -15 + 4 x 25 = +10. Then 10 sold
+    short at 100, and the stop bought them back at 115: -150. In all -140, one of two made money.
+    """
+    long, short = entry(1, 0, 100), entry(2, 5, 100, side=Side.SELL)
+    legs = tuple(
+        Adjusted(long.client, long.ticker, long.product, delta, NOW + timedelta(minutes=m), Decimal(price))
+        for delta, m, price in ((-6, 1, 85), (-4, 2, 125), (10, 6, 115))
+    )
+    usual, _ = report(TRIAL, trials(long, short, adjusted=legs))
+    assert (usual.unpriced, usual.still_open, usual.profit.count) == (0, 0, 2)
+    assert usual.profit_total == -140
+    assert usual.profit.value == -70.0
+    assert usual.hit_rate.value == 0.5
+
+
+def test_what_was_closed_at_a_price_nobody_told_is_counted_and_not_priced() -> None:
     first = entry(1, 0, 100)
     at = NOW + timedelta(minutes=1)
     by_leg = Adjusted(first.client, first.ticker, first.product, -10, at)
