@@ -10,11 +10,13 @@ from app.brokers.guard import BreakerPolicy, CallBudget, Guard, GuardedExchanger
 from app.domain.alert import Product
 from app.domain.deadline import Deadline
 from app.domain.order import Side, Ticket
-from app.domain.outcome import Outcome
+from app.domain.outcome import Outcome, Unknown
 from tests.fake_store import FakeClock
 from tests.fakes import FakeBroker, FakeNotifier
 
 TICKET = Ticket("NSE:NIFTY26NOV24500CE", Side.BUY, 65, Product.INTRADAY, "ABCD" + "A" * 16)
+LOST = Unknown("no answer: reset")
+RESET_S = 5
 WIDE = Rates(10**6, 10**6, 10**6, 10**6)
 """A budget that is in nobody's way."""
 _T = TypeVar("_T")

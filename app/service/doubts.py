@@ -10,8 +10,9 @@ from app.domain.audit import Event
 from app.domain.order import Order, Purpose, Scope
 from app.domain.risk import TradingState
 from app.domain.status import WORKING, Status
+from app.service.exchanger import Exchanger
 from app.service.holding import MAYBE_LIVE, book_row
-from app.service.ports import Exchanger, Transaction
+from app.service.ports import Transaction
 from app.service.records import BookOrder, BookStatus, Moved
 from app.service.send import SENT_LATE, Desk, event_of
 from app.service.settle import SLACK, Settle, fitting, has_witness, sent_before

@@ -17,14 +17,16 @@ from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
 from app.domain.order import Order, Scope
 from app.domain.status import WORKING, Status
-from app.errors import OutOfTime
+from app.errors import BrokerReadFailed, OutOfTime
 from app.service import adopt, doubts, watch
+from app.service.exchanger import Exchanger
 from app.service.follow import record_book
 from app.service.holding import net_of, open_part
 from app.service.loss import UNKNOWN_AGAIN, watch_loss
 from app.service.pending import run_pending
-from app.service.ports import Clock, Exchanger, Transaction
+from app.service.ports import Clock, Transaction
 from app.service.position import Place, look, read_on
+from app.service.ready import POLLS_STOPPED, code_of
 from app.service.records import BookOrder, Holding, Moved, Position
 from app.service.relegs import restore_legs
 from app.service.replay import has_foreign_fills, nearer
@@ -76,6 +78,8 @@ class Reconcile:
         changed = self._without_broker(deadline)
         asked = self._must_read(began, deadline)
         if asked:
+            if (stopped := desk.broker.ready()) is not None and code_of(stopped) == POLLS_STOPPED:
+                raise BrokerReadFailed(stopped, code=POLLS_STOPPED)
             with desk.broker.exchange(deadline) as exchanger:
                 book = exchanger.order_book()
                 positions = exchanger.positions()

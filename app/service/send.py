@@ -18,8 +18,9 @@ from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.domain.risk import Limits, TradingState
 from app.domain.status import Status
 from app.errors import OutOfBudget, StoreUnavailable
+from app.service.exchanger import Exchanger
 from app.service.market import MarketHours
-from app.service.ports import Broker, Clock, Contracts, Exchanger, Notifier, Store, Transaction
+from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Transaction
 from app.service.records import AuditEvent, Moved
 
 log = logging.getLogger(__name__)

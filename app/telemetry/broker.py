@@ -14,7 +14,8 @@ from app.domain.order import Ticket
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused
 from app.errors import BrokerReadFailed
 from app.service import observe
-from app.service.ports import Broker, Exchanger
+from app.service.exchanger import Exchanger
+from app.service.ports import Broker
 from app.service.records import BookOrder, Position, Quote, Trade
 
 T = TypeVar("T")

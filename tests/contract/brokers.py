@@ -15,7 +15,8 @@ from app.brokers.fyers.client import FyersClient
 from app.brokers.fyers.login import StaticTokens
 from app.brokers.paper import PaperBroker
 from app.domain.deadline import Deadline
-from app.service.ports import Broker, Exchanger
+from app.service.exchanger import Exchanger
+from app.service.ports import Broker
 from tests.fyers_sim import FyersSim, SimClock, nifty_ticker
 from tests.unit import paper_desk
 

@@ -14,17 +14,15 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.brokers.guard import CallBudget, SharedRedis, connect
-from app.domain.outcome import Accepted, NotSent, Outcome, Unknown
+from app.domain.outcome import Accepted, NotSent, Outcome
 from app.errors import BrokerReadFailed
 from tests.fake_store import FakeClock
 from tests.fakes import FakeBroker, FakeNotifier
-from tests.guard_desk import WIDE, GuardDesk
+from tests.guard_desk import LOST, RESET_S, WIDE, GuardDesk
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
-LOST = Unknown("no answer: reset")
-RESET_S = 5.0
 SLOWED_AT_MOST_S = 0.25
 REST_S = 1.0
 KEY = "{guard}:breakers"

@@ -10,7 +10,7 @@ from app.domain.alert import Exchange
 from app.domain.deadline import Deadline
 from app.domain.order import Ticket
 from app.domain.outcome import NotSent, Outcome
-from app.service.ports import Exchanger
+from app.service.exchanger import Exchanger
 from app.service.records import BookOrder, Position, Quote, Trade
 
 BeforeSend = Callable[[], NotSent | None]
