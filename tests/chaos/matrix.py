@@ -118,7 +118,10 @@ class Matrix:
             with ExitStack() as running:
                 for n in range(self.instances):
                     (self.directory / f"s{n}").mkdir()
-                    self.services.append(running.enter_context(Service(self.directory / f"s{n}", env)))
+                    service = Service(self.directory / f"s{n}", env)
+                    service.spawn()
+                    running.callback(service.stop)
+                    self.services.append(service)
                 for number, cell in enumerate(cells):
                     self._one(sim, number, cell)
                 self._settle(sim, cells)
