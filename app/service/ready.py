@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Self
 
+POLLS_STOPPED = "broker_polls_stopped"
+"""The code of a broker that nobody may ask but for an exit: one call too many would block the account for the day."""
+
 
 class Unready(str):
     """A reason of `Broker.ready` with a stable code; a plain text has the code `broker_not_ready`."""

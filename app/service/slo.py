@@ -27,6 +27,7 @@ NOT_OURS = frozenset(
         "broker_unreachable",
         "broker_refused",
         "broker_rate_limited",
+        "broker_polls_stopped",
         "breaker_open",
         "token_expired",
         "rate_budget",

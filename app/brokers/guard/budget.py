@@ -26,12 +26,21 @@ from app.brokers.guard.windows import MINUTE_S, SCRIPT, SECOND_S, Window, part
 from app.domain.contract import ist_date
 from app.domain.outcome import NotSent
 from app.service.ports import Clock, Notifier
+from app.service.ready import POLLS_STOPPED
 
 TRUST_AFTER_S = 2 * MINUTE_S
 UNTOLD_WAIT_S = 5.0
 """After a 429 without a Retry-After."""
 BREACHES_ALLOWED = 1
 """Per IST day. Fyers blocks the account for the day at the fourth; from the second on only exits go out."""
+POLLS_END_AT = 3
+"""From this breach on the books are not polled either: a poll that is refused would be the fourth."""
+PAGES = {
+    BREACHES_ALLOWED
+    + 1: "the broker's rate limit was hit a second time today: only exits go out until tomorrow",
+    POLLS_END_AT: "the broker's rate limit was hit a third time today: until tomorrow fills and doubts are not "
+    "followed, and only exits go out; does another program use the same Fyers app?",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,7 @@ class CallBudget:
         self._trusted = shared is not None
         self._tell_trouble = False
         self._blocked_until = 0.0
+        self._polls_from = 0.0
         self._breach_day = ""
         self._breaches = 0
         self._day, self._day_count = "", 0
@@ -113,6 +123,8 @@ class CallBudget:
         now, day = self._time()
         until = now + (UNTOLD_WAIT_S if retry_after_s is None else retry_after_s)
         with self._lock:
+            if retry_after_s is None:  # no second's limit, so the minute's: what can wait lets it pass
+                self._polls_from = now + MINUTE_S
             same = now < self._blocked_until  # answers to calls that were on their way together
             self._blocked_until = max(self._blocked_until, until)
             if self._breach_day != day:
@@ -132,10 +144,23 @@ class CallBudget:
         with self._lock:
             if answer is not None:
                 self._breaches = max(self._breaches, answer[0])
-            pages = not same and self._breaches == BREACHES_ALLOWED + 1
-        if pages:
-            text = "the broker's rate limit was hit a second time today: only exits go out until tomorrow"
-            self._notifier.notify("rate_limit_breached", text, page=True)
+            breaches = 0 if same else self._breaches
+        if breaches in PAGES:
+            self._notifier.notify("rate_limit_breached", PAGES[breaches], page=True)
+
+    def unready(self) -> Over | None:
+        """Why entries stop, by the breaches that this process knows of, and with POLLS_STOPPED the polling too."""
+        now, day = self._time()
+        with self._lock:
+            breaches = self._breaches if self._breach_day == day else 0
+            if breaches >= POLLS_END_AT:
+                return Over(POLLS_STOPPED, PAGES[POLLS_END_AT], 3600)
+            if now < self._polls_from:
+                message = "the broker's rate limit was hit: its minute is waited out"
+                return Over(POLLS_STOPPED, message, self._polls_from - now)
+            if breaches > BREACHES_ALLOWED:
+                return Over("broker_rate_limited", PAGES[BREACHES_ALLOWED + 1], 3600)
+        return None
 
     def left(self) -> dict[str, int]:
         """What this process may still send by its own count, by window."""

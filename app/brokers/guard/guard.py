@@ -133,6 +133,8 @@ class Guard:
             return Unready(
                 f"the broker failed again and again: {names} are stopped (breaker open)", BREAKER_OPEN
             )
+        if (over := self.budget.unready()) is not None:
+            return Unready(over.message, over.code)
         return self._inner.ready()
 
     def read(self, what: str, call: Callable[[], _T], deadline: Deadline, *, reserved: bool) -> _T:
