@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -13,33 +11,14 @@ from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import BrokerReadFailed
 from app.service.settle import Settle
-from tests.fyers_sim import FyersSim
-from tests.wire_desk import LOT, TICKER, Desks, WireDesk, count_contracts, seconds_to, simulated
+from tests.wire_desk import LOT, TICKER, Desks, WireDesk, seconds_to
+
+pytestmark = pytest.mark.usefixtures("contract_caps")
 
 QUICK = Settle(min_reads=1, min_seconds=0)
 """So that a verdict comes before a late order does."""
 AT_2320_IST = datetime(2026, 9, 9, 17, 50, tzinfo=UTC)
 RED = '{"s":"error","code":-99,"message":"RED:Margin Shortfall"}'
-
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[FyersSim]:
-    with simulated(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def desks(tmp_path: Path, sim: FyersSim, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desks]:
-    count_contracts(monkeypatch)
-    with Desks(tmp_path, sim) as made:
-        yield made
-
-
-@pytest.fixture
-def desk(desks: Desks) -> WireDesk:
-    made = desks.start()
-    made.pass_on()
-    return made
 
 
 def sends(desk: WireDesk) -> int:

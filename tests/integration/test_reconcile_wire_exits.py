@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,32 +14,12 @@ from app.errors import BrokerReadFailed
 from app.service.control import Control
 from app.service.pending import run_pending
 from app.service.reconcile import Reconcile
-from tests.fyers_sim import FyersSim
 from tests.wire_brokers import UnreachedBroker
-from tests.wire_desk import LOT, TICKER, Desks, WireDesk, simulated
+from tests.wire_desk import LOT, TICKER, Desks, WireDesk
 
 LEGS = "PATCH /positions"
 CANCEL = "DELETE /orders/sync"
 SOLD_ONCE = [(TICKER, LOT)]
-
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[FyersSim]:
-    with simulated(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def desks(tmp_path: Path, sim: FyersSim) -> Iterator[Desks]:
-    with Desks(tmp_path, sim) as made:
-        yield made
-
-
-@pytest.fixture
-def desk(desks: Desks) -> WireDesk:
-    made = desks.start()
-    made.pass_on()
-    return made
 
 
 def waiting_exit(desk: WireDesk, fault: str = "reset_created") -> tuple[Order, Order]:

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
 from app.domain.order import Order, Side
 from app.domain.status import Status
-from tests.fyers_sim import FyersSim
 from tests.simulator.book import PENDING
-from tests.wire_desk import LOT, Desks, WireDesk, count_contracts, simulated
+from tests.wire_desk import LOT, WireDesk
 
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[FyersSim]:
-    with simulated(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def desks(tmp_path: Path, sim: FyersSim, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desks]:
-    count_contracts(monkeypatch)
-    with Desks(tmp_path, sim) as made:
-        yield made
-
-
-@pytest.fixture
-def desk(desks: Desks) -> WireDesk:
-    made = desks.start()
-    made.pass_on()
-    return made
+pytestmark = pytest.mark.usefixtures("contract_caps")
 
 
 def resting(desk: WireDesk, lots: int = 2) -> Order:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,30 +16,10 @@ from app.domain.deadline import Deadline
 from app.domain.status import Status
 from app.errors import OutOfTime, ServiceError
 from app.service.reconcile import Reconcile
-from tests.fyers_sim import FyersSim
-from tests.wire_desk import Desks, WireDesk, seconds_to, simulated
+from tests.wire_desk import Desks, WireDesk, seconds_to
 
 NAME = "reconcile"
 BEFORE_MIDNIGHT = datetime(2026, 9, 9, 18, 29, 50, tzinfo=UTC)
-
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[FyersSim]:
-    with simulated(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def desks(tmp_path: Path, sim: FyersSim) -> Iterator[Desks]:
-    with Desks(tmp_path, sim) as made:
-        yield made
-
-
-@pytest.fixture
-def desk(desks: Desks) -> WireDesk:
-    made = desks.start()
-    made.pass_on()
-    return made
 
 
 class WhileReading:

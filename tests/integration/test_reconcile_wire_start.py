@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,29 +11,10 @@ from app.domain.order import Order
 from app.domain.status import Status
 from app.errors import BrokerReadFailed, NotReconciled
 from app.service.place_order import PlaceOrder
-from tests.fyers_sim import FyersSim
 from tests.wire_brokers import UnreachedBroker
-from tests.wire_desk import TICKER, Desks, WireDesk, count_contracts, simulated
+from tests.wire_desk import TICKER, Desks, WireDesk
 
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[FyersSim]:
-    with simulated(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def desks(tmp_path: Path, sim: FyersSim, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desks]:
-    count_contracts(monkeypatch)
-    with Desks(tmp_path, sim) as made:
-        yield made
-
-
-@pytest.fixture
-def desk(desks: Desks) -> WireDesk:
-    made = desks.start()
-    made.pass_on()
-    return made
+pytestmark = pytest.mark.usefixtures("contract_caps")
 
 
 def not_sent(desk: WireDesk) -> tuple[Alert, Order]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -15,33 +13,14 @@ from app.domain.status import Status
 from app.service.control import Control, Resolution
 from app.service.place_order import PlaceOrder
 from app.service.settle import Settle
-from tests.fyers_sim import FyersSim
 from tests.simulator.book import PENDING, OrderIntent
 from tests.wire_brokers import Crash, DyingBroker
-from tests.wire_desk import LOT, OTHER, SCOPE, TICKER, Desks, WireDesk, count_contracts, simulated
+from tests.wire_desk import LOT, OTHER, SCOPE, TICKER, Desks, WireDesk
+
+pytestmark = pytest.mark.usefixtures("contract_caps")
 
 S = Status
 QUICK = Settle(min_reads=1, min_seconds=0)
-
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[FyersSim]:
-    with simulated(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def desks(tmp_path: Path, sim: FyersSim, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desks]:
-    count_contracts(monkeypatch)
-    with Desks(tmp_path, sim) as made:
-        yield made
-
-
-@pytest.fixture
-def desk(desks: Desks) -> WireDesk:
-    made = desks.start()
-    made.pass_on()
-    return made
 
 
 def sends(desk: WireDesk) -> int:

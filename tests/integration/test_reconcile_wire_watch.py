@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from app.domain.audit import Event
 from app.domain.order import Order, Protection
 from app.domain.status import Status
-from tests.fyers_sim import FyersSim
-from tests.wire_desk import LOT, TICKER, Desks, WireDesk, simulated
+from tests.wire_desk import LOT, TICKER, WireDesk
 
 LEGS = "PATCH /positions"
 CANCEL = "DELETE /orders/sync"
 SOLD_ONCE = [(TICKER, LOT)]
-
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[FyersSim]:
-    with simulated(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def desks(tmp_path: Path, sim: FyersSim) -> Iterator[Desks]:
-    with Desks(tmp_path, sim) as made:
-        yield made
-
-
-@pytest.fixture
-def desk(desks: Desks) -> WireDesk:
-    made = desks.start()
-    made.pass_on()
-    return made
 
 
 def pages(desk: WireDesk, word: str) -> int:
