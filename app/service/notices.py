@@ -49,7 +49,9 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """Where messages go. `wanted`: `all`, `pages`, codes; `-code` takes one out."""
+    """Where messages go. `wanted`: `all`, `pages`, codes; `-code` takes one out. `clients` alone: nothing but what
+    clients have chosen it for.
+    """
 
     id: str
     name: str
@@ -60,6 +62,22 @@ class Channel:
         if f"-{code}" in self.wanted:
             return False
         return "all" in self.wanted or code in self.wanted or (page and "pages" in self.wanted)
+
+    def is_called(self, word: str) -> bool:
+        """By its number in NOTIFY_URLS, by its kind (`tgram`), or by both as its name has them."""
+        return word.lower() in (self.name, *self.name.split(" "))
+
+
+def going_to(channels: Sequence[Channel], code: str, chosen: Sequence[str], *, page: bool) -> list[Channel]:
+    """Where one notice goes. `chosen`: what the client whose order it is about has chosen; a page goes to the operator
+    whatever that is, and a choice of channels that are no more is none: nothing is lost by it.
+    """
+    usual = [c for c in channels if c.wants(code, page=page)]
+    his = [c for c in channels if any(c.is_called(word) for word in chosen)]
+    if not his:
+        return usual
+    told = [c for c in his if f"-{code}" not in c.wanted]
+    return told + [c for c in usual if page and c not in told]
 
 
 class Outbox(Protocol):

@@ -17,7 +17,7 @@ _WORD = re.compile(r"-?[a-z][a-z_]{1,40}")
 
 class NotifySettings(BaseSettings):
     """`notify_preferences`: by a channel's number in NOTIFY_URLS (from 1), or `*` for the others: `all`, `pages`,
-    codes of notices; `-code` takes one out.
+    codes of notices; `-code` takes one out; `clients` alone leaves a channel to those who choose it for their orders.
     """
 
     notify_urls: SecretStr = SecretStr("")

@@ -13,8 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
 
 from app.domain.order import Scope
-from app.service.notices import NO_SOONER, Channel, Parcel, body_of
+from app.service.notices import NO_SOONER, Channel, Parcel, body_of, going_to
 from app.store.sql_orders import of_scope
+from app.store.tables import orders
+from app.store.tables_config import preferences
 from app.store.tables_notices import deliveries, notices
 
 WAITING, SENDING, SENT, GONE = "waiting", "sending", "sent", "gone"
@@ -31,8 +33,13 @@ d, n = deliveries.c, notices.c
 
 
 def spread(connection: Connection, scope: Scope, channels: Sequence[Channel], at: datetime) -> None:
-    """A delivery of each new notice for each channel that wants it."""
-    new = select(n.id, n.code, n.page).where(of_scope(notices, scope), n.spread_at.is_(None))
+    """A delivery of each new notice for each channel that wants it, or that its order's client has chosen."""
+    whose = select(n.id, n.code, n.page, preferences.c.value.label("preferred")).select_from(
+        notices.outerjoin(orders, orders.c.id == n.subject).outerjoin(
+            preferences, preferences.c.client == orders.c.client
+        )
+    )
+    new = whose.where(of_scope(notices, scope), n.spread_at.is_(None))
     rows = connection.execute(new.order_by(n.id).limit(AT_ONCE)).all()
     if not rows:
         return
@@ -48,8 +55,7 @@ def spread(connection: Connection, scope: Scope, channels: Sequence[Channel], at
             "changed_at": at,
         }
         for r in rows
-        for c in channels
-        if c.wants(r.code, page=r.page)
+        for c in going_to(channels, r.code, (r.preferred or {}).get("channels", ()), page=r.page)
     ]
     if wanted:
         connection.execute(insert(deliveries), wanted)

@@ -15,6 +15,7 @@ from app.service.clients import ClientScope
 from app.service.config import Config, Done, InForce, Version
 from app.service.config_document import Document, experiment_raw, with_experiment, with_flag, with_settings
 from app.service.experiments import METHOD, TrialStore, VariantReport, report
+from app.service.notices import Channel
 from app.web import answers
 from app.web.control import by_api, object_of
 from app.web.openapi_config import ConfigBody, ExperimentBody, FlagBody, Preferences, RollbackBody
@@ -104,8 +105,17 @@ def _preferences(routes: Blueprint, ports: Ports, config: Config) -> None:
     def prefer() -> Response:
         caller = ports.callers.bearer(request, *ClientScope)
         value = validated(Preferences, object_of(ports)).model_dump(mode="json")
+        _known_channels(value["channels"], [channel for channel, _ in ports.settings.channels])
         config.store.set_preferences(caller.client, value)
         return jsonify(value)
+
+
+def _known_channels(words: list[str], channels: list[Channel]) -> None:
+    """Raises InvalidAlert. A name with a typing error would leave the client's notices to others."""
+    for word in words:
+        if not any(channel.is_called(word) for channel in channels):
+            names = ", ".join(c.name for c in channels) or "none (NOTIFY_URLS is empty)"
+            raise InvalidAlert((FieldError("channels", f"expected numbers, kinds or names of {names}"),))
 
 
 def _page_size(text: str) -> int:

@@ -67,7 +67,12 @@ class Preferences(Body):
 
     time_zone: str = Field("Asia/Kolkata", max_length=64)
     columns: list[str] = Field(["created_at", "state", "side", "symbol", "quantity", "reason"], max_length=30)
-    channels: list[Word] = Field([], max_length=20, description="names of notification channels; empty: all")
+    channels: list[Word] = Field(
+        [],
+        max_length=20,
+        description="where notices about this client's orders go: a channel's number in NOTIFY_URLS, its kind (tgram), or both "
+        "(1 tgram); empty: as the operator has set. Pages go to the operator in any case",
+    )
 
     @field_validator("time_zone")
     @classmethod

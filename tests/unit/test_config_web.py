@@ -92,6 +92,16 @@ def test_an_experiment_narrowed_and_stopped(desk: WebDesk) -> None:
     assert [e["field"] for e in wrong.get_json()["errors"]] == ["name"]
 
 
+def test_a_channel_that_there_is_not_cannot_be_chosen(tmp_path: Path) -> None:
+    desk = WebDesk(tmp_path, notify_urls="json://one.invalid,tgram://123456789:token/1")
+    for word in ("2", "TGRAM", "2 tgram"):
+        assert desk.api("put", PREFERENCES, TOKEN, {"channels": [word]}).status_code == 200
+    answer = desk.api("put", PREFERENCES, TOKEN, {"channels": ["2", "slack"]})
+    assert [e["field"] for e in answer.get_json()["errors"]] == ["channels"]
+    assert "2 tgram" in answer.get_data(as_text=True)
+    assert "123456789" not in answer.get_data(as_text=True)
+
+
 def test_each_client_has_its_own_preferences(desk: WebDesk) -> None:
     other = a_client(desk.clients, "desk-2", "read")
     assert desk.api("put", PREFERENCES, other, {"time_zone": "UTC", "columns": ["state"]}).status_code == 200
