@@ -132,6 +132,8 @@ class Breaker:
                 storage.opened = max(storage.opened, at)
             elif word == CLOSED and storage.status == OPEN and at > storage.opened:
                 storage.status, storage.closed = CLOSED, at
+            elif word == CLOSED and storage.status == CLOSED:
+                storage.closed = max(storage.closed, at)
             elif storage.status != CLOSED:
                 storage.status_unpublished = True
             if not storage.reset_unpublished and storage.status == CLOSED:

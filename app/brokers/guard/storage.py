@@ -12,6 +12,8 @@ import pybreaker
 
 OPEN, CLOSED, HALF_OPEN = pybreaker.STATE_OPEN, pybreaker.STATE_CLOSED, pybreaker.STATE_HALF_OPEN
 
+STEP_S = 0.001
+
 
 class Storage(pybreaker.CircuitBreakerStorage):
     """`now` gives seconds since the epoch."""
@@ -54,7 +56,9 @@ class Storage(pybreaker.CircuitBreakerStorage):
     def opened_at(self, _: datetime) -> None:
         with self.lock:
             if self.status != OPEN:  # a call of before the trip that fails late does not prolong it
-                self.opened = self.now()
+                # Above every closing that is known here: another host's clock may be ahead of this one's, and its
+                # earlier closing must not look like a read that has succeeded since.
+                self.opened = max(self.now(), self.closed + STEP_S)
 
     @property
     def counter(self) -> int:
