@@ -117,6 +117,10 @@ def bodies_of(c: Canaries, client_token: str) -> list[tuple[bytes, dict[str, str
             JSON,
         ),
         (as_json(**good, passphrase=c.admin, **{"key of mine": c.webhook}), JSON),
+        (as_json(**{**good, "symbol": c.webhook, "action": c.admin}), JSON),
+        (as_json(**good, strategy=client_token), JSON),
+        (as_json(**good, strategy=f"orb {c.pin}", ticker=c.app_secret), JSON),
+        (as_json(state="ACTIVE", reason=f"since {c.session}"), JSON),
         (as_json(**{**good, "token": [c.webhook]}), JSON),
         (as_json(**{**good, "token": {"value": c.webhook}}), JSON),
         (text_of[:-1].encode(), JSON),
@@ -149,6 +153,7 @@ def everywhere(service: CanaryService, c: Canaries, client_token: str) -> int:
     ]
     assert len(routes) > 20
     query = urlencode({"token": c.webhook, "admin_token": c.admin, "auth_code": c.pin, "pin": c.pin})
+    typed = urlencode({"status": c.webhook, "from": c.admin, "symbol": client_token, "limit": c.app_secret})
     asked = 0
     for method, path in [*routes, ("GET", "/nowhere/{x}"), ("POST", "/{x}"), ("PATCH", "/webhook")]:
         if path in {"/logout", "/api/v1/kill"}:
@@ -157,7 +162,8 @@ def everywhere(service: CanaryService, c: Canaries, client_token: str) -> int:
         for headers in headers_of(c, client_token):
             service.ask(method, filled, b"{}" if method != "GET" else b"", {**headers, **JSON})
             asked += 1
-        service.ask(method, f"{filled}?{query}", b"", {"Authorization": f"Bearer {c.admin}"})
+        for words in (query, typed):
+            service.ask(method, f"{filled}?{words}", b"", {"Authorization": f"Bearer {c.admin}"})
         if method != "GET":
             for body, headers in bodies_of(c, client_token):
                 service.ask(method, filled, body, {**headers, "Authorization": f"Bearer {c.admin}"})
