@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from app.domain.audit import Event
 from app.domain.contract import Contract
-from app.domain.order import Mode, Order, Protection, Purpose, Scope, Side
+from app.domain.order import Mode, Order, Protection, Purpose, Side
 from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
 from app.domain.status import UNSETTLED, WORKING, Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
@@ -51,13 +51,6 @@ def exit_held(desk: Desk, job: Job) -> Answer:
     if answer is None:
         raise AssertionError("expected an answer for an EXIT")
     return answer
-
-
-def is_against_own(tx: Transaction, job: Job, scope: Scope, contract: Contract) -> bool:
-    """Whether a BUY or SELL may be the exit of what the client holds here, or has under way."""
-    client, product, side = job.alert.client, job.alert.product, Side(job.alert.action.value)
-    stake = tx.stake(scope, client, contract.ticker, product)
-    return stake.net_quantity * side.sign < 0 or side.opposite in stake.entering
 
 
 def close(

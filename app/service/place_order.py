@@ -17,7 +17,7 @@ from app.domain.session import previous_trading_day
 from app.domain.status import UNSETTLED
 from app.errors import BrokerReadFailed, CommitUnknown, NotReconciled, PriceUnavailable
 from app.service.caps import caps_of
-from app.service.exits import close, exit_held, is_against_own
+from app.service.exits import close, exit_held
 from app.service.intent import (
     Job,
     claim,
@@ -44,6 +44,7 @@ from app.service.send import (
     send,
     take_slot,
 )
+from app.service.which import is_against_own
 
 __all__ = ["Answer", "PlaceOrder", "Policy"]
 

@@ -7,10 +7,10 @@ from enum import StrEnum
 from app.domain.alert import Action, Alert
 from app.domain.contract import ist_date
 from app.domain.risk import Denial
-from app.service.exits import is_against_own
 from app.service.intent import Job
 from app.service.place_order import resolve
 from app.service.send import Budget, Desk
+from app.service.which import is_against_own
 
 
 class Urgency(StrEnum):

@@ -1,4 +1,4 @@
-"""Which contract an EXIT means: what is held by our own rows first, and only then what a rule would pick."""
+"""Which orders are exits, and which contract an EXIT means: what is held by our own rows, then what a rule picks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import date
 
 from app.domain.contract import Contract
-from app.domain.order import Order
+from app.domain.order import Order, Scope, Side
 from app.domain.risk import Denial
 from app.domain.status import Status
 from app.errors import NoMaster
 from app.service.intent import Job, unknown_contract
+from app.service.ports import Transaction
 from app.service.records import Resolved
 from app.service.send import Desk
 
@@ -91,3 +92,10 @@ def _own_rows(desk: Desk, job: Job) -> list[Order]:
             if holding.product is product:
                 rows += tx.orders_in(desk.scope, holding.ticker, product)[-1:]
     return rows
+
+
+def is_against_own(tx: Transaction, job: Job, scope: Scope, contract: Contract) -> bool:
+    """Whether a BUY or SELL may be the exit of what the client holds here, or has under way."""
+    client, product, side = job.alert.client, job.alert.product, Side(job.alert.action.value)
+    stake = tx.stake(scope, client, contract.ticker, product)
+    return stake.net_quantity * side.sign < 0 or side.opposite in stake.entering

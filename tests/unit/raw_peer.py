@@ -172,3 +172,8 @@ def self_signed(directory: Path) -> tuple[ssl.SSLContext, str]:
     context.num_tickets = 0  # unread tickets would turn the close of a client into a reset
     context.load_cert_chain(path)
     return context, str(path)
+
+
+def reset_after_request(caller: Caller) -> None:
+    caller.request()
+    caller.reset()

@@ -13,7 +13,7 @@ from app.domain.alert import IST, Product
 from app.domain.limits import Limits, PositionPolicy, Runaway
 from app.domain.proposal import Exposure, Finding, Proposal, Stage, TradingState
 from app.domain.risk import CHECKS, first_denial, judge
-from tests.unit import risk_price_cases, risk_shape_cases
+from tests.unit import risk_price_cases, risk_shape_cases, risk_time_cases
 from tests.unit.risk_proposals import (
     BASE,
     COVER,
@@ -29,7 +29,7 @@ from tests.unit.risk_proposals import (
 from tests.unit.test_risk import CONTRACT
 
 CHECK = {check.code: check for check in CHECKS}
-CASES = risk_shape_cases.CASES + risk_price_cases.CASES
+CASES = risk_shape_cases.CASES + risk_time_cases.CASES + risk_price_cases.CASES
 
 
 def look(code: str, limits: dict[str, Any], change: dict[str, Any]) -> Finding | None:
@@ -49,7 +49,7 @@ def test_within_and_beyond(case: Case) -> None:
 
 
 def test_no_check_is_without_a_case() -> None:
-    assert [c.code for c in CHECKS] == list(dict.fromkeys(case[0] for case in CASES))
+    assert {c.code for c in CHECKS} == {case[0] for case in CASES}
 
 
 @pytest.mark.parametrize(
