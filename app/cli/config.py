@@ -141,24 +141,6 @@ def _experiments(ports: Ports) -> click.Group:
     def experiments() -> None:
         """Protection percents and order kinds compared on entries."""
 
-    @experiments.command("list", cls=Command)
-    def listing() -> None:
-        """All experiments."""
-        found = sorted(_of(ports)().document.experiments.values(), key=lambda e: e.name)
-        if not found:
-            click.echo("no experiments")
-            return
-        rows = [
-            (
-                e.name,
-                "running" if e.running else "stopped",
-                "all" if e.strategies is None else ",".join(sorted(e.strategies)),
-                "; ".join(_variant_words(v) for v in e.variants),
-            )
-            for e in found
-        ]
-        click.echo(table(("EXPERIMENT", "STATE", "STRATEGIES", "VARIANTS"), rows))
-
     @experiments.command("start", cls=Command)
     @click.argument("name")
     @click.option(
@@ -186,6 +168,30 @@ def _experiments(ports: Ports) -> click.Group:
         """No further order comes into it; what it has decided stays."""
         _say(_of(ports).change(by(), reason, stopped(name)))
 
+    _experiments_shown(experiments, ports)
+
+    return experiments
+
+
+def _experiments_shown(experiments: click.Group, ports: Ports) -> None:
+    @experiments.command("list", cls=Command)
+    def listing() -> None:
+        """All experiments."""
+        found = sorted(_of(ports)().document.experiments.values(), key=lambda e: e.name)
+        if not found:
+            click.echo("no experiments")
+            return
+        rows = [
+            (
+                e.name,
+                "running" if e.running else "stopped",
+                "all" if e.strategies is None else ",".join(sorted(e.strategies)),
+                "; ".join(_variant_words(v) for v in e.variants),
+            )
+            for e in found
+        ]
+        click.echo(table(("EXPERIMENT", "STATE", "STRATEGIES", "VARIANTS"), rows))
+
     @experiments.command("report", cls=Command)
     @click.argument("name")
     def compared(name: str) -> None:
@@ -209,8 +215,6 @@ def _experiments(ports: Ports) -> click.Group:
         )
         click.echo(table(heads, [_report_row(v) for v in found]))
         click.echo(METHOD)
-
-    return experiments
 
 
 def _variant(text: str) -> Variant:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from pydantic import Field
@@ -32,3 +33,11 @@ class TelemetrySettings(BaseSettings):
     @property
     def file_level(self) -> int:
         return logging.getLevelNamesMapping()[self.file_log_level or self.log_level]
+
+
+def figures_dir() -> Path | None:
+    """Where the workers of this instance keep the figures that are summed; None: there is one process. Set by
+    gunicorn.conf.py for prometheus-client, which reads it by itself: nothing that an operator sets.
+    """
+    path = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(path) if path and Path(path).is_dir() else None

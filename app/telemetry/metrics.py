@@ -5,7 +5,6 @@ PROMETHEUS_MULTIPROC_DIR (gunicorn.conf.py); what is true for the whole cluster 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -30,7 +29,6 @@ from app.telemetry.labels import Few, word_of
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 PHASES = (
     "queue",
@@ -57,18 +55,25 @@ REFUSED_FROM = 300
 
 
 class Metrics:
-    """All of one process. Several at once, in tests, have a registry each."""
+    """All of one process. Several at once, in tests, have a registry each.
 
-    def __init__(self) -> None:
+    `shared`: where the workers of one instance keep what is summed; the library itself must have been told the same.
+    """
+
+    def __init__(self, shared: Path | None = None) -> None:
         self.registry = CollectorRegistry()
-        self._shared = _shared_dir()
+        self._shared = shared
         self.samplers: list[Sampler] = []
         self.collectors: list[Collector] = []
         self.strategies = Few(STRATEGIES, self._shared)
         self.codes = Few(CODES)
         self._sampling = threading.Lock()
         self._thread: threading.Thread | None = None
-        r = self.registry
+        self._of_requests(self.registry)
+        self._of_broker_and_jobs(self.registry)
+        self._of_process(self.registry)
+
+    def _of_requests(self, r: CollectorRegistry) -> None:
         self._requests = Counter(
             "http_requests", "Answered requests", ("route", "method", "status"), registry=r
         )
@@ -89,6 +94,8 @@ class Metrics:
             for verdict in ("good", "bad"):
                 self._promises.labels(objective.value, verdict)
         self._phase = {name: self._phases.labels(name) for name in PHASES}
+
+    def _of_broker_and_jobs(self, r: CollectorRegistry) -> None:
         self._calls = Counter(
             "broker_calls", "Calls to the broker", ("broker", "call", "outcome"), registry=r
         )
@@ -108,6 +115,8 @@ class Metrics:
             multiprocess_mode="max",
             registry=r,
         )
+
+    def _of_process(self, r: CollectorRegistry) -> None:
         self.breaker = Gauge(
             "breaker_state",
             "0 closed, 1 open and due for a probe, 2 open: the worst of the workers",
@@ -230,8 +239,3 @@ class _Forwarded(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._collect()
-
-
-def _shared_dir() -> Path | None:
-    path = os.environ.get(MULTIPROC)  # set by gunicorn.conf.py itself, and read by the library: no setting
-    return Path(path) if path and Path(path).is_dir() else None

@@ -17,6 +17,7 @@ from app.service.ports import Broker, Clock, Contracts, Notifier, Store
 from app.service.reconcile import Pass
 from app.service.send import Desk
 from app.settings import Settings
+from app.settings.telemetry import figures_dir
 from app.telemetry.broker import ObservedBroker
 from app.telemetry.cluster import ClusterFigures
 from app.telemetry.metrics import Metrics
@@ -40,7 +41,7 @@ class Watching:
     def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
         self._guard: Guard | None = None
-        self.watch = Watch(Metrics(), tracing_of(settings))
+        self.watch = Watch(Metrics(figures_dir()), tracing_of(settings))
         self.watch.metrics.samplers.append(self._sample_database)
         if self.watch.tracing is not None:
             self.watch.tracing.watch_database(database.engine)
