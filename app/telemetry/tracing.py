@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar, Token
 from functools import lru_cache
 from typing import Any
 
 from opentelemetry import context, trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -40,17 +42,27 @@ EXPORT_S = 1.0
 FLUSH_S = 1.5
 """At the end of a process, of the 9 s that it has."""
 MAX_KEPT = 2048
+WITHIN = ("auth", "resolve", "risk")
+"""Phases that wait for nobody: their times stand on the request's span, one of their own would cost more than they do."""
 OUR_FAULT = 500
+MAX_VALUE = 200
 _TABLE = re.compile(r"\s*(\w+)(?:.*?\b(?:FROM|INTO|UPDATE)\s+(\w+))?", re.IGNORECASE | re.DOTALL)
 _W3C = TraceContextTextMapPropagator()
 
 
+_STATEMENTS: ContextVar[list[str] | None] = ContextVar("statements", default=None)
+
+
 @lru_cache(512)
-def _words_of(statement: str) -> tuple[str, dict[str, str | float]]:
+def _words_of(statement: str) -> str:
     """A statement's first word and table, and nothing that a caller brought."""
     found = _TABLE.match(statement)
-    verb, table = (found[1].upper(), found[2] or "") if found else ("SQL", "")
-    return f"{verb} {table}".strip(), {"db.operation.name": verb, "db.collection.name": table}
+    return f"{found[1].upper()} {found[2] or ''}".strip() if found else "SQL"
+
+
+def _entered(span: Span) -> tuple[Span, Token[Context], Token[list[str] | None]]:
+    """What `Tracing.end` needs again."""
+    return span, context.attach(trace.set_span_in_context(span)), _STATEMENTS.set([])
 
 
 class Tracing:
@@ -72,13 +84,17 @@ class Tracing:
     # -- below a request or a job
 
     def start(self, name: str, attributes: dict[str, str]) -> object:
+        if name in WITHIN:
+            return None
         kind = SpanKind.CLIENT if name in ("broker", "quote", "book", "redis") else SpanKind.INTERNAL
-        span = self._tracer.start_span(name, kind=kind, attributes=attributes)
-        return span, context.attach(trace.set_span_in_context(span))
+        return _entered(self._tracer.start_span(name, kind=kind, attributes=attributes))
 
     def end(self, span: Any, error: BaseException | None) -> None:  # noqa: ANN401 - what `start` gave
-        begun, token = span
+        begun, token, statements = span
         context.detach(token)
+        if done := _STATEMENTS.get():
+            begun.set_attribute("db.statements", "; ".join(done))
+        _STATEMENTS.reset(statements)
         if error is not None:
             begun.set_status(Status(StatusCode.ERROR, type(error).__name__))  # its text may hold anything
         begun.end()
@@ -94,7 +110,7 @@ class Tracing:
             attributes={"http.request.method": method, "http.route": route},
         )
         self._follow(trail, span)
-        return span, context.attach(trace.set_span_in_context(span))
+        return _entered(span)
 
     def answered(self, span: Any, trail: Trail, status: int) -> str:  # noqa: ANN401 - what `request` gave
         """The last that is known of it. Gives the header that tells the sender its trace."""
@@ -106,9 +122,10 @@ class Tracing:
             ("client", trail.client),
             ("outcome", trail.outcome),
             ("code", trail.code),
+            ("phases_ms", "; ".join(f"{phase} {took * 1000:.1f}" for phase, took in trail.phases.items())),
         ):
             if value:
-                begun.set_attribute(name, value[:100])
+                begun.set_attribute(name, value[:MAX_VALUE])
         if status >= OUR_FAULT:
             begun.set_status(Status(StatusCode.ERROR))
         return f"00-{trail.trace_id}-{trail.span_id}-{begun.get_span_context().trace_flags:02x}"
@@ -122,7 +139,7 @@ class Tracing:
     def job(self, trail: Trail, name: str) -> Iterator[None]:
         span = self._tracer.start_span(f"job {name}", context=context.Context())
         self._follow(trail, span)
-        begun = span, context.attach(trace.set_span_in_context(span))
+        begun = _entered(span)
         error: BaseException | None = None
         try:
             yield
@@ -157,7 +174,7 @@ class Tracing:
     # -- the database
 
     def watch_database(self, engine: Any) -> None:  # noqa: ANN401 - SQLAlchemy's Engine, not imported here
-        """Each statement is an event of its transaction's span: a span for each made an alert a tenth slower."""
+        """Each statement, with its milliseconds, is told on its transaction's span: a span for each slowed an alert."""
         from sqlalchemy import event
 
         def before(conn: Any, *_: Any) -> None:  # noqa: ANN401
@@ -171,13 +188,10 @@ class Tracing:
                 told(found.connection, found.statement, type(found.original_exception).__name__)
 
         def told(conn: Any, statement: str, error: str) -> None:  # noqa: ANN401
-            span = trace.get_current_span()
-            if not span.is_recording():
-                return  # a look outside of any request or job is no trace of its own
-            name, attributes = _words_of(statement)
-            took_ms = (time.perf_counter() - conn.info.pop("began", time.perf_counter())) * 1000
-            more = {"db.system": conn.dialect.name, "took_ms": round(took_ms, 2)}
-            span.add_event(name, attributes | more | ({"error.type": error} if error else {}))
+            done = _STATEMENTS.get()
+            if done is not None:  # a look outside of any request or job is no trace of its own
+                took_ms = (time.perf_counter() - conn.info.pop("began", time.perf_counter())) * 1000
+                done.append(f"{_words_of(statement)} {error or format(took_ms, '.1f')}")
 
         event.listen(engine, "before_cursor_execute", before)
         event.listen(engine, "after_cursor_execute", after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -78,13 +79,16 @@ def test_one_trace_from_the_alert_to_the_brokers_answer(traced: Traced) -> None:
     assert root.parent is not None
     assert root.parent.span_id == int("cd" * 8, 16)
     below = {s.name: s for s in traced.spans() if s is not root}
-    assert {"auth", "resolve", "quote", "risk", "broker"} <= set(below)
+    assert set(below) == {"quote", "broker"}  # what waits for somebody; the store is one in memory here
     assert {trace_id(s) for s in below.values()} == {"ab" * 16}
     for name in ("quote", "broker"):
         parent = below[name].parent
         assert parent is not None
         assert parent.span_id == span_id(root)
-    assert dict(root.attributes or {}) == {
+    told = dict(root.attributes or {})
+    phases = [each.split(" ")[0] for each in str(told.pop("phases_ms")).split("; ")]
+    assert phases == ["auth", "resolve", "quote", "risk", "broker"]
+    assert told == {
         "http.request.method": "POST",
         "http.route": "/webhook",
         "http.response.status_code": 200,
@@ -148,9 +152,10 @@ def test_a_statement_is_its_verb_and_its_table(traced: Traced) -> None:
             with pytest.raises(Exception, match="no such table"):
                 connection.execute(text("SELECT 'canary-3' FROM nowhere"))
     (job,) = traced.spans()
-    told = [(e.name, (e.attributes or {}).get("error.type")) for e in job.events]
-    assert told == [("INSERT orders", None), ("SELECT orders", None), ("SELECT nowhere", "OperationalError")]
-    assert all(float((e.attributes or {})["took_ms"]) >= 0 for e in job.events)  # type: ignore[arg-type]
+    told = str((job.attributes or {})["db.statements"])
+    assert re.fullmatch(
+        r"INSERT orders \d+\.\d; SELECT orders \d+\.\d; SELECT nowhere OperationalError", told
+    )
     assert "canary" not in job.to_json()
     engine.dispose()
 
