@@ -28,8 +28,9 @@ class Way:
     def __str__(self) -> str:
         if self.drops:
             return "idle connections dead"
-        late = f" {self.appear_after:.0f} s" if self.appear_after else ""
-        return (self.fault or self.fill_mode) + late
+        more = f" {self.appear_after:.0f} s" if self.appear_after else ""
+        more += ", rejected later" if self.fault and self.fill_mode != "instant" else ""
+        return (self.fault or self.fill_mode) + more
 
     def after(self, *, crash: bool) -> str:
         return "NOT_PLACED" if crash and self.refused else self.end
@@ -143,11 +144,10 @@ class Cell:
         self.verdict.review += end == "NEEDS_REVIEW"
 
     def result(self) -> Result:
-        name = str(self.way) + (
-            " (rejected later)" if self.way.fill_mode != "instant" and self.way.fault else ""
-        )
         self.verdict.killed = self.died
-        return Result(name, self.crash, len(self.lines), self.row.get("state", "no row"), vars(self.verdict))
+        return Result(
+            str(self.way), self.crash, len(self.lines), self.row.get("state", "no row"), vars(self.verdict)
+        )
 
 
 def render(found: dict[int, list[Result]]) -> str:
