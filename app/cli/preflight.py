@@ -41,6 +41,9 @@ def as_text(found: Preflight) -> str:
 
 def _verdict(found: Preflight) -> str:
     if found.is_ready:
+        todo = ", ".join(f.name for f in found.findings if f.light is Light.NOTE and f.mend)
+        if found.waits_for_session and todo:
+            return f"READY for the next session (the exchange does not trade now), after what is noted at: {todo}."
         if found.waits_for_session:
             return "READY for the next session: the exchange does not trade now, and nothing else keeps an order back."
         return "READY: nothing here keeps an order back."

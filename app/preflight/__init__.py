@@ -65,6 +65,10 @@ def _trades_at(moment: datetime) -> bool:
 
 def _database(ports: Ports) -> Finding:
     """Reads the schema's revision and writes one row: a full disk or a read-only database shows only at a write."""
+    settings = ports.settings
+    if not settings.database_url and not (settings.instance_dir / "orders.sqlite3").exists():
+        mend = "start the service once (make run), or: flask --app app.wsgi migrate"
+        return Finding("database", Light.BAD, "there is none yet: nothing was started here so far", mend)
     problem = ports.store.check()
     try:
         if problem is None:
@@ -75,7 +79,7 @@ def _database(ports: Ports) -> Finding:
     if problem:
         mend = "is it running (DATABASE_URL)? then: flask --app app.wsgi migrate (on SQLite the first start does it)"
         return Finding("database", Light.BAD, problem, mend)
-    kind = "SQLite" if ports.settings.is_sqlite else "Postgres"
+    kind = "SQLite" if settings.is_sqlite else "Postgres"
     return Finding("database", Light.OK, f"{kind}, at this version's schema, and can be written")
 
 

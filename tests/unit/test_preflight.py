@@ -139,7 +139,7 @@ def test_all_is_well(live: Live) -> None:
         ({"fyers_app_id": "SIMAPP-100"}, ["Fyers app"], "ends in -100"),
         ({"fyers_api_url": "http://127.0.0.1:1/api/v3"}, ["funds"], "does not answer"),
         ({"master": False}, ["contracts"], "no contract index"),
-        ({"migrated": False}, ["database"], "not at revision"),
+        ({"migrated": False}, ["database"], "there is none yet"),
     ],
     ids=["token refused", "old app", "broker down", "no master", "no database"],
 )
@@ -165,6 +165,8 @@ def test_a_token_that_ends_before_the_session_is_noted(live: Live) -> None:
     found = preflight(live.ports())
     assert lights(found)["login"] is Light.NOTE
     assert "ends Wed 09 Sep 06:00 IST: log in again" in said(found, "login")
+    assert "READY for the next session" in as_text(found).splitlines()[-1]
+    assert "after what is noted at: login" in as_text(found).splitlines()[-1]
 
 
 def test_an_old_master_is_named_and_with_one_fresh_file_only_noted(live: Live, sim: FyersSim) -> None:
