@@ -1,147 +1,47 @@
 """SIGTERM at random moments under load, against the real service; the broker's ledger judges.
 
-`SHUTDOWNS=250` (make shutdown) for the full number.
+`SHUTDOWNS=250` (make shutdown) for the full number: several services side by side then, each with a broker, a ledger and
+a database of its own. Mostly they wait, for a start or an end, and each is judged as if it were alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from app.brokers.paper.master import paper_master
 from app.domain.contract import ist_date
+from app.store.migrate import upgrade
 from app.wiring import SystemClock
+from tests.e2e.senders import Senders, env_of, settled
 from tests.e2e.service import Service
 from tests.fyers_sim import FyersSim
 
 pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("SHUTDOWNS", "10"))
+SIDE_BY_SIDE = 4
+PER_LANE = 5
+"""Rounds that are worth a service more."""
+PORTS = range(20_000, 32_000)
+"""Below the kernel's own choice: a client's connection must not take the port of a service that is between two lives."""
 EXIT_WITHIN_S = 9.0
-SENDERS = 6
-SECRETS = {"WEBHOOK_SECRET_TOKEN": "hook-token-of-the-test", "ADMIN_TOKEN": "admin-token-of-the-test"}
-UNLIMITED = (
-    "RISK_MAX_ORDERS_PER_MINUTE",
-    "RISK_MAX_ORDERS_PER_HOUR",
-    "RISK_MAX_ORDERS_PER_DAY",
-    "RISK_MAX_OPEN_LOTS",
-    "RISK_RUNAWAY",
-)
-CUT = "cut"
-"""The connection ended after the request was written, without an answer."""
-AWAY = "away"
-"""Nobody took the connection."""
-
-
-def env_of(sim: FyersSim) -> dict[str, str]:
-    return {
-        "TRADING_MODE": "live",
-        "FYERS_APP_ID": "X-200",
-        "FYERS_ACCESS_TOKEN": "t",
-        "FYERS_API_URL": sim.base_url,
-        "FYERS_DATA_URL": sim.data_url,
-        "SYMBOL_MASTER_URL": sim.master_url,
-        "SESSION_SECRET": "session-secret-of-the-test",
-        "ORDER_TAG_PREFIX": "SHUT",
-        "ENFORCE_MARKET_HOURS": "false",
-        "RECONCILE_INTERVAL_SECONDS": "0.3",
-        "SETTLE_MIN_SECONDS": "1",
-        "SETTLE_MIN_READS": "2",
-        "EXPECTED_PROCESSES": "2",
-        **dict.fromkeys(UNLIMITED, ""),
-        **SECRETS,
-    }
-
-
-@dataclass
-class Senders:
-    """Alerts one after the other from several threads, each on a connection of its own, until nobody takes them."""
-
-    port: int
-    name: str
-    answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
-    ends: dict[str, str] = field(default_factory=dict)
-    slowest_s: float = 0.0
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> list[threading.Thread]:
-        threads = [threading.Thread(target=self._work, args=(n,)) for n in range(SENDERS)]
-        for thread in threads:
-            thread.start()
-        return threads
-
-    def _work(self, number: int) -> None:
-        count, pause = 0, random.Random(f"{self.name}{number}")
-        while not self.stop.is_set():
-            count += 1
-            key = f"{self.name}-{number}-{count}"
-            if self.send(key) == AWAY:
-                return
-            self.stop.wait(pause.uniform(0, 0.03))
-
-    def send(self, key: str) -> str:
-        """`said`, CUT or AWAY."""
-        body = {
-            "token": SECRETS["WEBHOOK_SECRET_TOKEN"],
-            "symbol": "NIFTY",
-            "optionType": "CE",
-            "expiry": "WEEKLY",
-            "action": "BUY",
-            "strikeprice": 24500,
-            "lots": 1,
-            "idempotency_key": key,
-        }
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
-        try:
-            try:
-                connection.connect()
-            except OSError:
-                return AWAY
-            began = time.monotonic()
-            try:
-                connection.request("POST", "/webhook", json.dumps(body))
-                answer = connection.getresponse()
-                self.answers[key] = answer.status, json.loads(answer.read())
-                self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-            except (OSError, http.client.HTTPException) as error:
-                self.ends[key] = repr(error)
-                return CUT
-            return "said"
-        finally:
-            connection.close()
-
-
-def all_orders(service: Service) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    cursor = ""
-    while True:
-        page = service.get(f"/api/v1/orders?limit=200{cursor and '&cursor=' + cursor}").body
-        rows += page["orders"]
-        if not page["next_cursor"]:
-            return rows
-        cursor = page["next_cursor"]
-
-
-def settled(service: Service, within_s: float = 40) -> list[dict[str, Any]]:
-    give_up = time.monotonic() + within_s
-    while True:
-        rows = all_orders(service)
-        waiting = [r for r in rows if r["state"] in ("SENDING", "IN_DOUBT")]
-        if not waiting or time.monotonic() > give_up:
-            assert not waiting, waiting[:3]
-            return rows
-        time.sleep(0.5)
 
 
 def terminated(process: subprocess.Popen[bytes]) -> float:
@@ -152,46 +52,111 @@ def terminated(process: subprocess.Popen[bytes]) -> float:
     return time.monotonic() - began
 
 
+@dataclass
+class Lane:
+    """One service, stopped and started again, and all that was seen of it."""
+
+    name: str
+    service: Service
+    sim: FyersSim
+    rounds: int
+    took: list[float] = field(default_factory=list)
+    said: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    cut: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> None:
+        chance = random.Random(f"shutdown {self.name}")
+        try:
+            for number in range(self.rounds):
+                self._round(number, chance)
+            self.sim.faults.clear()
+            self.service.start()
+            assert self.service.wait_reconciled(20)
+            judge(self.sim, self.service, settled(self.service), self.said, self.cut)
+        finally:
+            self.service.stop()
+
+    def _round(self, number: int, chance: random.Random) -> None:
+        self.service.start()
+        assert self.service.wait_reconciled(20)
+        senders = Senders(self.service.port, f"{self.name}{number}")
+        threads = senders.run()
+        for fault in chance.choices(("slow_created", "hang_created", "reset_created"), k=2):
+            self.sim.faults.next_order(fault, seconds=chance.uniform(0.2, 3))
+        time.sleep(chance.uniform(0.05, 1.5))
+        assert self.service.process is not None
+        self.took.append(terminated(self.service.process))
+        senders.stop.set()
+        for thread in threads:
+            thread.join(20)
+        self.said |= senders.answers
+        self.cut |= senders.ends
+        assert senders.slowest_s < 8, senders.slowest_s
+
+
+def shares(rounds: int) -> list[int]:
+    """The rounds of each lane."""
+    lanes = max(1, min(SIDE_BY_SIDE, rounds // PER_LANE))
+    return [rounds // lanes + (n < rounds % lanes) for n in range(lanes)]
+
+
+def side_by_side(work: list[Callable[[], None]]) -> None:
+    """All of them to their ends; then the first one's failure, if any."""
+    with ThreadPoolExecutor(len(work)) as pool:
+        for done in [pool.submit(one) for one in work]:
+            done.result()
+
+
+def port_of(lane: int) -> int:
+    """Free, and in nobody else's share."""
+    share = len(PORTS) // SIDE_BY_SIDE
+    first = PORTS.start + lane * share
+    for port in random.Random(os.getpid()).sample(range(first, first + share), 50):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+def database_of(url: str, lane: int) -> str:
+    """A database beside the one at `url`, for one lane."""
+    here = make_url(url)
+    name = f"{here.database}_{lane}"
+    engine = create_engine(here, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    made = here.set(database=name).render_as_string(hide_password=False)
+    upgrade(made)
+    return made
+
+
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_sigterm_at_any_moment_loses_and_doubles_nothing(
     tmp_path: Path, database: str, request: pytest.FixtureRequest
 ) -> None:
-    url = {} if database == "sqlite" else {"DATABASE_URL": request.getfixturevalue("postgres_url")}
     masters = paper_master(ist_date(SystemClock().now()))
     rounds = max(1, ROUNDS // 2)
-    chance = random.Random(f"shutdown {database}")
-    took: list[float] = []
-    said: dict[str, tuple[int, Any]] = {}
-    cut: dict[str, str] = {}
-    with FyersSim(ledger=tmp_path / "ledger.jsonl", masters=masters, rate_limits=False) as sim:
-        service = Service(tmp_path, env_of(sim) | url)
-        try:
-            for number in range(rounds):
-                service.start()
-                assert service.wait_reconciled(20)
-                senders = Senders(service.port, f"{database}{number}")
-                threads = senders.run()
-                for fault in chance.choices(("slow_created", "hang_created", "reset_created"), k=2):
-                    sim.faults.next_order(fault, seconds=chance.uniform(0.2, 3))
-                time.sleep(chance.uniform(0.05, 1.5))
-                assert service.process is not None
-                took.append(terminated(service.process))
-                senders.stop.set()
-                for thread in threads:
-                    thread.join(20)
-                said |= senders.answers
-                cut |= senders.ends
-                assert senders.slowest_s < 8, senders.slowest_s
-            sim.faults.clear()
-            service.start()
-            assert service.wait_reconciled(20)
-            rows = settled(service)
-            judge(sim, service, rows, said, cut)
-        finally:
-            service.stop()
+    lanes: list[Lane] = []
+    with contextlib.ExitStack() as stack:
+        for number, share in enumerate(shares(rounds)):
+            place = tmp_path / str(number)
+            place.mkdir()
+            ledger = place / "ledger.jsonl"
+            sim = stack.enter_context(FyersSim(ledger=ledger, masters=masters, rate_limits=False))
+            env = env_of(sim)
+            if database == "postgres":
+                env["DATABASE_URL"] = database_of(request.getfixturevalue("postgres_url"), number)
+            service = Service(place, env, port=port_of(number))
+            lanes.append(Lane(f"{database}{number}-", service, sim, share))
+        side_by_side([lane.run for lane in lanes])
+    took = [seconds for lane in lanes for seconds in lane.took]
+    assert len(took) == rounds
     assert max(took) <= EXIT_WITHIN_S, took
-    assert len(said) > rounds, "the load was no load"
+    for lane in lanes:
+        assert len(lane.said) > lane.rounds, "the load was no load"
     # Between the last look at the queue and the listener's end lie microseconds.
+    cut = [how for lane in lanes for how in lane.cut.values()]
     assert len(cut) <= 1 + rounds // 50, cut
 
 
@@ -223,18 +188,24 @@ def judge(
 
 
 def test_sigterm_while_it_starts_ends_it_at_once(tmp_path: Path) -> None:
-    chance = random.Random("starting")
-    service = Service(tmp_path)
-    for _ in range(max(2, ROUNDS // 5)):
-        starting = threading.Thread(target=_start, args=(service,))
-        service.process = None
-        starting.start()
-        while service.process is None:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 2.5))
-        assert terminated(service.process) <= EXIT_WITHIN_S
-        starting.join(30)
-        assert not starting.is_alive()
+    def stopped(lane: int, rounds: int) -> None:
+        chance = random.Random(f"starting {lane}")
+        place = tmp_path / str(lane)
+        place.mkdir()
+        service = Service(place, port=port_of(lane))
+        for _ in range(rounds):
+            starting = threading.Thread(target=_start, args=(service,))
+            service.process = None
+            starting.start()
+            while service.process is None:
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 2.5))
+            assert terminated(service.process) <= EXIT_WITHIN_S
+            starting.join(30)
+            assert not starting.is_alive()
+
+    work = enumerate(shares(max(2, ROUNDS // 5)))
+    side_by_side([partial(stopped, lane, rounds) for lane, rounds in work])
 
 
 def _start(service: Service) -> None:
