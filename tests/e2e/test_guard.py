@@ -127,6 +127,14 @@ def test_a_hung_broker_delays_nobody_for_long(sim: FyersSim, tmp_path: Path) -> 
         assert (answer.status, answer.body["code"]) == (503, "breaker_open")
         assert took < READYZ_P99_S + usual
         assert sim.ledger.counts[QUOTES] == asked
+        with ThreadPoolExecutor(
+            16
+        ) as pool:  # the broker still holds its ends of the calls: no thread of ours does
+            after = list(pool.map(alert, range(200, 216)))
+        assert [a.body["code"] for a, _ in after].count("breaker_open") >= 15, (
+            "all but one that may be the probe"
+        )
+        assert max(took for _, took in after) < ANSWERED_WITHIN_S
         sim.faults.clear()
         sim.release_hangs()
         assert until_accepted(service)
