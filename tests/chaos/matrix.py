@@ -134,7 +134,7 @@ class Matrix:
     def _one(self, sim: SimProcess, number: int, cell: Cell) -> None:
         """Deliver, until an answer other than 503 or a death; then once more, to the next instance."""
         service, other = (self.services[n % self.instances] for n in (number, number + 1))
-        _until_ready(service)
+        until_ready(service)
         way, victim = cell.way, sim.ledger.with_name(VICTIM)
         sim.door.set(fill_mode=way.fill_mode)
         if way.drops:
@@ -155,7 +155,7 @@ class Matrix:
             if cell.died and service.process is not None:
                 service.process.wait(DIES_WITHIN_S)
                 service.spawn()
-        _until_ready(other)
+        until_ready(other)
         _deliver(other, cell)
         sim.door.set(fill_mode="instant")
         cell.lines = _orders(sim)[before:]
@@ -164,7 +164,7 @@ class Matrix:
         """Time goes by, other people trade; then the keyed alerts come once more, and each order tells its story."""
         service = self.services[-1]
         for each in self.services:
-            _until_ready(each)
+            until_ready(each)
         began = time.monotonic()
         while any(r["state"] in {*UNSETTLED, "ACCEPTED"} for r in rows_of(service)):
             if time.monotonic() - began > SETTLED_WITHIN_S:
@@ -216,7 +216,7 @@ def _deliver(service: Service, cell: Cell) -> None:
         time.sleep(PAUSE_S)
 
 
-def _until_ready(service: Service) -> None:
+def until_ready(service: Service) -> None:
     give_up = time.monotonic() + BACK_WITHIN_S
     while time.monotonic() < give_up:
         with suppress(OSError, http.client.HTTPException):

@@ -19,6 +19,7 @@ from typing import Any
 from tests.chaos.crowd import COPIES, IN_DOUBT_EVERY, INSTANCES, answers, one_each, schedule
 from tests.chaos.gunicorn import alerts_of, env_of, master_date
 from tests.chaos.judge import Verdict
+from tests.chaos.matrix import until_ready
 from tests.chaos.outage import settled
 from tests.chaos.simulator import SimProcess
 from tests.chaos.tally import tally
@@ -65,7 +66,12 @@ def three(
             found = []
             for n in range(INSTANCES):
                 (directory / f"s{n}").mkdir()
-                found.append(running.enter_context(Service(directory / f"s{n}", env)))
+                service = Service(directory / f"s{n}", env)
+                service.spawn()
+                running.callback(service.stop)
+                found.append(service)
+            for service in found:
+                until_ready(service)
             yield Three(sim, found)
     finally:
         sim.close()
