@@ -57,8 +57,7 @@ sbom: .venv/dev.stamp ## what the service is made of, as CycloneDX: build/sbom.j
 	.venv/bin/cyclonedx-py requirements --output-format JSON --spec-version 1.6 --output-reproducible -o build/sbom.json requirements.txt
 
 bench: .venv/dev.stamp ## measure the numbers the design promises, as ratios
-	$(PY) -m bench.master
-	$(PY) -m bench.alerts
+	$(PY) -m bench
 
 lock: ## renew the hash-pinned locks from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
