@@ -43,7 +43,8 @@ def test_a_copy_is_answered_409_without_the_database_and_leaves_no_record(desk: 
 
 
 def test_copies_do_not_use_up_the_limit_of_entries(tmp_path: Path) -> None:
-    desk, answers = WebDesk(tmp_path, rate_limit_webhook="2 per minute"), []
+    desk = WebDesk(tmp_path, rate_limit_webhook="2 per minute")
+    answers: list[Any] = []
     meanwhile(desk, answers, down=False)
     assert desk.webhook().status_code == 200
     assert [a.status_code for a in answers] == [409]
