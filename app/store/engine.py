@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.domain.deadline import Deadline
@@ -30,10 +30,11 @@ GRACE_S = 0.05
 """For the server's own time-out, which leaves the connection usable, to be the first."""
 
 _START = (
-    "SELECT clock_timestamp(), set_config('statement_timeout', '{ms}', true), set_config('lock_timeout', '{ms}', true); "
-    "BEGIN {access}"
+    "SELECT clock_timestamp(), set_config('statement_timeout', '{ms}', true), set_config('lock_timeout', '{ms}', true), "
+    "set_config('idle_in_transaction_session_timeout', '{ms}', true); BEGIN {access}"
 )
-"""One message. What stands before BEGIN in the same message belongs to the transaction that it begins."""
+"""One message. What stands before BEGIN in the same message belongs to the transaction that it begins. The idle one is
+for a process that was stopped in the middle: the locks that it holds must not stop all the others with it."""
 
 
 class WriterQueue:
@@ -162,12 +163,15 @@ class Database:
             with ExitStack() as watch, self._started(ends, watch, write=write) as connection:
                 yield connection
                 self._commit(connection, write=write)
-        except (DBAPIError, PoolTimeout, self.driver_error, _Dead) as error:
+        except (DBAPIError, PoolTimeout, PendingRollbackError, self.driver_error, _Dead) as error:
             raise StoreUnavailable(f"the database failed: {_cause(error)}") from error
         finally:
             self._seats.release()
 
     def _commit(self, connection: Connection, *, write: bool) -> None:
+        if write and not self.is_sqlite and _status(connection) == "INERROR":
+            # Postgres answers such a COMMIT with a ROLLBACK and no error: what is not kept would read as kept.
+            raise StoreUnavailable("a statement of the transaction had failed")
         try:
             connection.commit()
         except (DBAPIError, self.driver_error) as error:
@@ -215,7 +219,7 @@ class Database:
                 raise
             connection.invalidate(error)
             raise _Dead(error) from error
-        if raw.info.transaction_status.name != "INTRANS":  # each statement would be kept at once, halves too
+        if _status(connection) != "INTRANS":  # each statement would be kept at once, halves too
             raise StoreUnavailable("the database did not begin a transaction")
         return now.astimezone(UTC)
 
@@ -240,6 +244,11 @@ def _begin_sqlite(connection: Connection, busy_ms: int, *, write: bool) -> datet
 def _descriptor(connection: Connection) -> int:
     raw: Any = connection.connection.dbapi_connection
     return int(raw.fileno())
+
+
+def _status(connection: Connection) -> str:
+    raw: Any = connection.connection.dbapi_connection
+    return str(raw.info.transaction_status.name)
 
 
 def _cause(error: Exception) -> str:
