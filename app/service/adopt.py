@@ -55,7 +55,9 @@ def _late_arrivals(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], tod
         if order.status is Status.EXPIRED and order.broker_order_id is not None:
             continue  # ended by the exchange: the book is followed for it like for any other
         row = book_row(order, book) or _late_untagged(tx, desk, order, book)
-        if row is not None and row.status != BookStatus.REJECTED:
+        if row is None:
+            continue
+        if row.status != BookStatus.REJECTED or row.filled_quantity > order.filled_quantity:
             changed += verdict_was_wrong(tx, desk, order, row)
     return changed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.domain.alert import Action
-from app.domain.order import Order
+from app.domain.order import Order, Side
 from app.domain.risk import Denial
 from app.service.holding import Held
 from app.service.intent import Job
@@ -19,6 +19,18 @@ class Amount:
 
 def asked_of(job: Job, lot: int) -> int:
     return job.alert.qty or (job.alert.lots or 0) * lot
+
+
+def is_entry(
+    held: Held, side: Side | None, waiting: list[Order], unsure: list[Order], cancelled: list[Order]
+) -> bool:
+    """Whether a BUY or SELL has nothing to close here. `unsure`: a person was asked about an entry on the other side, so
+    that nobody can say; sent as an entry it would open a position where one was to be closed.
+    """
+    if side is None or waiting:
+        return False
+    own = held.own * side.sign
+    return own > 0 or not (own or unsure or cancelled)
 
 
 def how_much(job: Job, lot: int, freeze: int | None, held: int) -> Amount | Denial:

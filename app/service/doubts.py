@@ -108,7 +108,8 @@ def claim_closings(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], tod
 
 def _found(tx: Transaction, desk: Desk, order: Order, row: BookOrder) -> list[Order]:
     detail = {"broker_order_id": row.broker_order_id, "by": "order book"}
-    if row.status == BookStatus.REJECTED:
+    # What had traded before the rest was rejected counts: it is followed to its end like any accepted order's.
+    if row.status == BookStatus.REJECTED and not row.filled_quantity:
         change = Moved("rejected_by_exchange", row.message or None, row.broker_order_id)
         event = event_of(Event.ORDER_REJECTED, tx.now(), Status.REJECTED, reason=row.message, **detail)
         moved = tx.move(order, Status.REJECTED, event, change)

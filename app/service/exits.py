@@ -18,7 +18,7 @@ from app.domain.order import Mode, Order, Protection, Purpose, Side
 from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
 from app.domain.status import UNSETTLED, WORKING, Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
-from app.service.amount import asked_of, bracket_denial, how_much
+from app.service.amount import asked_of, bracket_denial, how_much, is_entry
 from app.service.exchanger import Exchanger
 from app.service.holding import Held, book_row, legs_shown, open_part
 from app.service.intent import Job, claim, deny, draft, listed, put, put_denied, put_sending
@@ -175,12 +175,7 @@ def _commit(
                 raise OutOfTime("the exit's lease was lost", retry_after_s=1)
             seen = look(tx, place, None if job.all_clients else job.alert.client, readings, job.today)
             under_way = _under_way(job, seen, side, book)
-            if (
-                side is not None
-                and not under_way.waiting
-                and not cancelled
-                and seen.held.own * side.sign >= 0
-            ):
+            if is_entry(seen.held, side, under_way.waiting, under_way.unsure, cancelled):
                 return None
             out = side or _way_out(seen.held, under_way.waiting or under_way.unsure)
             order = replace(draft(desk, job, contract, out, 0, Purpose.EXIT), explanation=target.explanation)
@@ -244,6 +239,8 @@ def _sized(
         most = max(abs(held.own) + under_way.may_come, 1)
         return replace(order, quantity=asked_of(job, order.lot) or most), PENDING
     if isinstance(amount, Denial):
+        if not job.reconciled and not held.quantity:
+            raise NotReconciled("what was open before this start is being looked up", retry_after_s=5)
         return replace(order, quantity=asked_of(job, order.lot)), amount
     denial = bracket_denial(order, amount, held)
     if denial is not None:

@@ -12,7 +12,7 @@ from app.domain.contract import Contract
 from app.domain.order import Order, Purpose, Side, order_id, tag_of
 from app.domain.risk import Denial, TradingState
 from app.domain.status import Status
-from app.errors import KeyClash, KeyInUse
+from app.errors import KeyClash, KeyInUse, NotReconciled
 from app.service.observe import note, trace_detail
 from app.service.ports import Transaction
 from app.service.records import AuditEvent, Known, Moved
@@ -183,7 +183,11 @@ def put_sending(tx: Transaction, job: Job, order: Order) -> None:
 
 
 def deny(desk: Desk, job: Job, order: Order, denial: Denial) -> Answer:
-    """A "no" of ours, durable under the alert's key."""
+    """A "no" of ours, durable under the alert's key. Not before the first pass where its order may be at the broker
+    and forgotten here (a restore): the "no" would take the tag that it is to be found by.
+    """
+    if not job.reconciled and job.alert.key.kind is KeyKind.EXPLICIT:
+        raise NotReconciled("the orders of before this start are being looked up", retry_after_s=5)
     with desk.store.write(job.budget.send) as tx:
         repeat = claim(desk, tx, job, order.id)
         return repeat or Answer(put_denied(tx, job, order, denial), replayed=False)

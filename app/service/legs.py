@@ -18,6 +18,7 @@ from app.service.send import Answer, Budget, Desk, LastCheck, event_of, last_che
 
 log = logging.getLogger(__name__)
 
+LEG_CANCEL_IN_DOUBT = "leg_cancel_in_doubt"
 LEGS_UNSURE = "the protective legs could not be taken off for certain"
 
 
@@ -147,7 +148,7 @@ def _wait_for_legs(desk: Desk, order: Order, removed: Unknown | Refused, budget:
     reason = f"{LEGS_UNSURE}: {removed.message}"
     text = f"exit {order.id} of {order.ticker} waits: {reason}"
     desk.notifier.notify("exit_waits_for_legs", text, page=not _has_waited(desk, order))
-    answer = record(desk, order, NotSent("leg_cancel_in_doubt", reason), budget)
+    answer = record(desk, order, NotSent(LEG_CANCEL_IN_DOUBT, reason), budget)
     if answer.order.status is not Status.NOT_SENT:
         return answer
     change = Moved(code="exit_pending", reason=reason)

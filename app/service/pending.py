@@ -8,11 +8,14 @@ from datetime import datetime
 from app.domain.alert import ADMIN_CLIENT, Action, Alert
 from app.domain.audit import Event
 from app.domain.contract import ist_date
-from app.domain.order import Order
+from app.domain.order import Order, Purpose
 from app.domain.status import Status
 from app.errors import NoMaster, ServiceError
 from app.service.exits import close
 from app.service.intent import Job
+from app.service.legs import LEG_CANCEL_IN_DOUBT
+from app.service.ports import Transaction
+from app.service.records import Moved
 from app.service.send import Budget, Desk, event_of
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,8 @@ def run_pending(desk: Desk) -> list[Order]:
             raise AssertionError("expected an answer for a waiting exit")
         row = answer.order
         if row.status is Status.NOT_SENT:
-            row = _wait_on(desk, row)
+            with desk.store.write() as tx:
+                row = wait_on(tx, row) or row
         if row.status is not Status.EXIT_PENDING:
             changed.append(row)
         if row.status is Status.ACCEPTED and row.quantity < order.quantity and row.warnings != order.warnings:
@@ -76,9 +80,19 @@ def _job(desk: Desk, order: Order) -> Job:
     return Job(alert, order.request_id, budget, now, ist_date(now), state, all_clients, retake=order)
 
 
-def _wait_on(desk: Desk, row: Order) -> Order:
-    """Nobody sends a waiting exit again but this: it must not end as a lost alert."""
+def wait_on(tx: Transaction, row: Order) -> Order | None:
+    """Nobody sends a waiting exit again but the reconciliation: it must not end as a lost alert."""
     reason = f"not sent yet: {row.reason}"
-    with desk.store.write() as tx:
-        event = event_of(Event.EXIT_PENDING, tx.now(), Status.EXIT_PENDING, reason=reason)
-        return tx.move(row, Status.EXIT_PENDING, event) or row
+    event = event_of(Event.EXIT_PENDING, tx.now(), Status.EXIT_PENDING, reason=reason)
+    return tx.move(row, Status.EXIT_PENDING, event, Moved(code="exit_pending", reason=reason))
+
+
+def is_told_to_wait(desk: Desk, row: Order) -> bool:
+    """Whether an unsent exit's sender was answered that it waits, so that no re-send comes: whoever was to put it back
+    ended, or had no database, between the two.
+    """
+    if row.purpose is not Purpose.EXIT or row.status is not Status.NOT_SENT:
+        return False
+    if row.code == LEG_CANCEL_IN_DOUBT:
+        return True
+    return any(e.event is Event.EXIT_PENDING for e in desk.store.events(row.scope, row.id))

@@ -23,7 +23,7 @@ from app.service.exchanger import Exchanger
 from app.service.follow import record_book
 from app.service.holding import net_of, open_part
 from app.service.loss import UNKNOWN_AGAIN, watch_loss
-from app.service.pending import run_pending
+from app.service.pending import is_told_to_wait, run_pending, wait_on
 from app.service.ports import Clock, Transaction
 from app.service.position import Place, look, read_on
 from app.service.ready import POLLS_STOPPED, code_of
@@ -104,9 +104,11 @@ class Reconcile:
             overdue = [o for o in tx.open_orders(desk.scope) if _is_overdue(o, now)]
             lost = list(tx.orders_on(desk.scope, today, {Status.NOT_SENT}))
             lost += tx.orders_before(desk.scope, today, {Status.NOT_SENT})
+        waits = [o for o in lost if is_told_to_wait(desk, o)]
         over = [o for o in lost if o.updated_at is not None and now - o.updated_at >= LOST_AFTER]
         changed = [self._write(deadline, _lost_sender, desk, order) for order in overdue]
-        changed += [self._write(deadline, _lost_alert, desk, order) for order in over]
+        changed += [self._write(deadline, wait_on, order) for order in waits]
+        changed += [self._write(deadline, _lost_alert, desk, order) for order in over if order not in waits]
         return [o for o in changed if o is not None]
 
     def _must_read(self, now: datetime, deadline: Deadline) -> bool:
