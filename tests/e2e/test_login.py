@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 from cryptography.fernet import Fernet
@@ -83,8 +83,8 @@ def form(service: Service, path: str, cookie: str = "", **fields: str) -> Answer
     return service.request("POST", path, urlencode(fields).encode(), headers)
 
 
-def log_in_by_browser(sim: FyersSim, service: Service) -> None:
-    """The admin token, the link, Fyers' redirect, the callback."""
+def log_in_by_browser(sim: FyersSim, service: Service) -> str:
+    """The admin token, the link, Fyers' redirect, the callback. The auth code that came with it."""
     entered = form(service, "/fyers/session", token=service.token("admin_token"))
     assert entered.status == 303, entered.body
     cookie = entered.headers["set-cookie"].partition(";")[0]
@@ -103,6 +103,7 @@ def log_in_by_browser(sim: FyersSim, service: Service) -> None:
     assert (done.status, done.headers["location"]) == (303, "/fyers/login"), done.body
     again = service.request("GET", f"{back.path}?{back.query}", headers={"Cookie": cookie})
     assert (again.status, b"state_used" in again.body) == (403, True)
+    return parse_qs(back.query)["auth_code"][0]
 
 
 def live(sim: FyersSim, key: str, **more: str) -> dict[str, str]:
@@ -126,7 +127,7 @@ def test_a_newcomer_logs_in_and_the_next_alert_is_an_order(sim: FyersSim, tmp_pa
         before = service.alert(strikeprice=24500, lots=1)
         assert before.status == 503, before.body
         assert "log in at /fyers/login" in service.get("/readyz").body["checks"]["token"]
-        log_in_by_browser(sim, service)
+        code = log_in_by_browser(sim, service)
         times = service.get("/readyz").body["token"]
         assert times["ends_at"].endswith("T06:00:00.000+05:30")
         assert service.wait_reconciled(20)
@@ -144,6 +145,7 @@ def test_a_newcomer_logs_in_and_the_next_alert_is_an_order(sim: FyersSim, tmp_pa
             *sim.tokens._access,
             *sim.tokens._refresh,
             "simsecret",
+            code,
             key,
             new,
             service.token("admin_token"),
