@@ -165,6 +165,7 @@ def chaos(tmp_path: Path, *options: str, timeout_s: float = 400) -> subprocess.C
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.chaos
 def test_a_tenth_of_the_kills_doubles_loses_and_changes_nothing(tmp_path: Path) -> None:
     """And the naive variant, killed at the same points, doubles orders: else the run fails."""
@@ -175,6 +176,7 @@ def test_a_tenth_of_the_kills_doubles_loses_and_changes_nothing(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.chaos
 @pytest.mark.parametrize(
     "part",

@@ -30,7 +30,7 @@ from tests.simulator.hangs import HangAtConnect, HangAtTls
 from tests.unit.fyers_calls import client_of
 from tests.unit.raw_peer import Caller, Peer, Script
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 sdk.load()  # as at a start: its import would eat a short deadline
 BUDGET_S = 0.4

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.service import Service
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 KINDS = {
     "variants": [{"name": "limit", "kind": "LIMIT"}, {"name": "wide", "kind": "LIMIT", "sl_percent": 30}],
     "reason": "to see",

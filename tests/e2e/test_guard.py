@@ -13,7 +13,7 @@ from tests.e2e.service import Answer, Service
 from tests.fyers_sim import FyersSim
 from tests.redis_server import RedisServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 QUOTES = "GET /data/quotes"
 ANSWERED_WITHIN_S = 2.2

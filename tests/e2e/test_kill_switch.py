@@ -70,6 +70,7 @@ def wait_for(what: Callable[[], bool], within_s: float = 30) -> None:
         threading.Event().wait(0.01)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("state", [TradingState.HALTED, TradingState.REDUCING])
 def test_a_second_after_it_no_instance_sends_an_entry_and_a_restart_changes_nothing(
     three: Instances, state: TradingState

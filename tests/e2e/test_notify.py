@@ -20,7 +20,7 @@ import pytest
 
 from tests.e2e.service import Service
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 KILLS = 4
 """Of the whole service, which takes seconds to start; tests/integration/test_outbox_kills.py does it more often."""
 ORDER = {"strikeprice": 24500, "lots": 1}

@@ -13,7 +13,7 @@ from tests.fyers_sim import FyersSim
 from tests.leak_watch import GIVEN_TOKEN
 from tests.simulator.order_socket import OrderSocketSim
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 TIMER_S = 60
 WITHIN_S = 20
 

@@ -33,7 +33,7 @@ from tests.e2e.senders import Senders, env_of, settled
 from tests.e2e.service import Service
 from tests.fyers_sim import FyersSim
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ROUNDS = int(os.environ.get("SHUTDOWNS", "10"))
 SIDE_BY_SIDE = 4

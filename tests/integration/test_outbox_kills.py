@@ -18,7 +18,7 @@ from tests.e2e.test_notify import Sink, serving, wait_for
 
 KILLS = 20
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def test_twenty_kills_lose_no_page_and_send_none_twice(sqlite_url: str, tmp_path: Path) -> None:
