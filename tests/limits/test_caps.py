@@ -42,7 +42,7 @@ LTP, PRICEY_LTP = Decimal(100), Decimal(900)
 MAX_LOTS, MAX_VALUE = 2, Decimal(60_000)
 COUNTED = ("orders_minute", "orders_hour", "orders_day", "lots_day", "contracts_day")
 HELD = ("open_lots", "open_value")
-WORTH = {"lots_day": 1.3, "open_lots": 1.3, "contracts_day": 1.3 * LOT, "open_value": 10_700}
+WORTH = {"lots_day": 1.3, "open_lots": 1.3, "contracts_day": 1.3 * LOT, "open_value": 11_700}
 """Of one order on the average, so that the caps are met at about the same time."""
 SMALL = new_token()
 """The token of a client that may have one lot in an order."""
