@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from app.service.login import Login, TokenRecord, TokenVault
@@ -11,6 +13,8 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.store.tokens import StoredTokens, TokenObject
+
+OLD = timedelta(days=1)
 
 
 def stored_tokens(settings: Settings, clock: Clock, notifier: Notifier) -> StoredTokens:
@@ -23,7 +27,10 @@ def stored_tokens(settings: Settings, clock: Clock, notifier: Notifier) -> Store
         from app.store.token_cipher import TokenCipher
 
         def read_plain(access: str, refresh: str) -> TokenRecord:
-            return record_of(app_id, access, clock.now(), refresh)
+            now = clock.now()
+            found = record_of(app_id, access, now, refresh)
+            # One that does not say when it was made is older than any login that is still to come.
+            return found if found.obtained_at != now else replace(found, obtained_at=now - OLD)
 
         place = TOKEN_STORES[settings.token_store](settings)
         vault = SealedTokens(place, TokenCipher(settings.encryption_keys), read_plain)
