@@ -1,4 +1,6 @@
-"""Each dependency, each way of being away, before the start and while it runs: as design section 8 says, cell by cell."""
+"""Each dependency, each way of being away, before the start and while it runs: as design section 8 says, cell by cell,
+and as /readyz, /readyz/orders and /metrics tell it.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,13 @@ from app.brokers.paper.master import paper_master
 from app.domain.contract import ist_date
 from app.wiring import SystemClock
 from tests.e2e.fault_proxy import Fault, FaultProxy
+from tests.e2e.senders import SECRETS, env_of
 from tests.e2e.service import Answer, Service
-from tests.e2e.test_shutdown import SECRETS, env_of
+from tests.e2e.test_metrics import total
 from tests.fyers_sim import FyersSim
 from tests.redis_server import RedisServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ANSWERED_WITHIN_S = 2.4
 TOLD_WITHIN_S = 13.0
@@ -42,12 +45,28 @@ class Row:
     readyz: int
     readyz_orders: int
     told: frozenset[str]
+    figures: Callable[[str], bool]
+    """Whether a page of /metrics shows that it is away. None of them may say so of a service that is well."""
+
+
+def without_database(page: str) -> bool:
+    """It says so, and gives no old count for a true one."""
+    return total(page, "database_up") == 0 and "orders_in_doubt " not in page and "database_up " in page
+
+
+def without_redis(page: str) -> bool:
+    """What instances share is not known then; what this one has left is."""
+    return "broker_budget_left_shared{" not in page and "broker_budget_left{" in page
+
+
+def without_broker(page: str) -> bool:
+    return any(total(page, "breaker_state", breaker=name) > 0 for name in ("orders", "reads"))
 
 
 CLOSED = frozenset({503})
-DATABASE = Row(CLOSED, "store_unavailable", 0, 503, 503, frozenset({"database"}))
-REDIS = Row(frozenset({200}), "", 1, 200, 200, frozenset({"redis"}))
-BROKER = Row(CLOSED, "", 0, 200, 503, frozenset({"broker", "breaker"}))
+DATABASE = Row(CLOSED, "store_unavailable", 0, 503, 503, frozenset({"database"}), without_database)
+REDIS = Row(frozenset({200}), "", 1, 200, 200, frozenset({"redis"}), without_redis)
+BROKER = Row(CLOSED, "", 0, 200, 503, frozenset({"broker", "breaker"}), without_broker)
 TABLE: dict[str, Row] = {"database": DATABASE, "redis": REDIS, "broker": BROKER}
 """Flapping is each of its two states in turn: every answer is that of one of them, and nothing is lost or doubled."""
 
@@ -59,6 +78,7 @@ class Site:
     service: Service
     sim: FyersSim
     proxy: FaultProxy
+    dependency: str
     count: int = 0
 
     def alert(self, key: str) -> tuple[Answer, float]:
@@ -71,6 +91,15 @@ class Site:
         answer = self.service.get(path)
         assert time.monotonic() - began < PROBE_WITHIN_S, path
         return answer.status, answer.body
+
+    def metrics(self) -> str:
+        """The page, whatever is away: it must come, and soon."""
+        began = time.monotonic()
+        authorization = {"Authorization": f"Bearer {SECRETS['ADMIN_TOKEN']}"}
+        answer = self.service.request("GET", "/metrics", headers=authorization)
+        assert time.monotonic() - began < ANSWERED_WITHIN_S
+        assert answer.status == 200
+        return str(answer.body.decode())
 
     def key(self) -> str:
         self.count += 1
@@ -113,7 +142,7 @@ def site(tmp_path: Path, dependency: str, postgres_url: Callable[[], str]) -> It
             }
         service = Known(tmp_path, env)
         stack.callback(service.stop)
-        yield Site(service, sim, proxy)
+        yield Site(service, sim, proxy, dependency)
 
 
 def before_postgres(url: URL) -> FaultProxy:
@@ -134,6 +163,21 @@ def until(found: Callable[[], bool], within_s: float) -> bool:
 def told(place: Site, row: Row) -> bool:
     checks = place.probe("/readyz/orders")[1]["checks"]
     return any(checks.get(name, "ok") != "ok" for name in row.told)
+
+
+def figures_tell(place: Site, row: Row) -> bool:
+    """At this page of the metrics. A request in between makes a broker that is away be noticed by its breaker."""
+    if row is BROKER and not row.figures(place.metrics()):
+        place.alert(place.key())
+    return row.figures(place.metrics())
+
+
+def counted(place: Site) -> float:
+    """Orders accepted, as the cluster's own figures have them."""
+    page = place.metrics()
+    return sum(
+        total(page, "orders_today", state=state) for state in ("ACCEPTED", "PARTIALLY_FILLED", "FILLED")
+    )
 
 
 def steady(place: Site, path: str, status: int) -> None:
@@ -165,6 +209,12 @@ def away(place: Site, row: Row, fault: Fault, *, at_start: bool) -> str:
         steady(place, "/readyz/orders", row.readyz_orders)
         steady(place, "/readyz", row.readyz)
         assert until(lambda: told(place, row), TOLD_WITHIN_S)
+        assert until(lambda: figures_tell(place, row), TOLD_WITHIN_S), place.metrics()
+        if row is BROKER:
+            calls = total(place.metrics(), "broker_calls_total", outcome="failed")
+            assert calls > 0, "no call that failed was counted"
+        if row.orders:
+            assert until(lambda: counted(place) == place.placed(), TOLD_WITHIN_S)
     for path in ("/readyz", "/readyz/orders"):
         assert place.probe(path)[0] in (200, 503)
     assert place.service.get("/healthz").status == 200
@@ -192,12 +242,15 @@ def healed(place: Site, key: str) -> None:
     assert until(lambda: place.probe("/readyz/orders")[0] == 200, TOLD_WITHIN_S), place.probe(
         "/readyz/orders"
     )
+    row = TABLE[place.dependency]
+    assert until(lambda: not row.figures(place.metrics()), TOLD_WITHIN_S), place.metrics()
+    assert total(place.metrics(), "database_up") == 1
     tags = [line["body"]["orderTag"] for line in place.sim.ledger.orders()]
     assert len(tags) == len(set(tags)), "an order was sent twice"
     answer, _ = place.alert(key)
-    row = place.service.get(f"/api/v1/orders/{answer.body['order_id']}").body
-    ours = [line for line in place.sim.ledger.placed() if line["body"]["orderTag"] == row["tag"]]
-    assert [line["order_id"] for line in ours] == [row["broker_order_id"]]
+    shown = place.service.get(f"/api/v1/orders/{answer.body['order_id']}").body
+    ours = [line for line in place.sim.ledger.placed() if line["body"]["orderTag"] == shown["tag"]]
+    assert [line["order_id"] for line in ours] == [shown["broker_order_id"]]
 
 
 @pytest.mark.parametrize("dependency", TABLE)
