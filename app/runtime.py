@@ -14,7 +14,7 @@ from app.domain.limits import Limits, Runaway
 from app.domain.order import Mode
 from app.errors import FieldError, InvalidAlert
 from app.service.config import Config, Effective
-from app.service.send import Policy
+from app.service.desk import Policy
 from app.settings import Settings
 from app.settings.risk import PREFIX, RiskSettings
 from app.settings.secret_manager import PREFIX as SECRET

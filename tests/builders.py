@@ -11,7 +11,7 @@ from app.domain.contract import Contract
 from app.domain.order import Mode, Order, Purpose, Scope, Side, tag_of
 from app.domain.risk import Limits
 from app.domain.status import Status
-from app.service.send import Policy
+from app.service.desk import Policy
 
 NOW = datetime(2026, 11, 18, 5, 0, tzinfo=UTC)
 """Wednesday, 10:30 IST."""

@@ -25,10 +25,10 @@ from app.domain.order import Mode, Order, Purpose, Scope
 from app.domain.risk import Limits, TradingState
 from app.domain.status import Status
 from app.service import adopt, place_order
+from app.service.desk import Desk
 from app.service.place_order import Answer, PlaceOrder
 from app.service.reconcile import FirstPass, Reconcile
 from app.service.records import Cap, OrderFilter
-from app.service.send import Desk
 from app.service.settle import Settle
 from app.store.engine import Database
 from app.store.migrate import upgrade

@@ -18,9 +18,9 @@ from app.domain.status import Status
 from app.errors import NotFound
 from app.jobs.run import JOBS, run_job
 from app.service.control import BY_HAND, Control, Resolution
+from app.service.desk import Desk
 from app.service.job_runs import JobRun
 from app.service.records import OrderFilter, StateChange, Stranger
-from app.service.send import Desk
 from app.web.ports import Ports
 
 REASON = click.option("--reason", required=True, help="Why; kept with your name.")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
 from app.errors import ServiceError
+from app.service.desk import Desk
 from app.service.heartbeat import watch_heartbeats
 from app.service.holding import legs_shown, net_of
 from app.service.loss import day_result
 from app.service.records import Position
-from app.service.send import Desk
 from app.service.summary import DOUBTFUL, summary
 from app.web.ports import Ports
 

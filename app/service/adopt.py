@@ -13,11 +13,11 @@ from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import NoMaster
 from app.service.caps import caps_of
+from app.service.desk import Desk, event_of
 from app.service.doubts import unclaimed, verdict_was_wrong
 from app.service.holding import MAYBE_LIVE, book_row
 from app.service.ports import Transaction
 from app.service.records import BookOrder, BookStatus, Stranger
-from app.service.send import Desk, event_of
 from app.service.settle import API, is_ours
 
 GIVEN_UP = (Status.NOT_PLACED, Status.REJECTED, Status.NOT_SENT, Status.EXPIRED)

@@ -13,11 +13,11 @@ from app.domain.risk import Denial, Price, Verdict, judge
 from app.errors import PriceUnavailable
 from app.service.amount import how_much
 from app.service.caps import caps_of
+from app.service.desk import Budget, Desk
 from app.service.exits import exit_verdicts
 from app.service.intent import Job, draft
 from app.service.place_order import levels_of, proposal_of, quantity_of, quote_of, resolve, usable_price
 from app.service.records import Quote, Resolved
-from app.service.send import Budget, Desk
 from app.service.which import choose, is_against_own
 
 

@@ -17,8 +17,8 @@ from app.domain.experiment import FLAGS, Variant, first_overlap
 from app.domain.order import Scope
 from app.errors import FieldError, InvalidAlert, KeyInUse, NotFound, StoreUnavailable
 from app.service.config_document import Document, Raw, document_of, flat, raw_of
+from app.service.desk import Policy
 from app.service.ports import Clock, Notifier
-from app.service.send import Policy
 
 KEEP_S = 0.5
 """How old the knowledge of the newest version may be: a change is in force everywhere well within a second."""

@@ -12,9 +12,9 @@ from app.domain.order import Order, Purpose
 from app.domain.risk import TradingState
 from app.domain.status import MOVES, UNSETTLED, Status
 from app.errors import FieldError, InvalidAlert, NotFound
+from app.service.desk import Desk, event_of
 from app.service.ports import Transaction
 from app.service.records import Moved, StateChange, Stranger
-from app.service.send import Desk, event_of
 
 BY_HAND = frozenset({Status.IN_DOUBT, Status.NEEDS_REVIEW, Status.EXIT_PENDING})
 """States that a person may end. Everything else is the broker's word or a fact."""

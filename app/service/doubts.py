@@ -10,11 +10,12 @@ from app.domain.audit import Event
 from app.domain.order import Order, Purpose, Scope
 from app.domain.risk import TradingState
 from app.domain.status import WORKING, Status
+from app.service.desk import Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.holding import MAYBE_LIVE, book_row
 from app.service.ports import Transaction
 from app.service.records import BookOrder, BookStatus, Moved
-from app.service.send import SENT_LATE, Desk, event_of
+from app.service.send import SENT_LATE
 from app.service.settle import SLACK, Settle, fitting, has_witness, sent_before
 
 log = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
 from app.domain.status import UNSETTLED, WORKING, Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
 from app.service.amount import asked_of, bracket_denial, how_much, is_entry
+from app.service.desk import Answer, Desk, broker_says_open, event_of
 from app.service.exchanger import Exchanger
 from app.service.holding import Held, book_row, legs_shown, open_part
 from app.service.intent import Job, claim, deny, draft, listed, put, put_denied, put_sending
@@ -26,7 +27,7 @@ from app.service.legs import Legs, send_without_legs
 from app.service.ports import Transaction
 from app.service.position import Place, Readings, Seen, look, read_on
 from app.service.records import BookOrder
-from app.service.send import Answer, Desk, armed, broker_says_open, committed_after_all, event_of
+from app.service.send import armed, committed_after_all
 from app.service.which import Target, choose
 
 log = logging.getLogger(__name__)

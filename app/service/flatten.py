@@ -18,9 +18,9 @@ from app.domain.risk import TradingState
 from app.domain.status import WORKING, Status
 from app.errors import FieldError, InvalidAlert, ServiceError
 from app.service.control import Control
+from app.service.desk import Desk, event_of
 from app.service.place_order import PlaceOrder
 from app.service.records import Moved
-from app.service.send import Desk, event_of
 
 MOST_EXITS = 50
 """Per contract: each sends up to the freeze quantity, so that this is far beyond any limit of open lots."""

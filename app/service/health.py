@@ -21,11 +21,11 @@ from app.domain.order import Scope
 from app.domain.risk import TradingState
 from app.domain.session import previous_trading_day
 from app.errors import NoMaster, ServiceError
+from app.service.desk import Desk
 from app.service.loss import unwatched
 from app.service.ports import Broker, Clock, Contracts, Store, Tokens
 from app.service.ready import code_of
 from app.service.records import MasterAge
-from app.service.send import Desk
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from app.domain.order import Order, Purpose, Side, order_id, tag_of
 from app.domain.risk import Denial, TradingState
 from app.domain.status import Status
 from app.errors import KeyClash, KeyInUse, NotReconciled
+from app.service.desk import Answer, Budget, Desk, event_of
 from app.service.observe import note, trace_detail
 from app.service.ports import Transaction
 from app.service.records import AuditEvent, Known, Moved
-from app.service.send import Answer, Budget, Desk, event_of
 
 
 @dataclass(frozen=True, slots=True)

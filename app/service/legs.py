@@ -6,15 +6,17 @@ import logging
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from app.domain.alert import ADMIN_CLIENT
 from app.domain.audit import Event
 from app.domain.order import Order
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.domain.status import Status
 from app.errors import ServiceError, StoreUnavailable
+from app.service.desk import Answer, Budget, Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.holding import net_of
 from app.service.records import Moved, Position
-from app.service.send import Answer, Budget, Desk, LastCheck, event_of, last_check, record, send
+from app.service.send import LastCheck, last_check, record, send
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ def send_without_legs(
     if isinstance(removed, NotSent):
         return record(desk, order, removed, budget)
     if isinstance(removed, Unknown | Refused):
-        return _wait_for_legs(desk, order, removed, budget)
+        return _wait_for_legs(desk, order, removed, budget, admin=admin)
     notes = [] if removed is None else [Event.LEG_CANCELLED]
 
     def call(exchanger: Exchanger, check: LastCheck) -> Outcome:
@@ -143,7 +145,9 @@ def _others_naked(desk: Desk, legs: Legs) -> Event | None:
     return Event.LEG_UNPROTECTED
 
 
-def _wait_for_legs(desk: Desk, order: Order, removed: Unknown | Refused, budget: Budget) -> Answer:
+def _wait_for_legs(
+    desk: Desk, order: Order, removed: Unknown | Refused, budget: Budget, *, admin: bool
+) -> Answer:
     """The legs may still be on, and an exit beside them could fill twice: no exit, and a person is told."""
     reason = f"{LEGS_UNSURE}: {removed.message}"
     text = f"exit {order.id} of {order.ticker} waits: {reason}"
@@ -151,7 +155,8 @@ def _wait_for_legs(desk: Desk, order: Order, removed: Unknown | Refused, budget:
     answer = record(desk, order, NotSent(LEG_CANCEL_IN_DOUBT, reason), budget)
     if answer.order.status is not Status.NOT_SENT:
         return answer
-    change = Moved(code="exit_pending", reason=reason)
+    # The operator's again, as it came: a holder's own exit would wait for the end of the halt that it may be part of.
+    change = Moved(code="exit_pending", reason=reason, client=ADMIN_CLIENT if admin else None)
     try:
         with desk.store.write() as tx:
             event = event_of(Event.EXIT_PENDING, tx.now(), Status.EXIT_PENDING, reason=reason)

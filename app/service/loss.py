@@ -8,9 +8,9 @@ from decimal import Decimal
 from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
 from app.domain.risk import TradingState
+from app.service.desk import Desk
 from app.service.ports import Transaction
 from app.service.records import Position
-from app.service.send import Desk
 
 BY = "daily_loss"
 UNKNOWN = "daily_loss_unknown"

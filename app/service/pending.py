@@ -11,12 +11,12 @@ from app.domain.contract import ist_date
 from app.domain.order import Order, Purpose
 from app.domain.status import Status
 from app.errors import NoMaster, ServiceError
+from app.service.desk import Budget, Desk, event_of
 from app.service.exits import close
 from app.service.intent import Job
 from app.service.legs import LEG_CANCEL_IN_DOUBT
 from app.service.ports import Transaction
 from app.service.records import Moved
-from app.service.send import Budget, Desk, event_of
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def run_pending(desk: Desk) -> list[Order]:
         row = answer.order
         if row.status is Status.NOT_SENT:
             with desk.store.write() as tx:
-                row = wait_on(tx, row) or row
+                row = wait_on(tx, row, order.client) or row
         if row.status is not Status.EXIT_PENDING:
             changed.append(row)
         if row.status is Status.ACCEPTED and row.quantity < order.quantity and row.warnings != order.warnings:
@@ -80,11 +80,19 @@ def _job(desk: Desk, order: Order) -> Job:
     return Job(alert, order.request_id, budget, now, ist_date(now), state, all_clients, retake=order)
 
 
-def wait_on(tx: Transaction, row: Order) -> Order | None:
-    """Nobody sends a waiting exit again but the reconciliation: it must not end as a lost alert."""
+def wait_on(tx: Transaction, row: Order, client: str | None = None) -> Order | None:
+    """Nobody sends a waiting exit again but the reconciliation: it must not end as a lost alert.
+
+    `client`: whose it was while it waited; None: looked up. The operator's exit goes under its holder's name when it is
+    sent, and waiting under that name it would wait for the end of the halt that it may be part of.
+    """
+    if client is None:
+        known = tx.find_key(row.scope, ADMIN_CLIENT, row.key)
+        client = ADMIN_CLIENT if known is not None and known.order.id == row.id else row.client
     reason = f"not sent yet: {row.reason}"
     event = event_of(Event.EXIT_PENDING, tx.now(), Status.EXIT_PENDING, reason=reason)
-    return tx.move(row, Status.EXIT_PENDING, event, Moved(code="exit_pending", reason=reason))
+    change = Moved(code="exit_pending", reason=reason, client=client)
+    return tx.move(row, Status.EXIT_PENDING, event, change)
 
 
 def is_told_to_wait(desk: Desk, row: Order) -> bool:

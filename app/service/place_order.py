@@ -17,6 +17,7 @@ from app.domain.session import previous_trading_day
 from app.domain.status import UNSETTLED
 from app.errors import BrokerReadFailed, CommitUnknown, NotReconciled, PriceUnavailable
 from app.service.caps import caps_of
+from app.service.desk import Answer, Budget, Desk, Policy, broker_says_open
 from app.service.exits import close, exit_held
 from app.service.intent import (
     Job,
@@ -32,18 +33,7 @@ from app.service.observe import phase
 from app.service.ports import Transaction
 from app.service.ready import code_of
 from app.service.records import Quote, Resolved
-from app.service.send import (
-    Answer,
-    Budget,
-    Desk,
-    Policy,
-    Slot,
-    armed,
-    broker_says_open,
-    committed_after_all,
-    send,
-    take_slot,
-)
+from app.service.send import Slot, armed, committed_after_all, send, take_slot
 from app.service.which import is_against_own
 
 __all__ = ["Answer", "PlaceOrder", "Policy"]

@@ -19,6 +19,7 @@ from app.domain.order import Order, Scope
 from app.domain.status import WORKING, Status
 from app.errors import BrokerReadFailed, OutOfTime
 from app.service import adopt, doubts, watch
+from app.service.desk import Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.follow import record_book
 from app.service.holding import net_of, open_part
@@ -30,7 +31,6 @@ from app.service.ready import POLLS_STOPPED, code_of
 from app.service.records import BookOrder, Holding, Moved, Position
 from app.service.relegs import restore_legs
 from app.service.replay import has_foreign_fills, nearer
-from app.service.send import Desk, event_of
 from app.service.settle import Settle
 
 T = TypeVar("T")

@@ -15,11 +15,11 @@ from app.domain.deadline import Deadline
 from app.domain.order import Order, Protection, Purpose
 from app.domain.outcome import Accepted
 from app.domain.status import UNSETTLED, WORKING, Status
+from app.service.desk import Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.holding import net_of, open_part
 from app.service.position import Place
 from app.service.records import BookOrder, Position
-from app.service.send import Desk, event_of
 
 log = logging.getLogger(__name__)
 

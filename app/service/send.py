@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 
-from app.domain.alert import Exchange
 from app.domain.audit import Event
 from app.domain.deadline import Deadline
-from app.domain.experiment import Rollout
-from app.domain.order import Order, Purpose, Scope
+from app.domain.order import Order, Purpose
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
-from app.domain.risk import Limits, TradingState
+from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import OutOfBudget, StoreUnavailable
+from app.service.desk import RECORD_S, Answer, Budget, Desk, event_of
 from app.service.exchanger import Exchanger
-from app.service.market import MarketHours
-from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Transaction
-from app.service.records import AuditEvent, Moved
+from app.service.ports import Transaction
+from app.service.records import Moved
 
 log = logging.getLogger(__name__)
 
-SEND_SHARE = 0.75
-"""Of the request's deadline: after it no write to the broker starts, so that a 503 still counts as one (1.5 s)."""
-RECORD_S = 0.15
-"""Kept from the broker call for recording the outcome and rendering the answer."""
 SLOT_LASTS_S = 0.1
 """From the reservation of a place in the rate limit to the send."""
 TAKE_BACK_S = 0.5
@@ -42,81 +34,6 @@ DISPROVED_BY_ACCEPTANCE = (Status.IN_DOUBT, Status.NOT_PLACED, Status.NEEDS_REVI
 
 LastCheck = Callable[[], NotSent | None]
 BrokerCall = Callable[[Exchanger, LastCheck], Outcome]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The operator's settings that the verbs go by. Percents as `Decimal`, times in their named units."""
-
-    sl_percent: Decimal
-    tp_percent: Decimal
-    max_ltp_gap_percent: Decimal
-    limits: Limits
-    dedupe_window: timedelta
-    """How long the same body without a key is a repeat."""
-    request_deadline_s: float
-    tag_prefix: str
-    orders_per_second: int | None = None
-    """Entries that may be sent in one second, all instances together; None where the broker has no such limit."""
-    rollout: Rollout = field(default_factory=Rollout)
-    """Flags and experiments in force."""
-    key_ttl: timedelta = timedelta(days=1)
-    """How long an explicit key is kept. Its digest holds the IST date, so that more than a day changes nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an alert came to: the row, and whether it is a repeat's."""
-
-    order: Order
-    replayed: bool
-    retry_after_s: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """Everything a verb works with."""
-
-    store: Store
-    broker: Broker
-    contracts: Contracts
-    clock: Clock
-    scope: Scope
-    policy: Policy
-    notifier: Notifier
-    random_bytes: Callable[[int], bytes] = secrets.token_bytes
-    market: MarketHours | None = None
-    """The broker's word on the exchange's hours, where they are enforced."""
-    reconciled: Callable[[Transaction], bool] = lambda _: True
-    """Whether a reconcile pass has succeeded since this process started (reconcile.FirstPass)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """One request's time, counted from its first byte."""
-
-    send: Deadline
-    call: Deadline
-    answer: Deadline
-
-    @classmethod
-    def of(cls, started: float, request_deadline_s: float) -> Budget:
-        return cls(
-            send=Deadline(started + SEND_SHARE * request_deadline_s),
-            call=Deadline(started + request_deadline_s - RECORD_S),
-            answer=Deadline(started + request_deadline_s),
-        )
-
-
-def broker_says_open(desk: Desk, exchange: Exchange, deadline: Deadline) -> bool | None:
-    """None where hours are not enforced, or the broker does not say."""
-    if desk.market is None or not desk.policy.limits.enforce_hours:
-        return None
-    return desk.market.is_open(exchange, deadline)
-
-
-def event_of(event: Event, at: datetime, status: Status | None, **detail: str) -> AuditEvent:
-    return AuditEvent(event, at, status, detail)
 
 
 def armed(desk: Desk, tx: Transaction, order: Order, budget: Budget) -> Order:

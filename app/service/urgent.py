@@ -7,9 +7,9 @@ from enum import StrEnum
 from app.domain.alert import Action, Alert
 from app.domain.contract import ist_date
 from app.domain.risk import Denial
+from app.service.desk import Budget, Desk
 from app.service.intent import Job
 from app.service.place_order import resolve
-from app.service.send import Budget, Desk
 from app.service.which import is_against_own
 
 

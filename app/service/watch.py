@@ -7,10 +7,10 @@ from datetime import date, datetime, timedelta
 from app.domain.audit import Event
 from app.domain.order import Order, Protection, Purpose, Scope
 from app.domain.status import WORKING
+from app.service.desk import Desk, event_of
 from app.service.holding import net_of, open_part
 from app.service.ports import Transaction
 from app.service.records import BookOrder, Moved, Position
-from app.service.send import Desk, event_of
 
 PROTECTED_WITHIN = timedelta(seconds=10)
 FILLED_WITHIN = timedelta(seconds=10)

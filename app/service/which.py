@@ -10,10 +10,10 @@ from app.domain.order import Order, Scope, Side
 from app.domain.risk import Denial
 from app.domain.status import Status
 from app.errors import NoMaster
+from app.service.desk import Desk
 from app.service.intent import Job, unknown_contract
 from app.service.ports import Transaction
 from app.service.records import Resolved
-from app.service.send import Desk
 
 
 @dataclass(frozen=True, slots=True)

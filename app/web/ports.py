@@ -13,6 +13,7 @@ from app.service.beside import Beside
 from app.service.check import CheckReport
 from app.service.clients import Clients
 from app.service.config import Config
+from app.service.desk import Desk
 from app.service.experiments import TrialStore
 from app.service.login import Login
 from app.service.observe import Unwatched, Watcher
@@ -20,7 +21,6 @@ from app.service.order_feed import OrderFeed
 from app.service.place_order import Answer
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import Pass
-from app.service.send import Desk
 from app.settings import Settings
 from app.web.middleware.authentication import Callers
 

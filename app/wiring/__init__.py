@@ -17,11 +17,11 @@ from app.domain.order import Mode, Scope
 from app.domain.session import use_calendar
 from app.runtime import SettingsRules
 from app.service.config import Config, InForce
+from app.service.desk import Desk
 from app.service.market import MarketHours
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store, Tokens
 from app.service.reconcile import FirstPass, Pass, Reconcile
 from app.service.records import Quote
-from app.service.send import Desk
 from app.service.settle import Settle
 from app.settings import Settings
 from app.web.ports import Ports

@@ -11,11 +11,11 @@ from app.domain.deadline import Deadline
 from app.domain.order import Scope
 from app.domain.session import is_trading_day
 from app.errors import NoMaster
+from app.service.desk import Desk
 from app.service.figures import Figures, HostFigures
 from app.service.health import is_fresh
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store
 from app.service.reconcile import Pass
-from app.service.send import Desk
 from app.settings import Settings
 from app.settings.telemetry import figures_dir
 from app.telemetry.broker import ObservedBroker

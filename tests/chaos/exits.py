@@ -26,11 +26,11 @@ from app.domain.order import Mode, Order, Purpose, Scope, Side
 from app.domain.outcome import Unknown
 from app.domain.status import WORKING, Status
 from app.errors import ServiceError, Unavailable
+from app.service.desk import Desk
 from app.service.place_order import PlaceOrder
 from app.service.ports import Store
 from app.service.reconcile import Reconcile
 from app.service.records import OrderFilter
-from app.service.send import Desk
 from app.service.settle import Settle
 from app.store.engine import Database
 from app.store.sql import SqlStore

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from app.domain.order import Order
 from app.domain.risk import Proposal
+from app.service.desk import Answer, Desk
 from app.service.intent import Job, claim, put_sending
 from app.service.place_order import PlaceOrder
-from app.service.send import Answer, Desk, armed, call_once, record
+from app.service.send import armed, call_once, record
 
 
 class NaivePlaceOrder(PlaceOrder):

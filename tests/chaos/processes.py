@@ -18,9 +18,9 @@ from app.domain.alert import Alert, key_of
 from app.domain.limits import Limits
 from app.domain.outcome import NotSent, Refused, Unknown
 from app.errors import ServiceError
+from app.service.desk import Desk
 from app.service.place_order import PlaceOrder
 from app.service.reconcile import Reconcile
-from app.service.send import Desk
 from tests.builders import SCOPE, a_contract, a_policy
 from tests.chaos.street import Door, Life, Plan, QuickStore, Street, Wire
 from tests.fake_store import FakeClock

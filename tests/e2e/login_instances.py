@@ -16,8 +16,8 @@ from app.brokers.fyers.symbols import IndexedContracts, build_from_bytes
 from app.domain.contract import ist_date
 from app.domain.order import Mode, Scope
 from app.factory import create_app
+from app.service.desk import Desk
 from app.service.login import Login
-from app.service.send import Desk
 from app.settings import Settings
 from app.store.migrate import upgrade
 from app.store.sql import connect

@@ -16,8 +16,8 @@ from app.domain.alert import Alert
 from app.domain.order import Order
 from app.domain.status import Status
 from app.errors import KeyInUse
+from app.service.desk import Answer
 from app.service.place_order import PlaceOrder
-from app.service.send import Answer
 from tests.fyers_sim import FyersSim
 from tests.wire_brokers import Crash, DyingBroker
 from tests.wire_desk import WireDesk, count_contracts, simulated, was_taken

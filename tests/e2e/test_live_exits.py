@@ -20,9 +20,9 @@ from app.domain.alert import ExpiryRule, Product
 from app.domain.contract import ist_date
 from app.domain.order import Mode, Order, Scope
 from app.domain.status import Status
+from app.service.desk import Desk as ServiceDesk
 from app.service.place_order import PlaceOrder
 from app.service.reconcile import Reconcile
-from app.service.send import Desk as ServiceDesk
 from app.store.migrate import upgrade
 from app.store.sql import connect
 from tests.builders import a_policy, an_alert

@@ -25,9 +25,9 @@ from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import ServiceError
+from app.service.desk import Desk, event_of
 from app.service.place_order import PlaceOrder
 from app.service.records import Moved, Quote
-from app.service.send import Desk, event_of
 from app.store.engine import Database
 from app.store.sql import SqlStore
 from tests.builders import LOT, NOW, SCOPE, TODAY, a_contract, a_policy, an_alert

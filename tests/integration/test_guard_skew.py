@@ -11,8 +11,8 @@ import pytest
 from app.brokers.guard import SharedRedis, connect
 from app.domain.outcome import Accepted, NotSent
 from tests.fake_store import FakeClock
-from tests.guard_desk import GuardDesk
-from tests.integration.test_guard_redis import RESET_S, Instances
+from tests.guard_desk import RESET_S, GuardDesk
+from tests.integration.test_guard_redis import Instances
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ from app.domain.limits import Limits, Runaway
 from app.domain.order import Order
 from app.domain.risk import TradingState
 from app.domain.status import Status
+from app.service.desk import Desk
 from app.service.place_order import PlaceOrder
-from app.service.send import Desk
 from app.store.engine import Database
 from app.store.sql import SqlStore
 from tests.builders import LOT, SCOPE, a_contract, a_policy, an_alert

@@ -16,10 +16,10 @@ from app.domain.audit import Event
 from app.domain.limits import Limits
 from app.domain.risk import TradingState
 from app.domain.status import Status
+from app.service.desk import Desk
 from app.service.loss import watch_loss
 from app.service.notices import Channel, Notice, Parcel, told
 from app.service.records import Moved, Position
-from app.service.send import Desk
 from app.store.sql import SqlStore
 from app.store.sql_outbox import SqlOutbox
 from app.store.tables_notices import notices

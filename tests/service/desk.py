@@ -10,9 +10,9 @@ from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.order import Order
 from app.domain.status import Status
+from app.service.desk import Desk
 from app.service.place_order import Answer, PlaceOrder, Policy
 from app.service.reconcile import Reconcile
-from app.service.send import Desk
 from tests.builders import SCOPE, a_contract, a_policy, an_alert
 from tests.fakes import FakeBroker, FakeClock, FakeContracts, FakeNotifier, FakeStore
 
