@@ -10,10 +10,12 @@ import pytest
 from app.domain.limits import Limits
 from app.domain.order import Order, Purpose
 from app.domain.outcome import NotSent, Unknown
+from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import NotReconciled, StoreUnavailable
+from app.service.flatten import KillSwitch
 from app.service.records import BookStatus
-from tests.builders import LOT, a_contract, a_policy
+from tests.builders import LOT, SCOPE, a_contract, a_policy
 from tests.service.desk import TradingDesk
 
 TICKER = a_contract().ticker
@@ -147,3 +149,35 @@ def test_nothing_to_exit_is_not_said_before_the_first_pass(desk: TradingDesk) ->
     desk.service.desk = desk.desk
     assert desk.alert("EXIT").order.status is Status.EXIT_PENDING
     assert [o.status for o in desk.store.orders] == [Status.NEEDS_REVIEW, Status.EXIT_PENDING]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_kill_switchs_exit_that_waits_for_its_legs_goes_on_under_the_halt(
+    desk: TradingDesk, *, recorded: bool
+) -> None:
+    desk.held()
+    desk.reconcile()
+    desk.broker.next_protection = [Unknown("lost")]
+    if not recorded:
+        desk.broker.on["set_protection"] = lost_after_one_write(desk)
+    (out,) = KillSwitch(desk.desk).flatten("operator", "out of all").exits
+    desk.broker.on.clear()
+    desk.store.before_write = None
+    assert out.status is Status.EXIT_PENDING
+    for _ in range(4):
+        desk.clock.advance(5)
+        desk.reconcile()
+    assert (desk.row(out).status, desk.net()) == (Status.FILLED, 0)
+    assert desk.store.data.states[SCOPE] is TradingState.HALTED
+
+
+def test_the_operators_waiting_exit_goes_on_under_the_halt_when_a_try_was_not_sent(desk: TradingDesk) -> None:
+    desk.broker.next_place = [Unknown("lost")]
+    desk.alert("BUY")
+    (out,) = KillSwitch(desk.desk).flatten("operator", "out of all").exits
+    assert out.status is Status.EXIT_PENDING
+    desk.broker.next_place = [NotSent("broker_unreachable", "no route")]
+    for _ in range(3):
+        desk.clock.advance(5)
+        desk.reconcile()
+    assert (desk.row(out).status, desk.net()) == (Status.FILLED, 0)
