@@ -29,6 +29,8 @@ GIVE_UP_S = 60.0
 FORK = multiprocessing.get_context("fork")
 WHY = {"reason": "enough of it"}
 STRIKES = (24300, 24400, 24500, 24600)
+HELD, WORKING = 24000, 24100
+"""Strikes of what is held, and of what still works, when the switch is used."""
 WIDE: dict[str, Any] = {"webhook_max_qty": 50}
 
 
@@ -38,6 +40,13 @@ class Doubtful(Rough):
     EVERY = 9
     FAULTS: ClassVar[dict[int, str]] = {4: "reset_created", 8: "reset"}
     CANCELS: ClassVar[frozenset[int]] = frozenset({6})
+
+
+class Smooth(Rough):
+    """What is asked of it it does: an exit that waits for a doubt would say nothing about the switch."""
+
+    FAULTS: ClassVar[dict[int, str]] = {}
+    CANCELS: ClassVar[frozenset[int]] = frozenset()
 
 
 class Load:
@@ -116,16 +125,26 @@ def switched(directory: Path, url: str, state: str, number: int) -> float:
             load.until(load.denied, load.denied.value + AFTER)
             world.report({"called": called.isoformat()})
 
+        if mine == 0:
+            ready(world)
+            assert post(world, entry(-1, strikeprice=HELD))[0] == 200
+            world.door.set(fill_mode="rest")
+            assert post(world, entry(-2, strikeprice=WORKING))[0] == 200
+            world.door.set(fill_mode="instant")
         load.run(world, mine, switch)
         if mine == 1:
-            world.report({"exit": post(world, entry(10**6, action="EXIT", lots=None))[0]})
+            out = [
+                post(world, entry(-3, action="EXIT", lots=None, strikeprice=s))[0] for s in (HELD, WORKING)
+            ]
+            world.report({"exit": out[0]})
 
-    with fleet(directory, url, number=number, **WIDE) as ships:
+    with fleet(directory, url, Smooth, number=number, **WIDE) as ships:
         said = {k: v for line in ships.run(work) for k, v in line.items()}
         lines = ships.sim.lines()
     assert said["exit"] == (200 if state == "REDUCING" else 422)
     sold = [line for line in lines if line["kind"] == "order" and line["body"]["side"] == -1]
-    assert bool(sold) is (state == "REDUCING")
+    cancelled = [line for line in lines if line["kind"] == "cancel"]
+    assert len(sold) == len(cancelled) == (1 if state == "REDUCING" else 0)
     last = max(datetime.fromisoformat(line["at"]) for line in entries_of(lines))
     return (last - datetime.fromisoformat(said["called"])).total_seconds()
 
