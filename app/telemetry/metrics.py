@@ -159,7 +159,7 @@ class Metrics:
     # -- what the service does
 
     def request(self, trail: Trail, method: str, route: str, status: int, took: float) -> None:
-        """One answered request; an alert's outcome, phases and order with it."""
+        """One answered request, `took` from its first byte; an alert's outcome, phases and order with it."""
         self._start_sampling()
         self._requests.labels(route, method if method in METHODS else "other", str(status)).inc()
         self._took.labels(route).observe(took)
@@ -167,9 +167,8 @@ class Metrics:
             return
         outcome = trail.outcome or ("accepted" if status < REFUSED_FROM else "refused")
         self._alerts.labels(word_of(outcome), self.codes(trail.code or "none")).inc()
-        in_time = slo.is_in_time(took + trail.phases.get("queue", 0.0))
         self._judged(slo.Objective.AVAILABILITY, good=slo.is_available(status, trail.code))
-        self._judged(slo.Objective.LATENCY, good=in_time)
+        self._judged(slo.Objective.LATENCY, good=slo.is_in_time(took))
         for name, seconds in trail.phases.items():
             if (child := self._phase.get(name)) is not None:
                 child.observe(seconds)

@@ -34,12 +34,12 @@ def watch(app: Flask, monotonic: Callable[[], float], metrics: Metrics, tracing:
 
     @app.before_request
     def begin() -> None:
-        g.started = monotonic()
+        waited = observe.queued_s()
+        g.started = monotonic() - (waited or 0.0)  # the sender's patience began with its first byte
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         trail = observe.Trail("request", g.request_id, spans=tracing)
         observe.begin(trail)
-        waited = observe.queued_s()
         if waited is not None:
             trail.phases["queue"] = waited
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
