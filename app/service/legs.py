@@ -12,10 +12,11 @@ from app.domain.order import Order
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.domain.status import Status
 from app.errors import ServiceError, StoreUnavailable
+from app.service.desk import Answer, Budget, Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.holding import net_of
 from app.service.records import Moved, Position
-from app.service.send import Answer, Budget, Desk, LastCheck, event_of, last_check, record, send
+from app.service.send import LastCheck, last_check, record, send
 
 log = logging.getLogger(__name__)
 

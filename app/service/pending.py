@@ -11,12 +11,12 @@ from app.domain.contract import ist_date
 from app.domain.order import Order, Purpose
 from app.domain.status import Status
 from app.errors import NoMaster, ServiceError
+from app.service.desk import Budget, Desk, event_of
 from app.service.exits import close
 from app.service.intent import Job
 from app.service.legs import LEG_CANCEL_IN_DOUBT
 from app.service.ports import Transaction
 from app.service.records import Moved
-from app.service.send import Budget, Desk, event_of
 
 log = logging.getLogger(__name__)
 
