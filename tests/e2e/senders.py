@@ -7,6 +7,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ UNLIMITED = (
 )
 CUT = "cut"
 """The connection ended after the request was written, without an answer."""
+NEWER_EVERY_S = 6.0
 AWAY = "away"
 """Nobody took the connection."""
 
@@ -117,12 +119,18 @@ def all_orders(service: Service) -> list[dict[str, Any]]:
         cursor = page["next_cursor"]
 
 
-def settled(service: Service, within_s: float = 40) -> list[dict[str, Any]]:
-    give_up = time.monotonic() + within_s
+def settled(
+    service: Service, order_again: Callable[[], object], within_s: float = 40
+) -> list[dict[str, Any]]:
+    """All rows, once none is in doubt. `order_again` makes the broker's book newer than any doubt."""
+    give_up, again_at = time.monotonic() + within_s, 0.0
     while True:
         rows = all_orders(service)
         waiting = [r for r in rows if r["state"] in ("SENDING", "IN_DOUBT")]
         if not waiting or time.monotonic() > give_up:
             assert not waiting, waiting[:3]
             return rows
+        if time.monotonic() >= again_at:
+            order_again()
+            again_at = time.monotonic() + NEWER_EVERY_S
         time.sleep(0.5)
