@@ -316,6 +316,14 @@ class FakeTransaction:
         self._data.adjustments.append((client, delta, reason))
         self._data.closing_prices.append(price)
 
+    def adjusted(self, scope: Scope, reasons: Sequence[str]) -> tuple[Holding, ...]:
+        sums: dict[tuple[str, str, Product], int] = {}
+        for (where, h, _), (_, _, reason) in zip(self._data.adjusted, self._data.adjustments, strict=True):
+            if where == scope and reason in reasons:
+                key = (h.client, h.ticker, h.product)
+                sums[key] = sums.get(key, 0) + h.net_quantity
+        return tuple(Holding(*key, net) for key, net in sums.items() if net)
+
     def owns_lock(self, name: str, owner: str) -> bool:
         held = self._data.locks.get(name)
         return held is not None and held[0] == owner and held[1] > self.now()

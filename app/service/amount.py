@@ -21,16 +21,13 @@ def asked_of(job: Job, lot: int) -> int:
     return job.alert.qty or (job.alert.lots or 0) * lot
 
 
-def is_entry(
-    held: Held, side: Side | None, waiting: list[Order], unsure: list[Order], cancelled: list[Order]
-) -> bool:
-    """Whether a BUY or SELL has nothing to close here. `unsure`: a person was asked about an entry on the other side, so
-    that nobody can say; sent as an entry it would open a position where one was to be closed.
+def is_entry(held: Held, side: Side | None, waiting: list[Order]) -> bool:
+    """Whether a BUY or SELL that our rows called an exit adds to what is held on its own side.
+
+    Where nothing is held any more it stays an exit, of nothing: its stop has just filled, or the entry on the other side
+    came to nothing, and sent as an entry it would open a position where one was to be closed.
     """
-    if side is None or waiting:
-        return False
-    own = held.own * side.sign
-    return own > 0 or not (own or unsure or cancelled)
+    return side is not None and not waiting and held.own * side.sign > 0
 
 
 def how_much(job: Job, lot: int, freeze: int | None, held: int) -> Amount | Denial:

@@ -15,6 +15,7 @@ from app.errors import FieldError, InvalidAlert, NotFound
 from app.service.desk import Desk, event_of
 from app.service.ports import Transaction
 from app.service.records import Moved, StateChange, Stranger
+from app.service.takeover import give_back
 
 BY_HAND = frozenset({Status.IN_DOUBT, Status.NEEDS_REVIEW, Status.EXIT_PENDING})
 """States that a person may end. Everything else is the broker's word or a fact."""
@@ -111,6 +112,7 @@ class Control:
             raise _wrong("status", "the order has just moved; look again")
         if after is Status.REJECTED:
             tx.release(order.scope, order.id)
+            give_back(tx, moved)
         elif after in ENDED:
             tx.release(order.scope, order.id, unfilled=Fraction(order.quantity - filled, order.quantity))
         return moved

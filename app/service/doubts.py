@@ -17,6 +17,7 @@ from app.service.ports import Transaction
 from app.service.records import BookOrder, BookStatus, Moved
 from app.service.send import SENT_LATE
 from app.service.settle import SLACK, Settle, fitting, has_witness, sent_before
+from app.service.takeover import give_back
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ def _found(tx: Transaction, desk: Desk, order: Order, row: BookOrder) -> list[Or
         moved = tx.move(order, Status.REJECTED, event, change)
         if moved is not None:
             tx.release(order.scope, order.id)
+            give_back(tx, moved)
         return [] if moved is None else [moved]
     late = came_late(order, row)
     code, why = SENT_LATE if late else "settled_by_book", "found in the broker's order book"

@@ -28,6 +28,7 @@ from app.service.ports import Transaction
 from app.service.position import Place, Readings, Seen, look, read_on
 from app.service.records import BookOrder
 from app.service.send import armed, committed_after_all
+from app.service.takeover import take_over
 from app.service.which import Target, choose
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def close(
     side: Side | None,
     explanation: str = "",
 ) -> Answer | None:
-    """Exit one contract. With a `side` (a BUY or SELL), None means: nothing to close, so it is an entry."""
+    """Exit one contract. With a `side` (a BUY or SELL), None means: it adds to what is held, and is an entry."""
     no = next((v.denial for v in exit_verdicts(desk, job, contract) if v.denial is not None), None)
     if no is not None and job.retake is not None and job.retake.status is Status.EXIT_PENDING:
         return Answer(job.retake, replayed=False)  # it waits until it may go; denying it would lose it
@@ -176,7 +177,7 @@ def _commit(
                 raise OutOfTime("the exit's lease was lost", retry_after_s=1)
             seen = look(tx, place, None if job.all_clients else job.alert.client, readings, job.today)
             under_way = _under_way(job, seen, side, book)
-            if is_entry(seen.held, side, under_way.waiting, under_way.unsure, cancelled):
+            if is_entry(seen.held, side, under_way.waiting):
                 return None
             out = side or _way_out(seen.held, under_way.waiting or under_way.unsure)
             order = replace(draft(desk, job, contract, out, 0, Purpose.EXIT), explanation=target.explanation)
@@ -190,7 +191,8 @@ def _commit(
                 return _pending(tx, job, order)
             if no is not None:
                 return Answer(put_denied(tx, job, order, no), replayed=False)
-            order = armed(desk, tx, _owned(tx, desk, job, order, seen.held), job.budget)
+            order = take_over(tx, order, seen.held, all_clients=job.all_clients)
+            order = armed(desk, tx, order, job.budget)
             put_sending(tx, job, order)
     except CommitUnknown:
         if order is None:
@@ -262,20 +264,6 @@ def _pending(tx: Transaction, job: Job, order: Order) -> Answer:
     row = replace(order, status=Status.EXIT_PENDING, code="exit_pending", reason=reason)
     put(tx, job, row, event_of(Event.EXIT_PENDING, tx.now(), row.status, reason=reason))
     return Answer(row, replayed=False)
-
-
-def _owned(tx: Transaction, desk: Desk, job: Job, order: Order, held: Held) -> Order:
-    """An admin's exit of all clients: the order is the one holder's, or takes the holdings over first."""
-    if not job.all_clients:
-        return order
-    if len(held.owners) == 1:
-        return replace(order, client=held.owners[0][0])
-    for client, own in held.owners:
-        if client != order.client:
-            reason = f"taken over by the exit {order.id} of all clients"
-            tx.adjust_holding(desk.scope, client, order.ticker, order.product, -own, reason)
-            tx.adjust_holding(desk.scope, order.client, order.ticker, order.product, own, reason)
-    return order
 
 
 def _legs(order: Order, seen: Seen) -> Legs:

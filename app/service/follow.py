@@ -14,6 +14,7 @@ from app.domain.status import WORKING, Status
 from app.service.holding import book_row, filled
 from app.service.ports import Transaction
 from app.service.records import AuditEvent, BookOrder, BookStatus, Moved
+from app.service.takeover import give_back
 
 EVENTS: dict[Status, Event] = {
     Status.FILLED: Event.ORDER_FILLED,
@@ -99,4 +100,5 @@ def _record_row(tx: Transaction, order: Order, row: BookOrder, after: Status) ->
         tx.reserve_again(order.scope, order.id, ())
     elif moved is not None and after in ENDED.values():
         tx.release(order.scope, order.id, unfilled=unfilled)
+        give_back(tx, moved)
     return moved

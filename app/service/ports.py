@@ -223,6 +223,9 @@ class Transaction(Protocol):
         fills that did it, where the trade book says.
         """
 
+    def adjusted(self, scope: Scope, reasons: Sequence[str]) -> tuple[Holding, ...]:
+        """The sums of the adjustments with any of these reasons, zero ones left out."""
+
     def owns_lock(self, name: str, owner: str) -> bool:
         """Whether `owner` still has the lease, its row locked for this transaction."""
 

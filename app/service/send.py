@@ -18,6 +18,7 @@ from app.service.desk import RECORD_S, Answer, Budget, Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.ports import Transaction
 from app.service.records import Moved
+from app.service.takeover import give_back
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +215,7 @@ def _recorded(tx: Transaction, order: Order, outcome: Outcome) -> Order:
         row = moved
     if after in (Status.NOT_SENT, Status.REJECTED):
         tx.release(order.scope, order.id)
+        give_back(tx, row)
     return row
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
 from typing import Any
@@ -237,6 +237,14 @@ def holdings(
         values |= {"before": before, "began": began}
     query = _holdings_query(client=client is not None, before=before is not None)
     return tuple(Holding(r[0], r[1], Product(r[2]), int(r[3])) for r in connection.execute(query, values))
+
+
+def adjusted(connection: Connection, scope: Scope, reasons: Sequence[str]) -> tuple[Holding, ...]:
+    a, net = holding_adjustments.c, func.sum(holding_adjustments.c.delta)
+    names = (a.client, a.ticker, a.product)
+    wanted = select(*names, net).where(of_scope(holding_adjustments, scope), a.reason.in_(reasons))
+    rows = connection.execute(wanted.group_by(*names).having(net != 0).order_by(*names))
+    return tuple(Holding(row[0], row[1], Product(row[2]), int(row[3])) for row in rows)
 
 
 def events(connection: Connection, scope: Scope, order_id: str) -> tuple[AuditEvent, ...]:

@@ -227,6 +227,9 @@ class SqlTransaction:
             )
         )
 
+    def adjusted(self, scope: Scope, reasons: Sequence[str]) -> tuple[Holding, ...]:
+        return sql_orders.adjusted(self._connection, scope, reasons)
+
     def owns_lock(self, name: str, owner: str) -> bool:
         wanted = select(locks.c.owner).where(
             locks.c.name == name, locks.c.owner == owner, locks.c.expires_at > self._now

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from app.domain.alert import Product
+from app.domain.alert import ADMIN_CLIENT, Product
 from app.domain.audit import Event
 from app.domain.order import Purpose
 from app.domain.outcome import NotSent, Refused, Unknown
@@ -153,7 +153,38 @@ def test_a_sell_against_own_holding_is_an_exit(desk: TradingDesk) -> None:
     assert (too_much.status, too_much.code) == (Status.DENIED, "exceeds_position")
     order = desk.alert("SELL").order
     assert (order.purpose, order.quantity, order.stop_distance) == (Purpose.EXIT, LOT, None)
+    # Our rows have not heard of its fill yet: what was called an exit stays one, and opens nothing.
+    again = desk.alert("SELL").order
+    assert (again.purpose, again.status, again.code) == (Purpose.EXIT, Status.DENIED, "nothing_to_exit")
+    desk.reconcile()
     assert desk.alert("SELL").order.purpose is Purpose.ENTRY
+
+
+def test_a_sell_after_the_stop_has_filled_opens_no_short(desk: TradingDesk) -> None:
+    desk.held()
+    desk.reconcile()
+    desk.broker.trigger_stop(f"{desk.contract.ticker}-INTRADAY")  # and nothing of ours has looked since
+    out = desk.alert("SELL").order
+    assert (out.status, out.code, desk.net()) == (Status.DENIED, "nothing_to_exit", 0)
+
+
+def test_the_holders_may_exit_when_the_operators_exit_of_both_was_refused(desk: TradingDesk) -> None:
+    desk.held(client="a")
+    desk.held(client="b")
+    desk.broker.next_place = [Refused("-50", "no")]
+    out = desk.alert("EXIT", all_clients=True, client=ADMIN_CLIENT).order
+    assert out.status is Status.REJECTED
+    assert [desk.alert("EXIT", client=c).order.quantity for c in ("a", "b")] == [LOT, LOT]
+    assert desk.net() == 0
+
+
+def test_the_operators_exit_of_both_that_goes_through_leaves_the_holders_nothing(desk: TradingDesk) -> None:
+    desk.held(client="a")
+    desk.held(client="b")
+    out = desk.alert("EXIT", all_clients=True, client=ADMIN_CLIENT).order
+    assert (out.status, out.quantity) == (Status.ACCEPTED, 2 * LOT)
+    assert [desk.alert("EXIT", client=c).order.code for c in ("a", "b")] == ["nothing_to_exit"] * 2
+    assert desk.net() == 0
 
 
 def test_a_short_is_bought_back(desk: TradingDesk) -> None:
