@@ -15,6 +15,7 @@ from app.domain.risk import Denial, Exposure, TradingState
 from app.domain.status import UNSETTLED, WORKING, Status, check_move
 from app.service.ports import WHOLE, Clock
 from app.service.records import (
+    Arrival,
     AuditEvent,
     Cap,
     Evidence,
@@ -65,6 +66,9 @@ class FakeTransaction:
         if claim is None or claim.until <= self.now() or claim.order_id not in self._data.orders:
             return None
         return Known(self._data.orders[claim.order_id], claim.body_hash)
+
+    def arrival(self, scope: Scope, client: str, key: AlertKey) -> Arrival:
+        return Arrival(self.trading_state(scope), self.find_key(scope, client, key))
 
     def claim_key(self, scope: Scope, client: str, key: AlertKey, order_id: str, ttl: timedelta) -> bool:
         self._must_write()

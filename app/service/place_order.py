@@ -89,15 +89,16 @@ class PlaceOrder:
         desk = self.desk
         budget = Budget.of(started, desk.policy.request_deadline_s)
         with desk.store.read(budget.send) as tx:
-            now, state = tx.now(), tx.trading_state(desk.scope)
-            reconciled = desk.reconciled(tx)
-            known = tx.find_key(desk.scope, alert.client, alert.key)
+            found = tx.arrival(desk.scope, alert.client, alert.key)
+            now, known, reconciled = tx.now(), found.known, desk.reconciled(tx)
             retake = known.order if known is not None else None
             if known is not None:
                 answer = known_answer(desk, known, alert, now)
                 if answer is not None:
                     return answer
-            job = Job(alert, request_id, budget, now, ist_date(now), state, all_clients, retake, reconciled)
+            job = Job(
+                alert, request_id, budget, now, ist_date(now), found.state, all_clients, retake, reconciled
+            )
             if alert.action is Action.EXIT:
                 return Start(job, None, against_own=False)
             resolved = resolve(desk, job)

@@ -20,6 +20,7 @@ from app.domain.risk import Denial, Exposure, TradingState
 from app.domain.status import Status
 from app.service.exchanger import Exchanger
 from app.service.records import (
+    Arrival,
     AuditEvent,
     Cap,
     Evidence,
@@ -99,6 +100,9 @@ class Transaction(Protocol):
 
     def find_key(self, scope: Scope, client: str, key: AlertKey) -> Known | None:
         """The unexpired key's order, its row locked for this transaction; None when free or expired."""
+
+    def arrival(self, scope: Scope, client: str, key: AlertKey) -> Arrival:
+        """`trading_state` and `find_key`, in one statement."""
 
     def claim_key(self, scope: Scope, client: str, key: AlertKey, order_id: str, ttl: timedelta) -> bool:
         """Take a free or expired key for `order_id` by one conditional statement. False: somebody has it."""

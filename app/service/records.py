@@ -189,6 +189,15 @@ class Stake:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """What an alert finds when it comes."""
+
+    state: TradingState
+    known: Known | None
+    """Its key's order, where it has come before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """An order and its account's trading state at one moment."""
 

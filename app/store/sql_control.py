@@ -73,7 +73,7 @@ _PASSED = text(
 _LAST_PASS = select(reconcile_passes.c.began_at).where(in_scope(reconcile_passes))
 
 
-def _state_of(word: str | None) -> TradingState:
+def state_of(word: str | None) -> TradingState:
     try:
         return TradingState(word or "")
     except ValueError:
@@ -81,12 +81,12 @@ def _state_of(word: str | None) -> TradingState:
 
 
 def state(connection: Connection, scope: Scope) -> TradingState:
-    return _state_of(connection.execute(_STATE, scoped(scope)).scalar_one_or_none())
+    return state_of(connection.execute(_STATE, scoped(scope)).scalar_one_or_none())
 
 
 def standing(connection: Connection, scope: Scope, order_id: str) -> Standing | None:
     row = connection.execute(_STANDING, {"in_id": order_id, **scoped(scope)}).one_or_none()
-    return None if row is None else Standing(Status(row.status), row.fence, _state_of(row.state))
+    return None if row is None else Standing(Status(row.status), row.fence, state_of(row.state))
 
 
 def state_change(connection: Connection, scope: Scope, now: datetime) -> StateChange:
@@ -122,7 +122,7 @@ def history(connection: Connection, scope: Scope, limit: int) -> tuple[StateChan
         of_scope(trading_state_history, scope)
     )
     rows = connection.execute(wanted.order_by(h.id.desc()).limit(max(0, limit)))
-    return tuple(StateChange(_state_of(r.state), r.changed_by, r.reason, r.changed_at) for r in rows)
+    return tuple(StateChange(state_of(r.state), r.changed_by, r.reason, r.changed_at) for r in rows)
 
 
 def note_absence(connection: Connection, order: Order, now: datetime) -> Evidence:

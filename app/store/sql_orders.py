@@ -55,6 +55,13 @@ def scoped(scope: Scope) -> dict[str, Any]:
 
 _INSERT = insert(orders)
 _ADD_EVENT = insert(order_events)
+_EVENT_CTE = (
+    insert(order_events).values({c: bindparam(f"event_{c.name}") for c in order_events.c}).cte("event")
+)
+"""Postgres takes an event and what it happened to in one statement; SQLite, where a statement costs no way, in two."""
+_INSERT_WITH_EVENT = (
+    insert(orders).values({c: bindparam(f"order_{c.name}") for c in orders.c}).add_cte(_EVENT_CTE)
+)
 
 
 def upsert(connection: Connection) -> type[postgresql.Insert | sqlite.Insert]:
@@ -63,6 +70,7 @@ def upsert(connection: Connection) -> type[postgresql.Insert | sqlite.Insert]:
 
 
 _SET_HEAD = update(orders).where(_c.id == bindparam("order")).values(head_hash=bindparam("head"))
+_SET_HEAD_WITH_EVENT = _SET_HEAD.add_cte(_EVENT_CTE)
 # The columns to set are the names of the values that come with the call.
 _RECORD = (
     update(orders)
@@ -85,8 +93,12 @@ def insert_order(connection: Connection, order: Order, event: AuditEvent) -> Non
     values["event_count"], values["head_hash"] = 1, first["hash"]
     values["created_at"] = order.created_at or event.at
     values["updated_at"] = order.updated_at or event.at
-    connection.execute(_INSERT, values)
-    connection.execute(_ADD_EVENT, first)
+    if connection.dialect.name == "sqlite":
+        connection.execute(_INSERT, values)
+        connection.execute(_ADD_EVENT, first)
+    else:
+        row = {f"order_{c.name}": values.get(c.name) for c in orders.c}
+        connection.execute(_INSERT_WITH_EVENT, row | _event_values(first))
 
 
 def move(connection: Connection, order: Order, values: dict[str, Any], event: AuditEvent) -> Order | None:
@@ -116,9 +128,17 @@ def _change(
     if row is None:
         return None
     added = chained(row.id, row.event_count, event, row.head_hash)
-    connection.execute(_ADD_EVENT, added)
-    connection.execute(_SET_HEAD, {"order": row.id, "head": added["hash"]})
+    head = {"order": row.id, "head": added["hash"]}
+    if connection.dialect.name == "sqlite":
+        connection.execute(_ADD_EVENT, added)
+        connection.execute(_SET_HEAD, head)
+    else:
+        connection.execute(_SET_HEAD_WITH_EVENT, head | _event_values(added))
     return order_from(row)
+
+
+def _event_values(event: dict[str, Any]) -> dict[str, Any]:
+    return {f"event_{name}": value for name, value in event.items()}
 
 
 def find(connection: Connection, scope: Scope, order_id: str, *, lock: bool) -> Order | None:

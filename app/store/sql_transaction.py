@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, text
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, text
 
 from app.domain.alert import AlertKey, Product
 from app.domain.order import Order, Scope, Side
@@ -15,6 +15,7 @@ from app.domain.risk import Denial, Exposure, TradingState
 from app.domain.status import Status, check_move
 from app.service.ports import WHOLE
 from app.service.records import (
+    Arrival,
     AuditEvent,
     Cap,
     Evidence,
@@ -30,7 +31,7 @@ from app.store import sql_caps, sql_control, sql_exposure, sql_orders, sql_slots
 from app.store.column_types import UtcTime
 from app.store.sql_orders import in_scope, scoped
 from app.store.sql_rows import changes, order_values
-from app.store.tables import holding_adjustments, idempotency_keys, locks
+from app.store.tables import holding_adjustments, idempotency_keys, locks, trading_state
 
 _K = idempotency_keys.c
 _FIND_KEY = (
@@ -41,6 +42,19 @@ _FIND_KEY = (
     .where(_K.expires_at > bindparam("now"))
 )
 """Most alerts are new: the order's many columns are asked for only where there is one."""
+_ARRIVAL = (
+    select(trading_state.c.state, _K.order_id, _K.body_hash)
+    .outerjoin(
+        idempotency_keys,
+        and_(
+            *(_K[name] == trading_state.c[name] for name in ("mode", "account")),
+            _K.client == bindparam("in_client"),
+            _K.digest == bindparam("in_digest"),
+            _K.expires_at > bindparam("now"),
+        ),
+    )
+    .where(in_scope(trading_state))
+)
 _CLAIM_KEY = text(
     "INSERT INTO idempotency_keys "
     "(mode, account, client, digest, body_hash, order_id, claimed_at, expires_at) "
@@ -77,10 +91,19 @@ class SqlTransaction:
     def find_key(self, scope: Scope, client: str, key: AlertKey) -> Known | None:
         place = {"in_client": client, "in_digest": key.digest, "now": self._now, **scoped(scope)}
         key_row = self._connection.execute(_FIND_KEY, place).one_or_none()
-        if key_row is None:
-            return None
-        order = self.get_order(scope, key_row.order_id, lock=True)
-        return None if order is None else Known(order, key_row.body_hash)
+        return None if key_row is None else self._known(scope, key_row.order_id, key_row.body_hash)
+
+    def arrival(self, scope: Scope, client: str, key: AlertKey) -> Arrival:
+        place = {"in_client": client, "in_digest": key.digest, "now": self._now, **scoped(scope)}
+        row = self._connection.execute(_ARRIVAL, place).one_or_none()
+        if row is None:
+            return Arrival(TradingState.HALTED, self.find_key(scope, client, key))
+        known = None if row.order_id is None else self._known(scope, row.order_id, row.body_hash)
+        return Arrival(sql_control.state_of(row.state), known)
+
+    def _known(self, scope: Scope, order_id: str, body_hash: str) -> Known | None:
+        order = self.get_order(scope, order_id, lock=True)
+        return None if order is None else Known(order, body_hash)
 
     def claim_key(self, scope: Scope, client: str, key: AlertKey, order_id: str, ttl: timedelta) -> bool:
         claim = {

@@ -16,7 +16,7 @@ from app.domain.order import Purpose, Side
 from app.domain.risk import TradingState
 from app.domain.status import IllegalMoveError, Status
 from app.errors import InvalidAlert
-from app.service.records import Holding, Moved, OrderFilter, Stake, Standing
+from app.service.records import Arrival, Holding, Known, Moved, OrderFilter, Stake, Standing
 from app.store import tables
 from app.store.sql import SqlStore
 from app.store.sql_orders import verify_chain
@@ -131,6 +131,20 @@ def test_holdings_are_fills_by_side_and_adjustments(store: SqlStore) -> None:
         assert tx.stake(SCOPE, "trader", TICKER, Product.MARGIN) == Stake(0, frozenset())
         assert tx.stake(SCOPE, "other", TICKER, Product.INTRADAY) == Stake(75, frozenset())
         assert tx.stake(LIVE, "nobody", TICKER, Product.INTRADAY) == Stake(0, frozenset())
+
+
+def test_an_arrival_is_the_trading_state_and_what_the_key_has(store: SqlStore) -> None:
+    mine, day = order("A"), timedelta(days=1)
+    insert(store, mine)
+    known = Known(mine, mine.key.body_hash)
+    with store.write() as tx:
+        assert tx.claim_key(SCOPE, mine.client, mine.key, "A", day)
+        assert tx.arrival(SCOPE, mine.client, mine.key) == Arrival(TradingState.HALTED, known)
+    store.ensure_scope(SCOPE)
+    with store.read() as tx:
+        assert tx.arrival(SCOPE, mine.client, mine.key) == Arrival(TradingState.ACTIVE, known)
+        assert tx.arrival(SCOPE, "another", mine.key) == Arrival(TradingState.ACTIVE, None)
+        assert tx.arrival(LIVE, mine.client, mine.key) == Arrival(TradingState.HALTED, None)
 
 
 def test_how_an_order_stands_is_its_state_its_fence_and_the_trading_state(store: SqlStore) -> None:
