@@ -101,7 +101,8 @@ def test_no_false_alarm_and_nothing_skipped_while_three_instances_write_and_seal
     with ExitStack() as stack:
         if not slow.database.is_sqlite:  # a transaction that began before all others and ends after them
             long = stack.enter_context(slow.database.engine.connect())
-            long = long.execution_options(isolation_level="READ COMMITTED")  # the engine's own is not to begin any
+            # The engine's own connections begin no transaction by themselves.
+            long = long.execution_options(isolation_level="READ COMMITTED")
             from app.store.sql_transaction import SqlTransaction
 
             tx = SqlTransaction(long, datetime.now(UTC), writing=True)
