@@ -12,14 +12,8 @@ from app.domain.status import Status
 from app.service.records import Evidence, Standing, StateChange, Stranger
 from app.store.column_types import UtcTime
 from app.store.sql_orders import in_scope, of_scope, scoped
-from app.store.tables import (
-    idempotency_keys,
-    orders,
-    reconcile_passes,
-    strangers,
-    trading_state,
-    trading_state_history,
-)
+from app.store.tables import idempotency_keys, orders, trading_state, trading_state_history
+from app.store.tables_reconcile import reconcile_passes, strangers
 
 UNREADABLE = "no readable trading state"
 

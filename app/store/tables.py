@@ -39,7 +39,7 @@ BIG_ID = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself only for a column of exactly this type."""
 
 
-def _scope(*, key: bool = False) -> tuple[Column[str], Column[str]]:
+def scope_columns(*, key: bool = False) -> tuple[Column[str], Column[str]]:
     return (
         Column("mode", String, nullable=False, primary_key=key),
         Column("account", String, nullable=False, primary_key=key),
@@ -50,7 +50,7 @@ orders = Table(
     "orders",
     metadata,
     Column("id", String, primary_key=True),
-    *_scope(),
+    *scope_columns(),
     Column("client", String, nullable=False),
     Column("strategy", String, nullable=False),
     Column("key_kind", String, nullable=False),
@@ -164,7 +164,7 @@ order_events = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
-    *_scope(key=True),
+    *scope_columns(key=True),
     Column("client", String, primary_key=True),
     Column("digest", String, primary_key=True),
     Column("body_hash", String, nullable=False),
@@ -176,7 +176,7 @@ idempotency_keys = Table(
 caps = Table(
     "caps",
     metadata,
-    *_scope(key=True),
+    *scope_columns(key=True),
     Column("name", String, primary_key=True),
     Column("window", String, primary_key=True),
     Column("used", BigInteger, nullable=False),
@@ -186,7 +186,7 @@ caps = Table(
 cap_reservations = Table(
     "cap_reservations",
     metadata,
-    *_scope(key=True),
+    *scope_columns(key=True),
     Column("order_id", String, primary_key=True),
     Column("name", String, primary_key=True),
     Column("window", String, primary_key=True),
@@ -200,7 +200,7 @@ holding_adjustments = Table(
     "holding_adjustments",
     metadata,
     Column("id", BIG_ID, primary_key=True),
-    *_scope(),
+    *scope_columns(),
     Column("client", String, nullable=False),
     Column("ticker", String, nullable=False),
     Column("product", String, nullable=False),
@@ -222,7 +222,7 @@ locks = Table(
 order_slots = Table(
     "order_slots",
     metadata,
-    *_scope(key=True),
+    *scope_columns(key=True),
     Column("slot", Integer, primary_key=True, autoincrement=False),
     Column("used_at", UtcTime, nullable=False),
 )
@@ -230,7 +230,7 @@ order_slots = Table(
 trading_state = Table(
     "trading_state",
     metadata,
-    *_scope(key=True),
+    *scope_columns(key=True),
     Column("state", String, nullable=False),
     Column("reason", Text, nullable=False),
     Column("changed_at", UtcTime, nullable=False),
@@ -242,45 +242,12 @@ trading_state_history = Table(
     "trading_state_history",
     metadata,
     Column("id", BIG_ID, primary_key=True),
-    *_scope(),
+    *scope_columns(),
     Column("state", String, nullable=False),
     Column("changed_by", String, nullable=False),
     Column("reason", Text, nullable=False),
     Column("changed_at", UtcTime, nullable=False),
     Index("ix_trading_state_history_newest", "mode", "account", "id"),
-)
-
-absences = Table(
-    "absences",
-    metadata,
-    Column("order_id", String, ForeignKey("orders.id"), primary_key=True),
-    Column("attempt", Integer, primary_key=True, autoincrement=False),
-    Column("reads", Integer, nullable=False),
-    Column("first_at", UtcTime, nullable=False),
-    Column("last_at", UtcTime, nullable=False),
-)
-
-strangers = Table(
-    "strangers",
-    metadata,
-    *_scope(key=True),
-    Column("broker_order_id", String, primary_key=True),
-    Column("ticker", String, nullable=False),
-    Column("side", String, nullable=False),
-    Column("quantity", Integer, nullable=False),
-    Column("product", String, nullable=False),
-    Column("tag", String),
-    Column("placed_at", UtcTime, nullable=False),
-    Column("seen_at", UtcTime, nullable=False),
-    Column("acknowledged_by", String),
-    Column("acknowledged_at", UtcTime),
-)
-
-reconcile_passes = Table(
-    "reconcile_passes",
-    metadata,
-    *_scope(key=True),
-    Column("began_at", UtcTime, nullable=False),
 )
 
 deployment = Table(
@@ -295,7 +262,7 @@ refusals = Table(
     "refusals",
     metadata,
     Column("id", BIG_ID, primary_key=True),
-    *_scope(),
+    *scope_columns(),
     Column("at", UtcTime, nullable=False),
     Column("address", String, nullable=False),
     Column("client", String),

@@ -22,7 +22,15 @@ from app.domain.order import Side
 from app.domain.risk import TradingState
 from app.domain.status import UNSETTLED
 from app.errors import CommitUnknown, StoreUnavailable
-from app.store import migrate, tables, tables_audit, tables_clients, tables_config, tables_notices
+from app.store import (
+    migrate,
+    tables,
+    tables_audit,
+    tables_clients,
+    tables_config,
+    tables_notices,
+    tables_reconcile,
+)
 from app.store.engine import Database, WriterQueue
 from app.store.sql import SqlStore, connect
 from tests.integration.store_rows import NOON, SCOPE, TICKER, Clock, insert, order, said
@@ -33,7 +41,13 @@ def test_migrations_build_exactly_the_metadata(database_url: str) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         both = MetaData(naming_convention=tables.metadata.naming_convention)
-        others = (tables_audit, tables_clients, tables_config, tables_notices)  # all must be loaded
+        others = (
+            tables_audit,
+            tables_clients,
+            tables_config,
+            tables_notices,
+            tables_reconcile,
+        )  # all must be loaded
         assert all(one.metadata is tables.metadata for one in others)
         for table in (*tables.metadata.sorted_tables, *paper.metadata.sorted_tables):
             table.to_metadata(both)  # the paper exchange defines its own
