@@ -91,6 +91,9 @@ ALLOWED = (
             MADE_AT_START, ("webhook_secret_token", "admin_token", "session_secret"), strict=True
         )
     ),
+    Allowed(
+        Kind.FILE, r"prometheus\.token", "admin_token", "a test's own, for the Prometheus that it starts"
+    ),
 )
 
 

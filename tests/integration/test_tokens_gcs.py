@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -186,7 +187,13 @@ def lost_in(gcs: GcsLayer, races: int, writer: type[Together] = Together) -> int
 
         def write(which: int, mine: TokenRecord, meet: threading.Barrier = meet) -> None:
             there = writer(gcs.bucket, NAME, lambda: clients[which], meet=meet)
-            sealed(there).save(mine)
+            saved = False
+            while not saved:
+                with suppress(
+                    TokenStoreUnavailable
+                ):  # a slow answer is no lost token: who is told so tries again
+                    sealed(there).save(mine)
+                    saved = True
 
         threads = [threading.Thread(target=write, args=pair) for pair in enumerate(records)]
         for thread in threads:
