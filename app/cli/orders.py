@@ -256,7 +256,7 @@ def _jobs(ports: Ports) -> click.Group:
     @jobs.command("run", cls=Command)
     @click.argument("name")
     def run(name: str) -> None:
-        """Run one now, once."""
+        """Run one now, once. `jobs list` has the names."""
         if name not in JOBS:
             raise NotFound(f"there is no job {name!r}: {', '.join(sorted(JOBS))}")
         desk_of(ports)

@@ -35,7 +35,7 @@ NOT_OURS = frozenset(
     }
 )
 """Codes of a 503 that a faultless service would have answered as well. `out_of_time` is not here: it may be us."""
-SERVER_ERROR, UNAVAILABLE = 500, 503
+REFUSED, SERVER_ERROR, UNAVAILABLE = 400, 500, 503
 
 
 class Objective(StrEnum):
@@ -45,7 +45,7 @@ class Objective(StrEnum):
 
 TARGET: Mapping[Objective, float] = {Objective.AVAILABILITY: 0.995, Objective.LATENCY: 0.99}
 MEANING: Mapping[Objective, str] = {
-    Objective.AVAILABILITY: "alerts answered without a failure of ours (a broker that is down is not ours)",
+    Objective.AVAILABILITY: "known senders' alerts answered without a failure of ours (a broker that is down is not ours)",
     Objective.LATENCY: f"sent orders whose outcome was known within {ANSWER_WITHIN_S:g} s, the alert's deadline",
 }
 
@@ -57,6 +57,11 @@ def budget(objective: Objective) -> float:
 
 def is_available(status: int, code: str | None) -> bool:
     return status < SERVER_ERROR or (status == UNAVAILABLE and code in NOT_OURS)
+
+
+def is_judged(status: int, client: str | None) -> bool:
+    """A stranger's request that was turned away is no alert: a flood of them would make every failure look rare."""
+    return client is not None or not REFUSED <= status < SERVER_ERROR
 
 
 def is_in_time(seconds: float) -> bool:
@@ -104,7 +109,7 @@ def report(
 ) -> Report:
     """`orders` and `entries` of the window's days, `refusals` newest first and at most `kept_refusals` of them."""
     orders = [o for o in orders if (o.created_at or now) >= since]
-    refused = [r for r in refusals if r.at >= since]
+    refused = [r for r in refusals if r.at >= since and is_judged(r.status, r.client)]
     is_cut = len(refusals) >= kept_refusals and refusals[-1].at > since
     failed = sum(not is_available(r.status, r.code) for r in refused)
     failed += sum(is_ours(o, now) for o in orders)

@@ -167,8 +167,9 @@ class Metrics:
             return
         outcome = trail.outcome or ("accepted" if status < REFUSED_FROM else "refused")
         self._alerts.labels(word_of(outcome), self.codes(trail.code or "none")).inc()
-        self._judged(slo.Objective.AVAILABILITY, good=slo.is_available(status, trail.code))
-        self._judged(slo.Objective.LATENCY, good=slo.is_in_time(took))
+        if slo.is_judged(status, trail.client):
+            self._judged(slo.Objective.AVAILABILITY, good=slo.is_available(status, trail.code))
+            self._judged(slo.Objective.LATENCY, good=slo.is_in_time(took))
         for name, seconds in trail.phases.items():
             if (child := self._phase.get(name)) is not None:
                 child.observe(seconds)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -46,11 +47,30 @@ WITHIN = ("auth", "resolve", "risk")
 """Phases that wait for nobody: their times stand on the request's span, one of their own would cost more than they do."""
 OUR_FAULT = 500
 MAX_VALUE = 200
+MOST_STATEMENTS = 100
+"""On one span. An alert has some thirteen; a purge or the pass after a long stop may have thousands."""
 _TABLE = re.compile(r"\s*(\w+)(?:.*?\b(?:FROM|INTO|UPDATE)\s+(\w+))?", re.IGNORECASE | re.DOTALL)
 _W3C = TraceContextTextMapPropagator()
 
 
-_STATEMENTS: ContextVar[list[str] | None] = ContextVar("statements", default=None)
+@dataclass(slots=True)
+class _Statements:
+    """Of one span, in words: the first MOST_STATEMENTS, and how many came after them."""
+
+    told: list[str] = field(default_factory=list)
+    more: int = 0
+
+    def add(self, words: str) -> None:
+        if len(self.told) < MOST_STATEMENTS:
+            self.told.append(words)
+        else:
+            self.more += 1
+
+    def __str__(self) -> str:
+        return "; ".join([*self.told, *([f"and {self.more} more"] if self.more else [])])
+
+
+_STATEMENTS: ContextVar[_Statements | None] = ContextVar("statements", default=None)
 
 
 @lru_cache(512)
@@ -60,9 +80,9 @@ def _words_of(statement: str) -> str:
     return f"{found[1].upper()} {found[2] or ''}".strip() if found else "SQL"
 
 
-def _entered(span: Span) -> tuple[Span, Token[Context], Token[list[str] | None]]:
+def _entered(span: Span) -> tuple[Span, Token[Context], Token[_Statements | None]]:
     """What `Tracing.end` needs again."""
-    return span, context.attach(trace.set_span_in_context(span)), _STATEMENTS.set([])
+    return span, context.attach(trace.set_span_in_context(span)), _STATEMENTS.set(_Statements())
 
 
 class Tracing:
@@ -92,8 +112,8 @@ class Tracing:
     def end(self, span: Any, error: BaseException | None) -> None:  # noqa: ANN401 - what `start` gave
         begun, token, statements = span
         context.detach(token)
-        if done := _STATEMENTS.get():
-            begun.set_attribute("db.statements", "; ".join(done))
+        if (done := _STATEMENTS.get()) is not None and done.told:
+            begun.set_attribute("db.statements", str(done))
         _STATEMENTS.reset(statements)
         if error is not None:
             begun.set_status(Status(StatusCode.ERROR, type(error).__name__))  # its text may hold anything
@@ -191,7 +211,7 @@ class Tracing:
             done = _STATEMENTS.get()
             if done is not None:  # a look outside of any request or job is no trace of its own
                 took_ms = (time.perf_counter() - conn.info.pop("began", time.perf_counter())) * 1000
-                done.append(f"{_words_of(statement)} {error or format(took_ms, '.1f')}")
+                done.add(f"{_words_of(statement)} {error or format(took_ms, '.1f')}")
 
         event.listen(engine, "before_cursor_execute", before)
         event.listen(engine, "after_cursor_execute", after)

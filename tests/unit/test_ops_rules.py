@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from flask import Flask
 
@@ -13,6 +15,7 @@ from app.jobs.run import JOBS
 from tests.unit.operator_desk import Operator
 from tests.unit.operator_desk import fresh as fresh  # noqa: PLC0414 - a fixture
 from tests.unit.ops_rules import (
+    LABELS_OF_PROMETHEUS,
     OF_PROMETHEUS,
     PROMETHEUS,
     ROOT,
@@ -20,7 +23,11 @@ from tests.unit.ops_rules import (
     alarms,
     dashboards,
     exported,
+    families,
+    labels_in,
+    labels_of,
     names_in,
+    panels,
     promtool_tests,
     recorded,
     rules,
@@ -50,6 +57,36 @@ def test_a_dashboard_reads_only_what_is_exported(name: str) -> None:
         names = names_in(expression)
         assert names, expression
         assert names <= exported() | recorded(), expression
+
+
+@pytest.mark.parametrize(
+    "expression", [r["expr"] for r in rules()] + [e for d in dashboards().values() for e in d]
+)
+def test_an_expression_groups_and_chooses_by_labels_that_its_series_have(expression: str) -> None:
+    known, names = labels_of(), names_in(expression)
+    there = frozenset[str]().union(*(known.get(name, frozenset()) for name in names))
+    assert labels_in(expression) <= there | LABELS_OF_PROMETHEUS
+
+
+def test_every_figure_stands_on_a_dashboard() -> None:
+    read = frozenset(name for d in dashboards().values() for e in d for name in names_in(e))
+    assert [metric for metric, names in families().items() if not names & read] == []
+
+
+@pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel["title"])
+def test_a_panel_says_what_is_so_and_which_is_which(panel: dict[str, Any]) -> None:
+    for target in panel["targets"]:
+        legend = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        groups = set(re.findall(r"\w+", " ".join(re.findall(r"\bby \(([^)]*)\)", target["expr"]))))
+        assert legend <= (groups or {"objective"})
+        # Over a range Grafana shows the last value there was, also of what is over: a state, or a time without a database.
+        assert panel["type"] != "stat" or target["instant"]
+
+
+def test_the_trading_state_is_shown_by_its_name() -> None:
+    """Of one series alone Grafana would show the value, and that is 1 whatever the state."""
+    (panel,) = [p for p in panels() if "trading_state" in p["targets"][0]["expr"]]
+    assert panel["options"]["textMode"] == "name"
 
 
 @pytest.mark.parametrize("name", dashboards())
@@ -127,6 +164,33 @@ def test_the_runbooks_name_commands_that_exist(fresh: Operator) -> None:
             if then and commands[word]:
                 assert then in commands[word], f"{path.name}: {word} {then}"
     assert found > 10
+
+
+def test_the_documents_give_commands_all_that_they_need(fresh: Operator) -> None:
+    """Somebody in a hurry copies them. `…` stands for more."""
+    documents = [*sorted(RUNBOOKS.glob("*.md")), ROOT / "README.md", ROOT / "ops" / "cloudrun" / "README.md"]
+    found = 0
+    for path in documents:
+        for line in re.findall(r"`flask --app app\.wsgi ([^`]+)`", path.read_text(encoding="utf-8")):
+            words = line.split()
+            command: Any = fresh.app.cli
+            while isinstance(command, click.Group) and words and words[0] in command.commands:
+                command = command.commands[words.pop(0)]
+            needed = [o for o in command.params if isinstance(o, click.Option) and o.required]
+            lacking = [o.opts[0] for o in needed if not set(o.opts) & set(words) and "…" not in words]
+            assert lacking == [], f"{path.name}: {line}"
+            found += len(needed)
+    assert found
+
+
+def test_the_readme_has_every_command(fresh: Operator) -> None:
+    _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition("## At the command line")
+    section, _, _ = rest.partition("\n## ")
+    cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+    for word, then in _commands(fresh.app).items():
+        mine = " ".join(cell for cell in cells if re.search(rf"`{word}\b", cell))
+        assert mine, word
+        assert {one for one in then if not re.search(rf"\b{one}\b", mine)} == set(), word
 
 
 def _commands(app: Flask) -> dict[str, set[str]]:

@@ -63,6 +63,17 @@ def test_each_alert_is_judged_once_and_failures_show_from_zero_on() -> None:
     }
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 413, 429])
+def test_strangers_who_are_turned_away_dilute_no_failure(status: int) -> None:
+    metrics, known = Metrics(), Trail("request", "k", client="default")
+    for _ in range(100):
+        metrics.request(Trail("request", "s"), "POST", "/webhook", status, 0.01)
+    metrics.request(known, "POST", "/webhook", status, 0.1)
+    metrics.request(Trail("request", "d", code="store_unavailable"), "POST", "/webhook", 503, 0.1)
+    assert (judged(metrics)["availability", "good"], judged(metrics)["availability", "bad"]) == (1, 1)
+    assert sum(v for (objective, _), v in judged(metrics).items() if objective == "latency") == 2
+
+
 def judged(metrics: Metrics) -> dict[tuple[str, str], float]:
     return {
         (s.labels["objective"], s.labels["verdict"]): s.value
@@ -88,10 +99,10 @@ def test_an_outcome_is_late_after_the_deadline_or_when_it_never_came() -> None:
     assert lateness(orders, at) == (2, 3)
 
 
-def refused(operator: Operator, code: str) -> None:
+def refused(operator: Operator, code: str, status: int = 503) -> None:
     with operator.ports.store.read() as tx:
         now = tx.now()
-    refusal = Refusal(now, "127.0.0.1", None, 503, code, "", "", {}, "r")
+    refusal = Refusal(now, "127.0.0.1", None, status, code, "", "", {}, "r")
     operator.ports.store.record_refusal(operator.ports.scope, refusal)
 
 
@@ -103,6 +114,7 @@ def test_flask_slo_counts_orders_and_refusals_and_names_who_is_lost(operator: Op
     lost = operator.order(2)  # SENDING, its deadline long ago
     refused(operator, "store_unavailable")
     refused(operator, "breaker_open")
+    refused(operator, "not_authenticated", 401)  # a stranger's: no alert
     said = operator.said("slo", "--days", "365")
     rows = {line.split()[0]: line for line in said.splitlines() if line[:1].isalpha()}
     assert "2 of 4" in rows["availability"]

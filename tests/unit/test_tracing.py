@@ -24,7 +24,7 @@ from app.service.reconcile import Pass
 from app.telemetry import tracing
 from app.telemetry.broker import ObservedBroker
 from app.telemetry.requests import trace_of
-from app.telemetry.tracing import FLUSH_S, Tracing, headers_out
+from app.telemetry.tracing import FLUSH_S, MOST_STATEMENTS, Tracing, headers_out
 from app.telemetry.watcher import TracedReconcile, Watch
 from tests.builders import SCOPE
 from tests.unit.web_desk import ADMIN, TOKEN, WebDesk
@@ -157,6 +157,19 @@ def test_a_statement_is_its_verb_and_its_table(traced: Traced) -> None:
         r"INSERT orders \d+\.\d; SELECT orders \d+\.\d; SELECT nowhere OperationalError", told
     )
     assert "canary" not in job.to_json()
+    engine.dispose()
+
+
+def test_a_pass_over_thousands_of_orders_makes_no_span_of_their_length(traced: Traced) -> None:
+    engine = create_engine("sqlite://")
+    traced.tracing.watch_database(engine)
+    with engine.begin() as connection, traced.watch.job("purge"):
+        for _ in range(MOST_STATEMENTS + 7):
+            connection.execute(text("SELECT 1 FROM sqlite_master"))
+    (job,) = traced.spans()
+    told = str((job.attributes or {})["db.statements"]).split("; ")
+    assert len(told) == MOST_STATEMENTS + 1
+    assert told[-1] == "and 7 more"
     engine.dispose()
 
 
