@@ -18,6 +18,9 @@ from app.domain.order import Order
 
 MAX_HIDDEN = 8
 """Tokens of one request: one in its header and one in its body are usual."""
+MAX_HIDDEN_CHARS = 256
+"""Of each; ours have 47. A longer one is hidden by its beginning: all its spellings are kept for a while, and whoever sends
+a body full of token, without knowing one, must not fill the memory with them."""
 
 
 class Spans(Protocol):
@@ -137,8 +140,11 @@ def answered(order: Order, *, replayed: bool) -> None:
 def hide(secret: object) -> None:
     """A token that came with the request: no line about this request shows it."""
     trail = _TRAIL.get()
-    if trail is not None and isinstance(secret, str) and secret not in trail.hidden:
-        trail.hidden = (*trail.hidden, secret)[-MAX_HIDDEN:]
+    if trail is None or not isinstance(secret, str):
+        return
+    head = secret[:MAX_HIDDEN_CHARS]
+    if head not in trail.hidden:
+        trail.hidden = (*trail.hidden, head)[-MAX_HIDDEN:]
 
 
 _KEEPERS: list[Callable[..., None]] = []

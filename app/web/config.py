@@ -16,6 +16,7 @@ from app.service.config import Config, Done, InForce, Version
 from app.service.config_document import Document, experiment_raw, with_experiment, with_flag, with_settings
 from app.service.experiments import METHOD, TrialStore, VariantReport, report
 from app.service.notices import Channel
+from app.service.observe import masked
 from app.web import answers
 from app.web.control import by_api, object_of
 from app.web.openapi_config import ConfigBody, ExperimentBody, FlagBody, Preferences, RollbackBody
@@ -79,7 +80,7 @@ def _experiments(routes: Blueprint, ports: Ports, config: Config, trials: TrialS
     def set_experiment(name: str) -> Response:
         by = by_api(ports.callers.admin(request))
         body = validated(ExperimentBody, object_of(ports))
-        edit = with_experiment(_experiment(name, body))
+        edit = with_experiment(_experiment(masked(name), body))
         return jsonify(done_body(config.change(by, body.reason, edit)))
 
     @routes.get("/experiments/<name>/report")

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from app.errors import MalformedBody
+from app.service.observe import masked
 
 MAX_DEPTH = 16
 MAX_INT_DIGITS = 20
@@ -109,7 +110,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise MalformedBody(f"the field {key[:40]!r} stands twice: which one is meant?")
+            raise MalformedBody(f"the field {masked(key)[:40]!r} stands twice: which one is meant?")
         found[key] = value
     return found
 

@@ -158,7 +158,8 @@ class AlertBody(BaseModel):
     def _text(cls, value: object) -> object:
         if value is None:
             return ""
-        return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
+        is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+        return masked(str(value)) if is_number else value
 
     @field_validator("ticker", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import tracemalloc
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -79,6 +80,28 @@ def test_a_strategys_name_is_kept_without_it_and_the_order_goes_through(desk: We
     assert HOOK not in answer.text + left(desk)
 
 
+def test_a_strategys_name_that_is_a_number(tmp_path: Path) -> None:
+    desk = WebDesk(tmp_path, webhook_secret_token="47110815471108")
+    answer = desk.webhook(token="47110815471108", strategy=47110815471108)
+    assert (answer.status_code, answer.get_json()["strategy"]) == (200, "(secret)")
+    assert "47110815471108" not in answer.text + left(desk)
+
+
+def test_bodies_full_of_wrong_token_do_not_fill_the_memory(desk: WebDesk) -> None:
+    """All spellings of what came as a token are kept for a while, and nobody has to know a token to send one."""
+    body = '{"token":"%d' + "\N{KEY}" * 16_000 + '"}'
+    desk.webhook(body=b'{"token":"wrong"}')
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        answers = [desk.webhook(body=(body % n).encode()).status_code for n in range(30)]
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert set(answers) == {401, 429}
+    assert grown < 3_000_000
+
+
 def test_two_keys_stay_two_whatever_stands_in_them(desk: WebDesk) -> None:
     jwts = [f"eyJhbGciOiJIUzI1NiJ9.{secrets.token_urlsafe(20)}.x" for _ in range(2)]
     ids = {desk.webhook(token=HOOK, idempotency_key=key).get_json()["order_id"] for key in (HOOK, *jwts)}
@@ -111,6 +134,19 @@ def test_in_a_query(desk: WebDesk, query: str) -> None:
     assert answer.status_code == 400
     assert "(secret)" in answer.text
     assert HOOK not in answer.text.lower()
+
+
+def test_the_beginning_of_a_long_one_is_not_shown_either(tmp_path: Path) -> None:
+    """What is cut for showing would no longer be known as the secret."""
+    hook, admin = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    desk = WebDesk(tmp_path, webhook_secret_token=hook, admin_token=admin)
+    twice = desk.webhook(body=f'{{"{hook}":1,"{hook}":2}}'.encode())
+    variants = [{"name": "a"}, {"name": "b"}]
+    body = {"variants": variants, "reason": "a test of it"}
+    named = desk.api("put", f"/api/v1/experiments/{hook}", admin, body)
+    for answer in (twice, named):
+        assert (answer.status_code, "(secret)" in answer.text) == (400, True)
+        assert hook[:12] not in answer.text + left(desk)
 
 
 def test_in_a_reason_that_is_kept(desk: WebDesk) -> None:
