@@ -109,7 +109,7 @@ class Door:
         if not is_beat(body):
             return self._read(body, caller, message)
         if message is not None:
-            self.signatures.once(message, None, self.ports.clock.now())
+            self.signatures.once(message, caller.client, None, self.ports.clock.now())
         return to_beat(body, caller.client)
 
     def _read(self, body: dict[str, Any], caller: Caller, message: SignedMessage | None) -> Alert:
@@ -118,7 +118,7 @@ class Door:
         alert = replace(to_alert(body, caller.client, now, header_key, product), limits=caller.limits)
         if message is None:
             return alert
-        self.signatures.once(message, header_key, now)
+        self.signatures.once(message, caller.client, header_key, now)
         if alert.key.kind is KeyKind.EXPLICIT:
             return alert
         # A copy of the message is fresh for longer than the dedupe window: its id is what makes it the same alert.
@@ -161,16 +161,22 @@ def blueprint(door: Door, place_order: Place) -> Blueprint:
         with phase("auth"):
             alert, caller = door.alert_or_beat()
         if isinstance(alert, Beat):
-            return beaten(door.ports, alert)
+            return beaten(door, alert, caller)
         return submit(door, place_order, alert, caller)
 
     return routes
 
 
-def beaten(ports: Ports, came: Beat) -> Response:
-    """A heartbeat is kept, and nothing else happens. Raises StoreUnavailable."""
+def beaten(door: Door, came: Beat, caller: Caller) -> Response:
+    """A heartbeat is kept, and nothing else happens. Raises StoreUnavailable and TooManyRequests."""
+    ports = door.ports
     if ports.beside is None:
         raise StoreUnavailable("heartbeats cannot be kept here")
+    try:
+        door.rates.heartbeat(came.client)
+    except TooManyRequests as error:
+        door.keep(error, b"", {}, caller)
+        raise
     beat(ports.beside.heartbeats, came, ports.notifier)
     g.outcome = "heartbeat"
     due = ist(ports.clock.now() + allowed(came.every_seconds))

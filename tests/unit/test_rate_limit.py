@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from werkzeug.test import TestResponse
 
 from app.settings import Settings
-from app.web.middleware.rate_limit import API, FAILED_LOGINS, NOT_BY_CLIENT, OPEN, URGENT
+from app.web.middleware.rate_limit import API, BEATS, FAILED_LOGINS, NOT_BY_CLIENT, OPEN, URGENT
 from tests.fake_clients import a_client
 from tests.redis_server import RedisServer
 from tests.unit.login_desk import ADMIN as LOGIN_ADMIN
@@ -113,6 +113,17 @@ def test_exits_do_not_use_up_what_entries_have(tmp_path: Path) -> None:
     for n in range(10):
         assert entry(desk, n, action="EXIT", lots=...).status_code == 422
     assert entry(desk, 20).status_code == 200
+
+
+def test_an_end_for_a_loop_of_heartbeats_and_not_for_alerts(tmp_path: Path) -> None:
+    desk = WebDesk(tmp_path)
+    beats = [
+        desk.webhook(action="HEARTBEAT", strategy=f"made up {n}", every_seconds=60).status_code
+        for n in range(amount(BEATS) + 1)
+    ]
+    assert (set(beats[:-1]), beats[-1]) == ({200}, 429)
+    assert len(desk.heartbeats.watched()) == amount(BEATS)
+    assert entry(desk, 0).status_code == 200
 
 
 def test_an_end_for_a_loop_of_exits(tmp_path: Path) -> None:

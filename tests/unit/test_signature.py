@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from app.domain.alert import IST
 from app.errors import NotAuthenticated
 from app.settings import SettingsError, load
+from app.web.middleware.rate_limit import API
 from app.web.middleware.signature import TOLERANCE_S, Signatures
 from tests.fake_clients import FakeClients, a_client
 from tests.fake_store import FakeClock
@@ -222,6 +223,23 @@ def test_an_id_with_another_content_is_refused(desk: WebDesk) -> None:
     ]
     assert [(a.status_code, a.get_json()["code"]) for a in answers] == [(422, "replayed")] * 3
     assert len(desk.sent()) == 1
+
+
+def test_a_captured_message_is_no_order_of_another_client_either(tmp_path: Path) -> None:
+    """A bearer token beside it is not signed: who has one, and no signing secret, could send what another has signed."""
+    desk = WebDesk(tmp_path, webhook_hmac_secrets=SECRET, require_signature=True)
+    sender, other = Sender(desk), a_client(desk.clients)
+    assert sender.send().status_code == 200
+    answer = sender.send(path="/api/v1/orders", extra={"Authorization": f"Bearer {other}"})
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "replayed")
+    assert len(desk.sent()) == 1
+
+
+def test_signed_questions_are_counted_too(desk: WebDesk) -> None:
+    sender, most = Sender(desk), int(API.split(" ", 1)[0])
+    statuses = [sender.send(f"msg_{n}", "/api/v1/check").status_code for n in range(most + 1)]
+    assert (set(statuses[:-1]), statuses[-1]) == ({200}, 429)
+    assert sender.send("msg_order").status_code == 200
 
 
 def test_an_id_is_remembered_for_as_long_as_a_copy_can_be_fresh(desk: WebDesk) -> None:

@@ -146,7 +146,7 @@ class Callers:
         """The sender of an alert, by the body's `token` in any case of the field's name, or by its signature."""
         found = [value for key, value in body.items() if key.lower() == TOKEN]
         if not found and is_signed:
-            return DEFAULT
+            return self._known(DEFAULT, request)
         caller = self.find(found[0]) if len(found) == 1 else None
         if caller is ADMIN:
             raise self.refused(request, "expected the webhook token, not the admin's")

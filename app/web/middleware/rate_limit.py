@@ -34,6 +34,8 @@ from app.web.middleware.failures import key_of_address
 REDIS_TIMEOUT_S = 0.06
 URGENT = "300 per minute"
 """Exits, and repeats, of one client: what a busy desk can mean, and an end for a loop."""
+BEATS = "300 per minute"
+"""Heartbeats of one client, on their own: a page that is looked at too often must not make a strategy seem dead."""
 API = "300 per minute"
 """Everything else that a known client asks: a page of orders each second, and then some."""
 OPEN = "120 per minute"
@@ -95,6 +97,7 @@ class RateLimits:
         """RATE_LIMIT_WEBHOOK as it is in force."""
         self._entry = self._counter("entry", lambda: self.of_entries())  # noqa: PLW0108 - looked up at the call
         self._urgent = {u: self._counter(u.value, lambda: URGENT) for u in Urgency}
+        self._beat = self._counter("beat", lambda: BEATS)
         self._client = self._counter("client", lambda: API)
         self._open = self._counter("open", lambda: OPEN)
         self._login = self._counter("login", lambda: FAILED_LOGINS)
@@ -118,6 +121,10 @@ class RateLimits:
             if found is None:
                 raise
             self._urgent[found](alert.client)
+
+    def heartbeat(self, client: str) -> None:
+        """One heartbeat that is about to be kept."""
+        self._beat(client)
 
     def failed_login(self) -> None:
         """One wrong token at the login form."""

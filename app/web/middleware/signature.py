@@ -65,20 +65,22 @@ class Signatures:
             raise NotAuthenticated(f"expected a {SIGNATURE} that is right for this id, timestamp and body")
         return SignedMessage(ident, body)
 
-    def once(self, message: SignedMessage, header_key: str | None, now: datetime) -> None:
+    def once(self, message: SignedMessage, client: str, header_key: str | None, now: datetime) -> None:
         """Let an id stand for one content. The same again is a re-send, which its key answers. Raises KeyClash.
 
         The Idempotency-Key header is part of the content, because the signature does not cover it: with another
-        one a captured message would be a second order. So is the IST date, which explicit keys belong to.
+        one a captured message would be a second order. So is the client, whom a bearer token names that the signature
+        does not cover either, and the IST date, which explicit keys belong to.
         """
         parts = (
             now.astimezone(IST).date().isoformat(),
+            client,
             header_key or "",
             hashlib.sha256(message.body).hexdigest(),
         )
         content = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
         if self._clients.first_content(message.id, content, REMEMBER) != content:
             raise KeyClash(
-                f"the {ID} came with another body, key or day before: a new message needs an id of its own",
+                f"the {ID} came with another body, key, client or day before: a new message needs an id of its own",
                 code="replayed",
             )
