@@ -6,9 +6,10 @@ from contextlib import suppress
 
 from flask import Blueprint, Response, jsonify, request
 
-from app.errors import NoMaster, StoreUnavailable
+from app.errors import NoMaster, NotAllowed, StoreUnavailable
 from app.service.health import OK, SLOW, Parts, usual_checks
 from app.web.answers import ist
+from app.web.middleware.address import check_address
 from app.web.middleware.authentication import bearer_token
 from app.web.ports import Ports
 
@@ -36,6 +37,10 @@ def is_admin(ports: Ports) -> bool:
         return False  # the answer says so itself
     if caller is None:
         raise ports.callers.refused(request)
+    try:
+        check_address(ports.callers.address(request), caller.networks)
+    except NotAllowed:
+        return False  # a probe is answered all the same
     return caller.is_admin
 
 

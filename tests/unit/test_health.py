@@ -27,6 +27,7 @@ from app.service.health import (
 from app.service.ready import Unready
 from app.web import ops
 from tests.builders import SCOPE
+from tests.fake_clients import a_client
 from tests.fakes import FakeClock
 from tests.unit.web_desk import ADMIN, TOKEN, WebDesk
 
@@ -156,6 +157,15 @@ def test_strangers_and_clients_see_names_only_and_the_operator_all(tmp_path: Pat
     assert body["checks"]["breaker"] == "the secret reason"
     assert body["master"]["rows"] >= 0
     assert ready(desk, token="wrong")[0] == 401
+
+
+def test_a_named_admin_sees_all_from_his_own_addresses_only(tmp_path: Path) -> None:
+    desk = WebDesk(tmp_path)
+    near = a_client(desk.clients, "near", "admin", networks=("127.0.0.1",))
+    far = a_client(desk.clients, "far", "admin", networks=("tradingview",))
+    assert "master" in ready(desk, token=near)[1]
+    status, body = ready(desk, token=far)
+    assert (status, "master" in body) == (200, False)
 
 
 @pytest.mark.parametrize(
