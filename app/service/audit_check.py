@@ -234,6 +234,8 @@ def _broken(link: Link, expected: int, previous: str) -> tuple[str, int | None] 
 def _end(link: Link, count: int, previous: str) -> tuple[str, int | None] | None:
     if count < link.event_count:
         return f"the chain ends early: its row counts {link.event_count} events", count + 1
+    if not count:
+        return "it has no event: every order is written with its first", 1
     if count > link.event_count:
         return f"the event is one too many: its row counts {link.event_count}", link.event_count + 1
     if previous != link.head_hash:

@@ -171,7 +171,8 @@ def _cursor_at(at: datetime, order_id: str) -> str:
 def _place_of(cursor: str) -> tuple[datetime, str]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        at, order_id = text.split(" ")
+        # A NUL, which Postgres takes in no value, makes it one part too many.
+        at, order_id = text.replace("\0", " ").split(" ")
         return datetime.fromisoformat(at).astimezone(UTC), order_id
     except (ValueError, OverflowError, binascii.Error):
         raise InvalidAlert((FieldError("cursor", "expected a cursor of an earlier answer"),)) from None

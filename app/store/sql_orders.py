@@ -142,6 +142,8 @@ def _event_values(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def find(connection: Connection, scope: Scope, order_id: str, *, lock: bool) -> Order | None:
+    if "\0" in order_id:  # Postgres takes none in a value, and no order has one
+        return None
     place = {"in_id": order_id, **scoped(scope)}
     row = connection.execute(_FIND_LOCKED if lock else _FIND, place).one_or_none()
     return None if row is None else order_from(row)

@@ -46,6 +46,22 @@ def matches(fault: Fault, place: Place) -> bool:
     )
 
 
+def test_an_order_whose_whole_chain_was_cut_before_any_seal(store: SqlStore) -> None:
+    """Its row made to fit: no count and no hash is wrong then, but no order is written without its first event."""
+    with store.write() as tx:
+        tx.insert_order(order("CUT"), said())
+    drop_triggers(store.database.engine)
+    with store.database.engine.begin() as connection:
+        for statement in (
+            "DELETE FROM order_events WHERE order_id = 'CUT'",
+            "UPDATE orders SET event_count = 0, head_hash = '' WHERE id = 'CUT'",
+        ):
+            connection.execute(text(statement))
+    with SqlAudit(store.database).reading() as reading:
+        (fault,) = Check(reading)
+    assert (fault.order_id, fault.sequence) == ("CUT", 1)
+
+
 def test_500_random_tamperings_are_all_found_and_located(store: SqlStore, clock: Clock) -> None:
     audit = filled(store, clock, Random(7))
     drop_triggers(store.database.engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, timedelta
@@ -201,3 +202,11 @@ def test_pages_follow_each_other_newest_first_without_gap_or_repeat(store: SqlSt
     assert store.list_orders(LIVE, OrderFilter()).items == ()
     with pytest.raises(InvalidAlert):
         store.list_orders(SCOPE, OrderFilter(cursor="broken"))
+
+
+def test_a_nul_is_no_part_of_an_order_s_id_and_no_failure_of_the_database(store: SqlStore) -> None:
+    cursor = base64.urlsafe_b64encode(b"2026-11-20T10:00:00+00:00 A\0B").decode()
+    with pytest.raises(InvalidAlert):
+        store.list_orders(SCOPE, OrderFilter(cursor=cursor))
+    with store.write() as tx:
+        assert tx.get_order(SCOPE, "A\0B", lock=True) is None
