@@ -84,6 +84,9 @@ control_socket_disable = True
 limit_request_line = 4094
 limit_request_fields = 50
 limit_request_field_size = 8190
+# A tunnel on this host is a peer that gunicorn trusts, and it passes on what its client sent: SCRIPT_NAME as a header would
+# take the beginning off the path, and a rule of the tunnel's about paths would have looked at another one.
+forwarder_headers = ""
 
 
 def on_starting(server: Any) -> None:

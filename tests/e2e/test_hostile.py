@@ -218,6 +218,21 @@ def status_of(port: int, request: bytes) -> int | None:
     return int(answer.split(b" ")[1]) if answer.startswith(b"HTTP/1.1 ") else None
 
 
+def test_no_header_changes_the_path_behind_a_tunnel_of_this_host(tmp_path: Path) -> None:
+    """Its peer address is loopback, as ours is here."""
+    with Service(tmp_path) as service:
+        shown = {
+            name: service.request("GET", "/webhook/healthz", headers=given).status
+            for name, given in (
+                ("without", {}),
+                ("prefix", {"SCRIPT_NAME": "/webhook"}),
+                ("path", {"PATH_INFO": "/healthz"}),
+            )
+        }
+        assert service.request("GET", "/healthz", headers={"SCRIPT_NAME": "/none"}).status == 200
+    assert shown == dict.fromkeys(shown, 404)
+
+
 def test_the_served_service_stands_it(tmp_path: Path, record_property: Record) -> None:
     rng = random.Random(7)
     with Service(tmp_path) as service:
