@@ -244,7 +244,7 @@ def healed(place: Site, key: str) -> None:
     )
     row = TABLE[place.dependency]
     assert until(lambda: not row.figures(place.metrics()), TOLD_WITHIN_S), place.metrics()
-    assert total(place.metrics(), "database_up") == 1
+    assert until(lambda: total(place.metrics(), "database_up") == 1, TOLD_WITHIN_S)
     tags = [line["body"]["orderTag"] for line in place.sim.ledger.orders()]
     assert len(tags) == len(set(tags)), "an order was sent twice"
     answer, _ = place.alert(key)
