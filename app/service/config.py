@@ -24,6 +24,8 @@ KEEP_S = 0.5
 """How old the knowledge of the newest version may be: a change is in force everywhere well within a second."""
 READ_BOUND_S = 0.3
 """What looking may take. Others go on with what is known meanwhile, so that the two together stay under a second."""
+WAIT_S = 2 * READ_BOUND_S
+"""For another's look to end, which may have waited for a connection first."""
 TRIES = 20
 """Of a change that others were quicker than, each time. Then the caller is told to try again."""
 REASON_MAX = 500
@@ -122,9 +124,14 @@ class Config:
         """The last known good, looked at anew when it is time; until a first read has succeeded the environment's.
         Never raises: a read that fails changes nothing.
         """
-        if self._clock.monotonic() >= self._look_at and self._lock.acquire(blocking=False):
+        now = self._clock.monotonic()
+        # Who comes while another looks goes on with what is known, unless nobody has looked for longer than that takes:
+        # to a process that was idle two alerts come at once, and neither may go by what was in force an hour ago.
+        is_old = now >= self._look_at + READ_BOUND_S
+        if now >= self._look_at and self._lock.acquire(timeout=WAIT_S if is_old else 0):
             try:
-                self._look()
+                if self._clock.monotonic() >= self._look_at:
+                    self._look()
             except StoreUnavailable:
                 self._look_at = self._clock.monotonic() + KEEP_S
             finally:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.domain.deadline import Deadline
 from app.domain.experiment import Experiment, Flag, Variant
 from app.domain.limits import Runaway
+from app.domain.order import Scope
 from app.errors import InvalidAlert, KeyInUse, NotFound, StoreUnavailable
 from app.runtime import RUNTIME, SettingsRules
-from app.service.config import FIRST, KEEP_S, TRIES, Config, Version
+from app.service.config import FIRST, KEEP_S, READ_BOUND_S, TRIES, Config, Version
 from app.service.config_document import stopped, with_experiment, with_flag, with_settings
 from app.settings import Settings
 from tests.builders import NOW, SCOPE
@@ -27,7 +31,7 @@ PAIR = (Variant("usual"), Variant("wide", sl_percent=Decimal(30)))
 class View:
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.clock, self.notifier = FakeClock(), FakeNotifier()
-        self.store = FakeConfigStore(self.clock)
+        self.store: FakeConfigStore = FakeConfigStore(self.clock)
         self.rules = SettingsRules(Settings.model_validate({"instance_dir": directory, **settings}))
         self.config = self.another()
 
@@ -182,6 +186,48 @@ def test_the_database_is_asked_twice_a_second_at_most(view: View) -> None:
     view.store.down, view.store.reads = False, 0
     view.config()
     assert view.store.reads == 0, "one that failed is not tried again at once"
+
+
+class Slow(FakeConfigStore):
+    """Its reads wait, once they are told to."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.asked, self.free = threading.Event(), threading.Event()
+        self.free.set()
+
+    def newer(self, scope: Scope, than: int, deadline: Deadline | None = None) -> Version | None:
+        self.asked.set()
+        assert self.free.wait(5)
+        return super().newer(scope, than, deadline)
+
+
+def caps_of_two(view: View, idle_s: float) -> list[int | None]:
+    """What two alerts go by that come at the same moment, so many seconds after the last one; 50 is what was."""
+    view.store = slow = Slow(view.clock)
+    view.config = view.another()
+    assert view.config().policy.limits.max_open_lots == 50
+    view.stored({"settings": {CAP: "3"}})
+    view.clock.advance(idle_s - KEEP_S)
+    slow.asked.clear()
+    slow.free.clear()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(view.config)
+        assert slow.asked.wait(5)
+        second = pool.submit(view.config)
+        done, _ = wait([second], timeout=0.05)
+        slow.free.set()
+        both = [each.result(5).policy.limits.max_open_lots for each in (first, second)]
+    assert bool(done) is (both == [3, 50])
+    return both
+
+
+def test_alerts_that_come_at_once_to_an_idle_instance_all_go_by_what_is_in_force(view: View) -> None:
+    assert caps_of_two(view, 3600) == [3, 3]
+
+
+def test_a_look_that_is_in_time_holds_up_nobody_else(view: View) -> None:
+    assert caps_of_two(view, KEEP_S + READ_BOUND_S / 2) == [3, 50]
 
 
 def test_what_another_version_wrote_wrongly_keeps_the_last_good_and_pages_once(view: View) -> None:
