@@ -103,7 +103,7 @@ def draft(
         strategy=alert.strategy,
         key=alert.key,
         purpose=purpose,
-        action=alert.action,
+        action=old.action if old else alert.action,
         exchange=contract.exchange,
         underlying=contract.underlying,
         expiry=contract.expiry,

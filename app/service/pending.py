@@ -8,17 +8,20 @@ from datetime import datetime
 from app.domain.alert import ADMIN_CLIENT, Action, Alert
 from app.domain.audit import Event
 from app.domain.contract import ist_date
-from app.domain.order import Order, Purpose
+from app.domain.order import Order, Purpose, Side
+from app.domain.risk import Denial
 from app.domain.status import Status
 from app.errors import NoMaster, ServiceError
 from app.service.desk import Budget, Desk, event_of
 from app.service.exits import close
-from app.service.intent import Job
+from app.service.intent import Job, deny, draft
 from app.service.legs import LEG_CANCEL_IN_DOUBT
 from app.service.ports import Transaction
 from app.service.records import Moved
 
 log = logging.getLogger(__name__)
+
+GONE = Denial("nothing_to_exit", "what this exit was to close was never opened, or is gone")
 
 
 def run_pending(desk: Desk) -> list[Order]:
@@ -29,12 +32,14 @@ def run_pending(desk: Desk) -> list[Order]:
     for order in waiting:
         job = _job(desk, order)
         try:
-            answer = close(desk, job, order, _freeze(desk, order, job.now), None, order.explanation)
+            answer = close(desk, job, order, _freeze(desk, order, job.now), _side(order), order.explanation)
+            if answer is None:
+                answer = deny(
+                    desk, job, draft(desk, job, order, order.side, order.quantity, Purpose.EXIT), GONE
+                )
         except ServiceError as error:  # a failed read, or another exit at it: the next pass tries again
             log.warning("waiting exit %s could not run: %s", order.id, error.code)
             continue
-        if answer is None:
-            raise AssertionError("expected an answer for a waiting exit")
         row = answer.order
         if row.status is Status.NOT_SENT:
             with desk.store.write() as tx:
@@ -45,6 +50,11 @@ def run_pending(desk: Desk) -> list[Order]:
             text = f"waiting exit {row.id} {row.ticker}: {'; '.join(row.warnings)}"
             desk.notifier.notify("exit_cut", text, page=True)
     return changed
+
+
+def _side(order: Order) -> Side | None:
+    """A BUY or SELL that waits to close the other side never closes its own, which a later alert may have opened."""
+    return None if order.action is Action.EXIT else order.side
 
 
 def _freeze(desk: Desk, order: Order, now: datetime) -> int | None:

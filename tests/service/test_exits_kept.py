@@ -108,6 +108,24 @@ def test_a_sell_against_a_buy_under_review_waits_and_opens_no_short(desk: Tradin
     assert (desk.row(out).status, desk.row(out).code, desk.net()) == (Status.DENIED, "nothing_to_exit", 0)
 
 
+@pytest.mark.parametrize("fills", [True, False])
+def test_a_buy_that_waited_to_close_a_short_never_touches_what_the_next_buy_has_opened(
+    desk: TradingDesk, *, fills: bool
+) -> None:
+    desk.broker.unknown_arrives = False
+    desk.broker.next_place = [Unknown("lost")]
+    short = desk.alert("SELL").order
+    out = desk.alert("BUY").order
+    assert (out.status, out.purpose) == (Status.EXIT_PENDING, Purpose.EXIT)
+    desk.store.data.orders[short.id] = replace(desk.row(short), status=Status.NOT_PLACED)
+    desk.broker.fills = fills
+    assert desk.alert("BUY").order.purpose is Purpose.ENTRY
+    desk.reconcile()
+    assert (desk.row(out).status, desk.row(out).code) == (Status.DENIED, "nothing_to_exit")
+    assert desk.sent() == [(TICKER, "BUY", LOT)]
+    assert [row.is_working for row in desk.broker.book] == [not fills]
+
+
 def test_a_sell_beside_an_own_short_is_an_entry_whatever_is_under_review(desk: TradingDesk) -> None:
     desk.held("SELL")
     desk.reconcile()
