@@ -21,8 +21,8 @@ import pytest
 from tests.e2e.service import Service
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
-KILLS = 4
-"""Of the whole service, which takes seconds to start; tests/integration/test_outbox_kills.py does it more often."""
+KILLS = 20
+"""Of the whole service; tests/integration/test_outbox_kills.py kills the sender alone, at closer moments."""
 ORDER = {"strikeprice": 24500, "lots": 1}
 REF = re.compile(r"\(ref ([0-9a-f]{12})\)")
 
