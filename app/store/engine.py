@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from app.domain.deadline import Deadline
 from app.errors import CommitUnknown, StoreUnavailable
 from app.service.ports import Clock
 from app.store.watchdog import Watchdog
+from app.store.writers import WriterQueue
 
 DEFAULT_BOUND_S = 5.0
 """What a transaction without a deadline may take: never for ever."""
@@ -26,6 +26,10 @@ POSTGRES_CONNECTIONS = 10
 """Per process. A transaction holds one for milliseconds and never during a broker call."""
 SQLITE_CONNECTIONS = 32
 CONNECT_BOUND_S = 2
+SILENT_S = 1.0
+"""A connect that failed after this long met a database that says nothing, not one that says no."""
+REST_S = 0.5
+"""For this long after it nobody else waits CONNECT_BOUND_S for the same silence."""
 GRACE_S = 0.05
 """For the server's own time-out, which leaves the connection usable, to be the first."""
 
@@ -35,44 +39,6 @@ _START = (
 )
 """One message. What stands before BEGIN in the same message belongs to the transaction that it begins. The idle one is
 for a process that was stopped in the middle: the locks that it holds must not stop all the others with it."""
-
-
-class WriterQueue:
-    """One writer at a time, first come first served. Waiting by polling (SQLite's busy handler) starves some
-    writers for seconds; a queue does not.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[threading.Event] = deque()
-        self._busy = False
-
-    @property
-    def waiting(self) -> int:
-        with self._lock:
-            return len(self._waiting)
-
-    def acquire(self, timeout_s: float) -> bool:
-        with self._lock:
-            if not self._busy:
-                self._busy = True
-                return True
-            turn = threading.Event()
-            self._waiting.append(turn)
-        if turn.wait(timeout_s):
-            return True
-        with self._lock:
-            if turn.is_set():  # handed over between the time-out and the lock
-                return True
-            self._waiting.remove(turn)
-            return False
-
-    def release(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._busy = False
 
 
 class Database:
@@ -88,6 +54,7 @@ class Database:
         self._seats = threading.BoundedSemaphore(size)
         self._writers = WriterQueue()
         self._own = threading.local()
+        self._silent_until = 0.0
         self._watchdog = Watchdog()
         self.engine = _sqlite(url, size) if self.is_sqlite else _postgres(url, size, self._watchdog)
         self.driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
@@ -183,7 +150,7 @@ class Database:
     def _started(self, ends: Deadline, watch: ExitStack, *, write: bool) -> Connection:
         """A connection in its transaction. One that died in the pool shows here, and the whole pool is new then."""
         try:
-            return self._begin(self.engine.connect(), ends, watch, write=write)
+            return self._begin(self._connect(), ends, watch, write=write)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
@@ -191,7 +158,22 @@ class Database:
             self.engine.dispose()  # its neighbours in the pool were cut off by the same cause
         watch.close()
         self._left(ends)  # or it was no dead connection but a database that says nothing
-        return self._begin(self.engine.connect(), ends, watch, write=write)
+        return self._begin(self._connect(), ends, watch, write=write)
+
+    def _connect(self) -> Connection:
+        began = time.monotonic()
+        if began < self._silent_until and not self._has_idle():
+            raise StoreUnavailable("the database did not answer a moment ago")
+        try:
+            return self.engine.connect()
+        except DBAPIError:
+            if (ended := time.monotonic()) - began > SILENT_S:
+                self._silent_until = ended + REST_S
+            raise
+
+    def _has_idle(self) -> bool:
+        checked_in = getattr(self.engine.pool, "checkedin", None)
+        return checked_in is not None and checked_in() > 0
 
     def _begin(self, connection: Connection, ends: Deadline, watch: ExitStack, *, write: bool) -> Connection:
         try:

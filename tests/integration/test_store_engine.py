@@ -31,8 +31,9 @@ from app.store import (
     tables_notices,
     tables_reconcile,
 )
-from app.store.engine import Database, WriterQueue
+from app.store.engine import Database
 from app.store.sql import SqlStore, connect
+from app.store.writers import WriterQueue
 from tests.integration.store_rows import NOON, SCOPE, TICKER, Clock, insert, order, said
 
 
