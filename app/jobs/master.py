@@ -15,6 +15,7 @@ from app.web.ports import Ports
 
 FROM = time(8)
 """IST. Before it the day's files are hardly there, and what was good yesterday evening still is."""
+WORDS = f"from {FROM:%H:%M} IST until fresh"
 TRY_AGAIN = timedelta(minutes=5)
 LIMIT_S = 240.0
 """Downloads and build have their own bounds below this; a child that passes it hangs."""

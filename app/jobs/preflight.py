@@ -13,6 +13,7 @@ from app.web.ports import Ports
 
 RUN_FROM = time(8, 50)
 """IST: the login and the master had their time, and a person still has some before 09:15."""
+WORDS = f"{RUN_FROM:%H:%M} IST on trading days"
 ONCE_FOR = timedelta(hours=1)
 """Longer than from RUN_FROM to the opening."""
 

@@ -58,6 +58,8 @@ class Job:
     at: time | None = None
     """IST: once on each trading day, from then until `until`; one that failed is tried again every `every_s`."""
     until: time = time(23, 59)
+    words: str = ""
+    """When, for a person, where `due` says it and the timer only asks."""
 
     def slot_at(self, ports: Ports, now: datetime) -> datetime | None:
         """The beginning of the slot that `now` lies in: whichever instance comes first runs it, and nobody else."""
@@ -72,12 +74,12 @@ class Job:
     def when(self, ports: Ports) -> str:
         """For a person."""
         if self.at is None:
-            return f"every {self.every_s(ports):g} s"
+            return self.words or f"every {self.every_s(ports):g} s"
         return f"{self.at:%H:%M} IST on trading days"
 
 
 def reconcile(ports: Ports, lease: tuple[str, str] | None) -> str:
-    """One pass."""
+    """Settle doubts and follow working orders by the broker's book: one pass."""
     return told(ports.reconcile(lease))
 
 
@@ -108,8 +110,15 @@ JOBS: dict[str, Job] = {
         Job("purge", lambda _: 3600.0, purge),
         Job("seal", lambda p: p.settings.audit_seal_seconds, audit_job.run),
         Job(VERIFY_JOB, lambda _: 3600.0, audit_job.verify, at=time(16, 0)),
-        Job("refresh-master", lambda _: 60.0, master_job.run, master_job.due, is_leased=False),
-        Job("preflight", lambda _: 60.0, preflight_job.run, preflight_job.due),
+        Job(
+            "refresh-master",
+            lambda _: 60.0,
+            master_job.run,
+            master_job.due,
+            is_leased=False,
+            words=master_job.WORDS,
+        ),
+        Job("preflight", lambda _: 60.0, preflight_job.run, preflight_job.due, words=preflight_job.WORDS),
         Job("notify", lambda _: 2.0, daily_jobs.send),
         Job("alert-watch", lambda _: 15.0, daily_jobs.alert_watch),
         Job("token-note", lambda _: 60.0, daily_jobs.token_note, at=time(8, 30), until=time(8, 45)),

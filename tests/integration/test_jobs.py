@@ -234,6 +234,11 @@ def test_the_table_of_jobs() -> None:
     at_time = {name: f"{job.at:%H:%M}" for name, job in JOBS.items() if job.at}
     expected = {"token-note": "08:30", "token-page": "08:45", "overnight": "09:15", "summary": "15:45"}
     assert expected.items() <= at_time.items()
+    anywhere: Any = None  # these say it without asking anything
+    assert (
+        JOBS["preflight"].when(anywhere) == "08:50 IST on trading days"
+    )  # never "every 60 s", as it is asked
+    assert JOBS["refresh-master"].when(anywhere) == "from 08:00 IST until fresh"
 
 
 def _at_once() -> Any:
