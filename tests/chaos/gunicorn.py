@@ -144,7 +144,8 @@ def _wait_until_back(service: Service) -> None:
     give_up = time.monotonic() + BACK_WITHIN_S
     while time.monotonic() < give_up:
         try:
-            if service.get("/readyz").status == 200:
+            answer = service.get("/readyz")
+            if answer.status == 200 and answer.body["checks"]["reconciled"] == "ok":
                 return
         except (OSError, http.client.HTTPException):
             pass

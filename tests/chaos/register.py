@@ -13,7 +13,6 @@ KNOWN: dict[str, frozenset[str]] = {
             "legs:_noted",
             "legs:_wait_for_legs",
             "pending:_job",
-            "pending:_wait_on",
             "pending:run_pending",
             "place_order:PlaceOrder._begin",
             "place_order:PlaceOrder._commit",

@@ -114,7 +114,7 @@ class Desk:
         if position.product in ("BO", "CO"):
             order = self.exchange.add(intent, self.exchange.next_id())
             order.kind = 2
-            self.exchange.work(order)
+            self.exchange.work(order, self.exchange.fill_mode)
             return order
         return self.exchange.place(intent)
 

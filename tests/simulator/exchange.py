@@ -56,7 +56,8 @@ class Exchange:
     frozen: tuple[list[JsonObject], list[JsonObject]] | None = None
     watchers: list[Callable[[Order], None]] = field(default_factory=list)
     """Told of every order that has changed its state."""
-    _late: list[Order] = field(default_factory=list)
+    _late: list[tuple[Order, str]] = field(default_factory=list)
+    """With the fill mode of when they were placed: what is set for others meanwhile is none of their business."""
     _serial: int = 0
     _day: date | None = None
 
@@ -77,9 +78,9 @@ class Exchange:
             self.reject(order.id, rejected)
         if appear_after > 0:
             order.visible_at = now + timedelta(seconds=appear_after)
-            self._late.append(order)
+            self._late.append((order, self.fill_mode))
         else:
-            self.work(order)
+            self.work(order, self.fill_mode)
         return order
 
     def add(
@@ -107,7 +108,7 @@ class Exchange:
         """14 digits: YYMMDD and eight more (D)."""
         return f"{self.clock().astimezone(IST):%y%m%d}{self._serial + 1:08d}"
 
-    def work(self, order: Order) -> None:
+    def work(self, order: Order, fill_mode: str) -> None:
         """Send an order to the market: what becomes of it is the fill mode's business. What RMS has rejected stays so."""
         if order.status == REJECTED:
             return
@@ -117,11 +118,11 @@ class Exchange:
             order.limit_price = protected_price(instrument, order.intent.side, quote.lp) if quote else ZERO
         if self.enforce_hours and not order.intent.offline and not self.quotes.is_open():
             self.reject(order.id, "RED:Market is closed")
-        elif self.fill_mode == "reject_async":
+        elif fill_mode == "reject_async":
             self.reject(order.id, margin_shortfall(self.client_id))
-        elif self.fill_mode != "transit":
+        elif fill_mode != "transit":
             order.status = PENDING
-            if self.fill_mode != "rest" and not order.intent.offline:
+            if fill_mode != "rest" and not order.intent.offline:
                 self._match(order)
             if order.intent.validity == "IOC" and order.remaining:
                 order.status = CANCELLED
@@ -232,11 +233,11 @@ class Exchange:
     def advance(self) -> None:
         """Let the clock's progress show: late orders appear, a new day starts."""
         now = self.clock()
-        due = [order for order in self._late if order.visible_at is not None and order.visible_at <= now]
-        for order in due:
-            self._late.remove(order)
+        due = [each for each in self._late if each[0].visible_at is not None and each[0].visible_at <= now]
+        for order, fill_mode in due:
+            self._late.remove((order, fill_mode))
             order.visible_at = None
-            self.work(order)
+            self.work(order, fill_mode)
         if self._day is not None and ist_date(now) != self._day:
             self._new_day(now)
         self._day = ist_date(now)
