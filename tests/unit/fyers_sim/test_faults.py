@@ -105,6 +105,15 @@ def test_a_rejection_that_carries_an_id_never_trades(
     assert client.call("GET", "/api/v3/positions").json["netPositions"] == []
 
 
+def test_a_late_order_goes_by_the_fill_mode_of_its_own_time(sim: FyersSim, client: Client) -> None:
+    sim.faults.next_order("late_no_ack", appear_after=30)
+    client.place()
+    sim.fill_mode = "reject_async"  # another test's, beside it
+    sim.advance(31)
+    (row,) = client.book()
+    assert row["filledQty"] > 0
+
+
 def test_slow_acts_after_the_wait_and_slow_created_before(sim: FyersSim) -> None:
     sim.faults.next_order("slow", seconds=30)
     with pytest.raises(TimeoutError):
