@@ -102,7 +102,7 @@ def test_the_sums_are_right_after_a_worker_is_killed_and_replaced(tmp_path: Path
         assert total(page, "orders_total", state="ACCEPTED") == 100
         assert total(page, "http_requests_total", route="/webhook", status="200") == 100
         wait(lambda: total(page_of(service), "orders_today") == 100)  # the database's are kept for a second
-        assert total(page, "cap_used", cap="orders_day") == 100
+        assert total(page_of(service), "cap_used", cap="orders_day") == 100
         mine = figures_dir(service)
         assert mine.is_dir()
     assert not mine.exists()
