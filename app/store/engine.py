@@ -201,8 +201,6 @@ class Database:
                 raise
             connection.invalidate(error)
             raise _Dead(error) from error
-        if _status(connection) != "INTRANS":  # each statement would be kept at once, halves too
-            raise StoreUnavailable("the database did not begin a transaction")
         return now.astimezone(UTC)
 
 

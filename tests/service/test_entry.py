@@ -136,9 +136,20 @@ def test_a_stale_master_stops_an_entry(desk: TradingDesk) -> None:
 
 
 @pytest.mark.parametrize(
-    "prices", [(None, 99, 101), (100, None, 101), (100, 99, 0), (100, 50, 60), (100, 110, 111)]
+    "prices",
+    [
+        (None, 99, 101),
+        (100, None, 101),
+        (100, 99, 0),
+        (100, 50, 60),
+        (100, 110, 111),
+        (-100, 99, 101),
+        ("NaN", 99, 101),
+        (100, "NaN", 101),
+        (100, 99, "Infinity"),
+    ],
 )
-def test_no_usable_price_burns_no_key(desk: TradingDesk, prices: tuple[int | None, ...]) -> None:
+def test_no_usable_price_burns_no_key(desk: TradingDesk, prices: tuple[int | str | None, ...]) -> None:
     ticker = desk.contract.ticker
     ltp, bid, ask = (None if p is None else Decimal(p) for p in prices)
     desk.broker.prices[ticker] = Quote(ticker, ltp, bid, ask)

@@ -59,6 +59,26 @@ def test_a_cancelled_entry_gives_its_caps_back(desk: TradingDesk) -> None:
     assert (changed.status, used(desk)) == (Status.CANCELLED, 0)
 
 
+def test_a_copy_that_comes_between_the_look_and_the_claim_is_the_order(desk: TradingDesk) -> None:
+    """Without a key, whose ids are random: nothing but the claim is between two copies and two orders."""
+    copies = []
+
+    def meanwhile(_: int) -> None:
+        desk.store.before_write = None
+        copies.append(desk.alert(body="same").order)
+
+    desk.store.before_write = meanwhile
+    answer = desk.alert(body="same")
+    assert (answer.replayed, answer.order.id) == (True, copies[0].id)
+    assert (len(desk.sent()), len(desk.store.orders)) == (1, 1)
+
+
+def test_a_database_that_goes_before_the_last_look_stops_the_send(desk: TradingDesk) -> None:
+    desk.broker.on["place"] = lambda: setattr(desk.store, "down", True)
+    answer = desk.alert().order
+    assert (answer.status, answer.code, desk.sent()) == (Status.NOT_SENT, "store_unavailable", [])
+
+
 def test_a_row_settled_by_somebody_else_is_not_sent(desk: TradingDesk) -> None:
     def settle() -> None:
         (row,) = desk.store.orders

@@ -42,10 +42,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Self
 
 from tests.simulator.book import REJECTED, TRANSIT, Order
 from tests.simulator.clock import IST
+from tests.simulator.frames import CLOSE, TEXT, frame, read_frame, until_readable
 from tests.simulator.money import num
 from tests.simulator.wire import JsonObject, Request
 
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from tests.fyers_sim import FyersSim
 
 PATH = "/trade/v3"
-TEXT, CLOSE = 0x1, 0x8
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _RUBBISH = (b"", b"{", b"\xff\xfe\x00", b"[1, 2]", b'"orders"', b'{"new_key": {}}', b"[" * 20_000)
 
@@ -131,7 +131,7 @@ class OrderSocketSim:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             with self._changed:
                 self._open.add(connection)
-            with connection.makefile("rb") as stream:
+            with connection.makefile("rb", buffering=0) as stream:
                 self._saw("connections")
                 if self._shaken(connection, stream, fault):
                     self._talk(connection, stream, fault)
@@ -143,7 +143,7 @@ class OrderSocketSim:
                 self._subscribed.discard(connection)
             connection.close()
 
-    def _shaken(self, connection: socket.socket, stream: BinaryIO, fault: str) -> bool:
+    def _shaken(self, connection: socket.socket, stream: socket.SocketIO, fault: str) -> bool:
         _, path, _ = stream.readline(8192).decode("latin-1").split(" ", 2)
         headers: dict[str, str] = {}
         while line := stream.readline(8192).strip().decode("latin-1"):
@@ -179,21 +179,24 @@ class OrderSocketSim:
         )
         return True
 
-    def _talk(self, connection: socket.socket, stream: BinaryIO, fault: str) -> None:
+    def _talk(self, connection: socket.socket, stream: socket.SocketIO, fault: str) -> None:
         while True:
-            opcode, data = _read_frame(stream)
+            until_readable(connection)
+            with self._changed:  # TLS takes no reader beside a writer, and two writers would mix their frames
+                opcode, data = read_frame(stream)
             if opcode == CLOSE:
                 return
             if data == b"ping":
                 self._saw("pings")
                 if fault not in ("silent", "expired"):
-                    connection.sendall(frame(b"pong"))
+                    with self._changed:
+                        connection.sendall(frame(b"pong"))
             elif opcode == TEXT and json.loads(data).get("T") == "SUB_ORD":
                 if fault not in ("silent", "expired"):
                     done = {"code": 1605, "message": "Successfully subscribed", "s": "ok"}
-                    connection.sendall(frame(json.dumps(done).encode()))
-                    if fault != "flood":  # whoever pushes must not wait for that one
-                        with self._changed:
+                    with self._changed:  # who hears of it is told of the very next order
+                        connection.sendall(frame(json.dumps(done).encode()))
+                        if fault != "flood":  # whoever pushes must not wait for that one
                             self._subscribed.add(connection)
                 self._spoil(connection, fault)
                 self._saw("subscribed")
@@ -276,25 +279,3 @@ class OrderSocketSim:
         if order.message:
             said["oms_msg"] = order.message
         return said
-
-
-def frame(data: bytes, opcode: int = TEXT, *, fin: bool = True) -> bytes:
-    """As a server sends it: unmasked."""
-    head = bytes([(0x80 if fin else 0) | opcode])
-    if len(data) < 126:
-        return head + bytes([len(data)]) + data
-    if len(data) < 65_536:
-        return head + b"\x7e" + struct.pack("!H", len(data)) + data
-    return head + b"\x7f" + struct.pack("!Q", len(data)) + data
-
-
-def _read_frame(stream: BinaryIO) -> tuple[int, bytes]:
-    """A client's frame: masked, and short."""
-    first, second = stream.read(2)
-    length = second & 0x7F
-    if length == 126:
-        (length,) = struct.unpack("!H", stream.read(2))
-    if not second & 0x80 or length == 127:
-        raise ValueError("expected a short, masked frame")
-    mask, data = stream.read(4), stream.read(length)
-    return first & 0x0F, bytes(b ^ mask[n % 4] for n, b in enumerate(data))

@@ -38,7 +38,7 @@ class Breaker:
         reset_s: float,
         shared: SharedRedis | None = None,
         key: str = "guard",
-        throw_new_error_on_trip: bool = False,
+        throw_new_error_on_trip: bool,
     ) -> None:
         self.name, self._notifier, self._fail_max, self._reset_s = name, notifier, fail_max, reset_s
         self._shared, self._key = shared, key
