@@ -25,12 +25,13 @@ def urgency_of(desk: Desk, alert: Alert, request_id: str, started: float) -> Urg
     """
     budget = Budget.of(started, desk.policy.request_deadline_s)
     with desk.store.read(budget.send) as tx:
-        if tx.find_key(desk.scope, alert.client, alert.key) is not None:
+        found = tx.arrival(desk.scope, alert.client, alert.key)
+        if found.known is not None:
             return Urgency.REPEAT
         if alert.action is Action.EXIT:
             return Urgency.EXIT
-        now, state = tx.now(), tx.trading_state(desk.scope)
-        job = Job(alert, request_id, budget, now, ist_date(now), state, all_clients=False, retake=None)
+        now = tx.now()
+        job = Job(alert, request_id, budget, now, ist_date(now), found.state, all_clients=False, retake=None)
         resolved = resolve(desk, job)
         if isinstance(resolved, Denial) or not is_against_own(tx, job, desk.scope, resolved.contract):
             return None

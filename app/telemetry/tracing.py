@@ -229,10 +229,3 @@ class Tracing:
     def _follow(trail: Trail, span: Span) -> None:
         here = span.get_span_context()
         trail.trace_id, trail.span_id = f"{here.trace_id:032x}", f"{here.span_id:016x}"
-
-
-def headers_out() -> dict[str, str]:
-    """W3C context for a call of ours to somebody else; never to the broker."""
-    carrier: dict[str, str] = {}
-    _W3C.inject(carrier)
-    return carrier

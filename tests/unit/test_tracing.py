@@ -19,12 +19,11 @@ from sqlalchemy import create_engine, text
 
 from app.domain.outcome import Unknown
 from app.factory import create_app
-from app.service import observe
 from app.service.reconcile import Pass
 from app.telemetry import tracing
 from app.telemetry.broker import ObservedBroker
 from app.telemetry.requests import trace_of
-from app.telemetry.tracing import FLUSH_S, MOST_STATEMENTS, Tracing, headers_out
+from app.telemetry.tracing import FLUSH_S, MOST_STATEMENTS, Tracing
 from app.telemetry.watcher import TracedReconcile, Watch
 from tests.builders import SCOPE
 from tests.unit.web_desk import ADMIN, TOKEN, WebDesk
@@ -171,15 +170,6 @@ def test_a_pass_over_thousands_of_orders_makes_no_span_of_their_length(traced: T
     assert len(told) == MOST_STATEMENTS + 1
     assert told[-1] == "and 7 more"
     engine.dispose()
-
-
-def test_context_goes_out_with_calls_of_ours(traced: Traced) -> None:
-    with traced.watch.job("notify"):
-        trail = observe.current()
-        assert trail is not None
-        parent = headers_out()["traceparent"]
-        assert parent.startswith(f"00-{trail.trace_id}-{trail.span_id}-")
-    assert headers_out() == {}
 
 
 class Hanging(SpanExporter):
