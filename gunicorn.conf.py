@@ -14,6 +14,7 @@ from typing import Any
 
 from app.jobs.order_updates import OrderUpdates
 from app.jobs.run import Scheduler
+from app.serving.memory import settle
 from app.serving.worker import PatientWorker
 from app.settings import load
 from app.start import announce, prepare
@@ -74,6 +75,8 @@ worker_connections = 600
 graceful_timeout = 8
 WORKER_DRAIN_S = 7
 LAST_STEPS_S = 0.7
+# Of it, for the database to take the notices that were told outside of a transaction: a page must not end with the process.
+NOTICES_S = 0.3
 # A worker whose loop is stuck is killed; each request ends by its own deadline of 2 s.
 timeout = 30
 keepalive = 75
@@ -108,6 +111,7 @@ def post_worker_init(worker: Any) -> None:
         updates = OrderUpdates(ports, ports.order_feed)
         updates.start()
         worker.wsgi.extensions["order_updates"] = updates
+    settle()
 
 
 def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
@@ -120,7 +124,10 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's 
             if name in extensions:
                 extensions[name].stop()
         if "ports" in extensions:
-            extensions["ports"].watcher.close()
+            ports = extensions["ports"]
+            if ports.beside is not None:
+                ports.beside.flush(NOTICES_S)
+            ports.watcher.close()
 
     last = threading.Thread(target=steps, daemon=True)
     last.start()

@@ -45,8 +45,9 @@ class SettingsRules:
 
     def effective(self, settings: Mapping[str, str]) -> Effective:
         made = self.settings(settings)
+        values = {name.upper(): text_of(getattr(made, name)) for name in RUNTIME}
         return Effective(
-            values={name.upper(): text_of(getattr(made, name)) for name in RUNTIME},
+            values=values | {"ENFORCE_MARKET_HOURS": text_of(made.hours_enforced)},
             policy=policy_of(made, ""),
             ip_allowlist=made.ip_allowlist,
             rate_limit_webhook=made.rate_limit_webhook,

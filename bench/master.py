@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from app.brokers.fyers.index_file import newest_index
 from app.brokers.fyers.symbols import IndexedContracts, refresh
 from app.domain.alert import ExpiryRule, OptionType
+from app.domain.contract import ist_date
 from app.factory import create_app
 from app.settings import Settings
 from app.store.migrate import upgrade
@@ -196,7 +197,7 @@ def alerts(directory: Path) -> tuple[Callable[[], None], Counter[int]]:
 def run(directory: Path) -> Iterator[Row]:
     today = datetime.now(UTC)
     source = directory / "NSE_FO.csv"
-    source.write_bytes(nse_fo(ROWS, today.date()))
+    source.write_bytes(nse_fo(ROWS, ist_date(today)))
     before = resident_mb()
     report = refresh(directory / "contracts-fyers", {"NSE_FO.csv": source})
     contracts = IndexedContracts(directory / "contracts-fyers", RealClock())
@@ -217,7 +218,7 @@ def run(directory: Path) -> Iterator[Row]:
     yield _below("resident growth while serving from it", growth, GROWTH_MB, "MB", 1)
     yield _below("look-up by key", key_lookup_us(path), LOOKUP_US, "us", 1)
     yield Row("whole resolve, expiry rule and sentence included", f"{resolve_us:.1f} us", "")
-    refreshes = Refreshes(directory, [nse_fo(ROWS + 1, today.date()), nse_fo(ROWS + 2, today.date())])
+    refreshes = Refreshes(directory, [nse_fo(ROWS + 1, ist_date(today)), nse_fo(ROWS + 2, ist_date(today))])
     alert, statuses = alerts(directory)
     try:
         for what, work, times in (("look-ups", look, 10_000), ("alerts", alert, 1_000)):

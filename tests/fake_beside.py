@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app.errors import StoreUnavailable
-from app.service.heartbeat import Beat, Watched
+from app.service.heartbeat import Beat, Watched, missing_text
 from app.service.job_runs import JobRun
 from app.service.ports import Clock, Notifier
 
@@ -31,12 +32,13 @@ class FakeHeartbeats:
     def watched(self) -> tuple[Watched, ...]:
         return tuple(self.rows.values())
 
-    def missed(self, one: Watched, tell: Notifier, message: str) -> bool:
-        if self.rows[one.client, one.strategy] != one or one.missing_since is not None:
-            return False
-        self.rows[one.client, one.strategy] = replace(one, missing_since=self.clock.now())
-        tell.notify("heartbeat_missing", message, page=True)
-        return True
+    def missed(self, ones: Sequence[Watched], tell: Notifier) -> int:
+        marked = [o for o in ones if self.rows[o.client, o.strategy] == o and o.missing_since is None]
+        for one in marked:
+            self.rows[one.client, one.strategy] = replace(one, missing_since=self.clock.now())
+        if marked:
+            tell.notify("heartbeat_missing", missing_text(marked), page=True)
+        return len(marked)
 
     def bursts(self, within: timedelta, more_than: int) -> list[tuple[str, str, int]]:
         return [b for b in self.busy if b[2] > more_than]

@@ -248,7 +248,8 @@ class FakeContracts:
         return next((c for c in self.contracts if c.ticker == ticker and c.session_end > now), None)
 
     def age(self) -> MasterAge:
-        return MasterAge(NOW, {"NSE_FO": NOW.astimezone(IST).date()}, len(self.contracts), 0)
+        today = NOW.astimezone(IST).date()
+        return MasterAge(NOW, {"NSE_FO.csv": today, "BSE_FO.csv": today}, len(self.contracts), 0)
 
 
 class FakeNotifier:

@@ -131,7 +131,7 @@ def _none(ports: Ports, in_doubt: bool, on: date | None, status: Status | None) 
 
 
 def _price(text: str | None) -> Decimal | None:
-    from app.web.schemas import number
+    from app.web.values import number
 
     if text is None:
         return None

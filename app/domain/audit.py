@@ -20,7 +20,6 @@ class Event(StrEnum):
     ORDER_EXPIRED = "order:expired"
     ORDER_SENT_LATE = "order:sent_late"
     EXIT_PENDING = "exit:pending"
-    HOLDING_LOWERED = "holding:lowered"
     LEG_CANCELLED = "leg:cancelled"
     LEG_RESTORED = "leg:restored"
     LEG_UNPROTECTED = "leg:unprotected"

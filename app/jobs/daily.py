@@ -6,7 +6,6 @@ from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
 from app.errors import ServiceError
 from app.service.desk import Desk
-from app.service.heartbeat import watch_heartbeats
 from app.service.holding import legs_shown, net_of
 from app.service.loss import day_result
 from app.service.records import Position
@@ -26,7 +25,7 @@ def alert_watch(ports: Ports, _lease: tuple[str, str] | None) -> str:
     if ports.beside is None:
         return "nothing is watched"
     now, beats = ports.clock.now(), ports.beside.heartbeats
-    missing = watch_heartbeats(beats, now, ports.notifier)
+    missing = ports.beside.missing(beats, now, ports.notifier)
     bursts = ports.beside.bursts(beats, now, ports.notifier)
     return f"{missing} heartbeats newly missing, {bursts} new bursts"
 

@@ -8,15 +8,16 @@ from datetime import datetime, time, timedelta
 from pathlib import Path
 
 from app.domain.alert import IST
-from app.domain.contract import ist_date
-from app.domain.session import previous_trading_day
 from app.errors import NoMaster
+from app.service.master_age import stale_files
 from app.web.ports import Ports
 
 FROM = time(8)
 """IST. Before it the day's files are hardly there, and what was good yesterday evening still is."""
 WORDS = f"from {FROM:%H:%M} IST until fresh"
 TRY_AGAIN = timedelta(minutes=5)
+TRY_SOON = timedelta(seconds=20)
+"""While there is no index at all, and no entry passes."""
 LIMIT_S = 240.0
 """Downloads and build have their own bounds below this; a child that passes it hangs."""
 STALE = 3
@@ -31,28 +32,18 @@ def due(ports: Ports, last: datetime | None) -> bool:
     The first time after a start it is due in any case: a start waits for no JSON twin.
     """
     now = ports.clock.now()
+    try:
+        age = ports.contracts.age()
+    except NoMaster:
+        return last is None or now - last >= TRY_SOON
     if last is not None and now - last < TRY_AGAIN:
         return False
-    try:
-        dates = ports.contracts.age().dates
-    except NoMaster:
-        return True
     if ports.settings.has_real_market:
         if last is None:
             return True
         if now.astimezone(IST).time() < FROM:
             return False
-    wanted = previous_trading_day(ist_date(now))
-    listed = [dates.get(name) for name in options_files(ports, set(dates))]
-    return any(day is None or day < wanted for day in listed)
-
-
-def options_files(ports: Ports, present: set[str]) -> list[str]:
-    """The options files that an index should have: the settings', or the paper exchange's own."""
-    if not ports.settings.has_real_market:
-        return sorted(name for name in present if "_FO" in name)
-    names = (n if "." in n else f"{n}.csv" for n in ports.settings.symbol_master_files)
-    return [n for n in names if "_FO" in n and n.endswith(".csv")]
+    return bool(stale_files(age, now, ports.settings.options_files))
 
 
 def run(ports: Ports, _lease: tuple[str, str] | None) -> str:

@@ -6,20 +6,18 @@ import logging
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING
 
-from app.domain.alert import IST
 from app.domain.deadline import Deadline
-from app.domain.session import is_trading_day
 from app.errors import ServiceError, StoreUnavailable
 from app.jobs import audit as audit_job
 from app.jobs import daily as daily_jobs
 from app.jobs import master as master_job
 from app.jobs import preflight as preflight_job
+from app.jobs.job import Job
 from app.service.audit_check import VERIFY_JOB
 from app.service.reconcile import Pass
 from app.web.ports import Ports
@@ -42,40 +40,6 @@ WAIT_S = 5.0
 """How long a person's call waits for a run that is under way elsewhere."""
 NEVER = timedelta(days=36_500)
 MOST_TICK_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A row of the table. `run` gets the ports and, where it runs on a timer, the lease that its writes check."""
-
-    name: str
-    every_s: Callable[[Ports], float]
-    run: Callable[[Ports, tuple[str, str] | None], str]
-    due: Callable[[Ports, datetime | None], bool] = lambda _ports, _last: True
-    """Asked at each tick, with the time of this process's last run; a person's own call is always due."""
-    is_leased: bool = True
-    """False: every host has its own to do."""
-    at: time | None = None
-    """IST: once on each trading day, from then until `until`; one that failed is tried again every `every_s`."""
-    until: time = time(23, 59)
-    words: str = ""
-    """When, for a person, where `due` says it and the timer only asks."""
-
-    def slot_at(self, ports: Ports, now: datetime) -> datetime | None:
-        """The beginning of the slot that `now` lies in: whichever instance comes first runs it, and nobody else."""
-        if self.at is None:
-            every = self.every_s(ports)
-            return datetime.fromtimestamp(now.timestamp() // every * every, UTC)
-        local = now.astimezone(IST)
-        if not is_trading_day(local.date()) or not self.at <= local.time() < self.until:
-            return None
-        return datetime.combine(local.date(), self.at, IST).astimezone(UTC)
-
-    def when(self, ports: Ports) -> str:
-        """For a person."""
-        if self.at is None:
-            return self.words or f"every {self.every_s(ports):g} s"
-        return f"{self.at:%H:%M} IST on trading days"
 
 
 def reconcile(ports: Ports, lease: tuple[str, str] | None) -> str:
@@ -136,17 +100,17 @@ def run_job(ports: Ports, name: str) -> str:
     """
     job = JOBS[name]
     owner = secrets.token_hex(8)
-    if not job.is_leased:
-        return recorded(ports, job, owner, None, None) or ""
     lock = lease_of(ports, job)
     if not ports.store.take_lock(lock, owner, LEASE, Deadline(ports.clock.monotonic() + WAIT_S)):
-        return "another instance is running it right now"
+        return f"another {'instance' if job.is_leased else 'process'} is running it right now"
     with kept(ports, lock, owner):
         return recorded(ports, job, owner, None, None) or ""
 
 
 def lease_of(ports: Ports, job: Job) -> str:
-    return f"job:{job.name}:{ports.scope.mode.value}:{ports.scope.account}"
+    """Of the cluster's one run, or of the one that each host has, however many workers it has."""
+    host = f":{host_of(job)}" if host_of(job) else ""
+    return f"job:{job.name}:{ports.scope.mode.value}:{ports.scope.account}{host}"
 
 
 def host_of(job: Job) -> str:
@@ -245,8 +209,7 @@ class Scheduler:
         within = Deadline(ports.clock.monotonic() + RELEASE_S)
         with suppress(StoreUnavailable), ports.store.write(within) as tx:
             for job in JOBS.values():
-                if job.is_leased:
-                    tx.free_lock(lease_of(ports, job), self._owner)
+                tx.free_lock(lease_of(ports, job), self._owner)
 
     def first_pass(self) -> None:
         """Until one has succeeded: without a lease, so that a dead process's lease delays nothing."""
@@ -260,6 +223,7 @@ class Scheduler:
         except ServiceError as error:
             log.warning("first reconcile pass: %s", error.code)
             return
+        log.info("this worker takes entries: a pass since its start has succeeded")
         if self._timer is not None:
             self._timer.remove_job("first pass")
 
@@ -283,13 +247,15 @@ class Scheduler:
     def _run(self, job: Job, slot: datetime, now: datetime) -> str | None:
         ports, lock = self._ports, lease_of(self._ports, job)
         if not job.is_leased:
-            self._last[job.name] = now
-            return recorded(ports, job, self._owner, None, None)
+            self._last[job.name] = (
+                now  # also where another worker of this host is at it: what it fetches is ours too
+            )
         if not ports.store.take_lock(lock, self._owner, LEASE, Deadline(ports.clock.monotonic())):
             return None  # somebody is running it; when that one dies, this slot is still to be had
         with kept(ports, lock, self._owner):
             self._last[job.name] = now
-            said = recorded(ports, job, self._owner, slot, (lock, self._owner))
+            of_all = (slot, (lock, self._owner)) if job.is_leased else (None, None)
+            said = recorded(ports, job, self._owner, *of_all)
         # Not when it raised or was refused: a slot whose runner failed may be this instance's to try again.
         if said is not None or job.at is None:
             self._slots[job.name] = slot

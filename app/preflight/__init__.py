@@ -16,8 +16,8 @@ from app.domain.order import Mode
 from app.domain.risk import TradingState
 from app.domain.session import has_holidays_of, is_trading_day, previous_trading_day, trading_day_from
 from app.errors import NoMaster, ServiceError, StoreUnavailable
-from app.jobs.master import options_files
 from app.runtime import in_force
+from app.service.master_age import stale_files
 from app.service.preflight import Finding, Light, Preflight
 from app.service.ready import code_of
 from app.web.ports import Ports
@@ -109,8 +109,9 @@ def _master(ports: Ports) -> Finding:
     except NoMaster as error:
         return Finding("contracts", Light.BAD, error.detail, mend)
     wanted = previous_trading_day(ist_date(now))
-    names = options_files(ports, set(age.dates))
-    old = [n for n in names if age.dates.get(n) is None or age.dates[n] < wanted]
+    expected = ports.settings.options_files
+    old = stale_files(age, now, expected)
+    names = expected or sorted(n for n in age.dates if n.endswith("_FO.csv"))
     days = ", ".join(f"{n} of {age.dates.get(n) or 'no day'}" for n in names)
     hours = int((now - age.built_at).total_seconds() // 3600)
     size = f"{age.rows} contracts, {age.skipped} bad rows left out, built {hours} h ago; {days}"
@@ -119,7 +120,7 @@ def _master(ports: Ports) -> Finding:
     if expiry is None:
         return Finding("contracts", Light.BAD, f"no NIFTY expiry that still trades; {size}", mend)
     if old:
-        light = Light.BAD if len(old) == len(names) else Light.NOTE
+        light = Light.BAD if len(old) == len(names) or "NSE_FO.csv" in old else Light.NOTE
         said = f"older than {wanted}: {', '.join(old)}, so no entries in those (exits work); {size}"
         return Finding(
             "contracts", light, said, f"{mend} (Fyers publishes in the morning, from about 08:00 IST)"

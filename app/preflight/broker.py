@@ -55,6 +55,8 @@ def look_at_broker(ports: Ports) -> BrokerLook:
 
 
 def _ask(exchange: Exchange, ports: Ports) -> BrokerLook:
+    if (over := ports.take_call()) is not None:
+        return BrokerLook(trouble=f"not asked: {over}")
     try:
         reply = exchange.sdk().funds()
     except TransportError as error:
@@ -65,7 +67,7 @@ def _ask(exchange: Exchange, ports: Ports) -> BrokerLook:
         said = str(body.get("message") or "").strip()[:200]
         text = f"Fyers answered {reply.status}" + (f", code {body.get('code')}: {said}" if said else "")
         return replace(look, trouble=text, is_refused=reply.status in (401, 403))
-    return replace(look, available=_available(body), market=_market(exchange))
+    return replace(look, available=_available(body), market=_market(exchange, ports))
 
 
 def _fields(reply: Reply) -> dict[str, object]:
@@ -89,8 +91,10 @@ def _available(body: dict[str, object]) -> Decimal | None:
     return None
 
 
-def _market(exchange: Exchange) -> str | None:
+def _market(exchange: Exchange, ports: Ports) -> str | None:
     """Of NSE's derivatives. None when it is not told: that keeps no order back."""
+    if ports.take_call() is not None:
+        return None
     try:
         rows = _rows(_fields(exchange.sdk().market_status()), "marketStatus")
     except TransportError:

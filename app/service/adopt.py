@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from app.domain.alert import Action, AlertKey, Exchange, KeyKind, OptionType, Product
 from app.domain.audit import Event
-from app.domain.contract import Contract
+from app.domain.contract import Contract, ist_date
 from app.domain.order import Order, Protection, Purpose, is_keyed, order_id
 from app.domain.risk import TradingState
 from app.domain.status import Status
@@ -28,16 +29,34 @@ UNKNOWN_CLIENT = "default"
 """Whose an adopted order is until its alert comes again: nearly every deployment has this one client."""
 
 
-def adopt(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: date, first: bool) -> list[Order]:
-    """Adopt what is ours; at a start also look for rows of the API that fit nothing of ours.
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    changed: list[Order]
+    no_index: NoMaster | None
+    """Why rows of ours were left for a later pass: an exit finds a holding by its contract, which only the index knows."""
 
-    Each row is looked up now, after the book was read: a peer may just have placed it.
+
+def adopt(
+    tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], read_from: datetime, first: bool
+) -> Adopted:
+    """Adopt what is ours; at a start also look for rows of the API that fit nothing of ours. `read_from`: the book is of
+    that moment, or later.
+
+    Each row is looked up now, after the book was read: a peer may just have placed it. By its id first, which takes one
+    look for all; by its tag where the id is not recorded yet.
     """
-    changed = _late_arrivals(tx, desk, book, today)
+    today = ist_date(read_from)
+    changed, no_index = _late_arrivals(tx, desk, book, read_from), None
     strange = []
-    for row in book:
-        if is_ours(row, desk.policy.tag_prefix) and tx.find_tag(desk.scope, row.tag or "") is None:
-            changed.append(_restored(tx, desk, row, today))
+    ours = [row for row in book if is_ours(row, desk.policy.tag_prefix)]
+    known = tx.known_at_broker(desk.scope, [row.broker_order_id for row in ours])
+    for row in ours:
+        if row.broker_order_id not in known and tx.find_tag(desk.scope, row.tag or "") is None:
+            try:
+                changed.append(_restored(tx, desk, row, today))
+            except NoMaster as error:
+                no_index = error
+                continue
             if not is_keyed(row.tag or ""):
                 strange.append(row)  # its alert, sent again, could not be known by its key
     if first:
@@ -46,12 +65,16 @@ def adopt(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: date,
     restored = [o for o in changed if o.code == "restored"]
     if restored or tx.strangers(desk.scope, acknowledged=False):
         _halt(tx, desk, len(restored), len(new))
-    return changed
+    return Adopted(changed, no_index)
 
 
-def _late_arrivals(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: date) -> list[Order]:
+def _late_arrivals(
+    tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], read_from: datetime
+) -> list[Order]:
     changed: list[Order] = []
-    for order in tx.orders_on(desk.scope, today, GIVEN_UP):
+    for order in tx.orders_on(desk.scope, ist_date(read_from), GIVEN_UP):
+        if order.updated_at is not None and order.updated_at > read_from:
+            continue  # given up while this book was read: it may show an order that was refused since
         if order.status is Status.EXPIRED and order.broker_order_id is not None:
             continue  # ended by the exchange: the book is followed for it like for any other
         row = book_row(order, book) or _late_untagged(tx, desk, order, book)
@@ -75,7 +98,7 @@ def _late_untagged(
 
 def _restored(tx: Transaction, desk: Desk, row: BookOrder, today: date) -> Order:
     tag = (row.tag or "").upper()
-    contract = _listed(desk, row, tx.now()) or _unknown(row, today)
+    contract = desk.contracts.by_ticker(row.ticker, tx.now()) or _unknown(row, today)
     held = sum(h.net_quantity for h in tx.holdings(desk.scope, None) if h.ticker == row.ticker)
     reason = "the broker's book has it under our tag, and this database did not: restored from a backup?"
     key = AlertKey(KeyKind.DERIVED, f"adopted:{tag}", "")
@@ -115,13 +138,6 @@ def _restored(tx: Transaction, desk: Desk, row: BookOrder, today: date) -> Order
         caps = caps_of(desk.policy.limits, row.placed_at, lots, order.quantity)
         tx.reserve_again(order.scope, order.id, caps)
     return order
-
-
-def _listed(desk: Desk, row: BookOrder, now: datetime) -> Contract | None:
-    try:
-        return desk.contracts.by_ticker(row.ticker, now)
-    except NoMaster:
-        return None
 
 
 def _unknown(row: BookOrder, today: date) -> Contract:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from app.service.heartbeat import BurstWatch, Heartbeats
+from app.service.heartbeat import BurstWatch, Heartbeats, MissingWatch
 from app.service.job_runs import JobRuns
 
 
@@ -17,4 +17,7 @@ class Beside:
     """One pass of the outbox's sender, for the holder of its job's lease."""
     purge: Callable[[], int]
     """Forget old notices."""
+    flush: Callable[[float], bool]
+    """Wait so many seconds for the notices told outside of a transaction to be kept. False: the time was too short."""
+    missing: MissingWatch = field(default_factory=MissingWatch)
     bursts: BurstWatch = field(default_factory=BurstWatch)

@@ -28,7 +28,6 @@ WAIT_S = 2 * READ_BOUND_S
 """For another's look to end, which may have waited for a connection first."""
 TRIES = 20
 """Of a change that others were quicker than, each time. Then the caller is told to try again."""
-REASON_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)

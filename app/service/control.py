@@ -112,9 +112,10 @@ class Control:
             raise _wrong("status", "the order has just moved; look again")
         if after is Status.REJECTED:
             tx.release(order.scope, order.id)
-            give_back(tx, moved)
         elif after in ENDED:
             tx.release(order.scope, order.id, unfilled=Fraction(order.quantity - filled, order.quantity))
+        if after in NEVER_TRADED | ENDED:
+            give_back(tx, moved)
         return moved
 
     def _filled(self, order: Order, verdict: Resolution) -> int:

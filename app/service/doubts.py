@@ -17,7 +17,7 @@ from app.service.ports import Transaction
 from app.service.records import BookOrder, BookStatus, Moved
 from app.service.send import SENT_LATE
 from app.service.settle import SLACK, Settle, fitting, has_witness, sent_before
-from app.service.takeover import give_back
+from app.service.takeover import give_back, take_again
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,10 @@ def settle_one(
     )
     event = event_of(Event.ORDER_NOT_PLACED, tx.now(), Status.NOT_PLACED, reason=reason)
     moved = tx.move(order, Status.NOT_PLACED, event, Moved(code="not_placed", reason=reason))
-    return [] if moved is None else [moved]
+    if moved is None:
+        return []
+    give_back(tx, moved)
+    return [moved]
 
 
 def _find(
@@ -181,6 +184,7 @@ def verdict_was_wrong(tx: Transaction, desk: Desk, order: Order, row: BookOrder)
     if moved is None:
         return []
     tx.reserve_again(order.scope, order.id, ())
+    take_again(tx, moved)
     if tx.trading_state(desk.scope) is TradingState.ACTIVE:
         tx.set_trading_state(desk.scope, TradingState.REDUCING, "reconcile", f"order {order.id}: {reason}")
     desk.notifier.notify("wrong_verdict", f"order {order.id} {order.ticker}: {reason}", page=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
 from app.domain.audit import Event
 from app.domain.contract import Contract
 from app.domain.order import Mode, Order, Protection, Purpose, Side
 from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
-from app.domain.status import UNSETTLED, WORKING, Status
+from app.domain.status import WORKING, Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
 from app.service.amount import asked_of, bracket_denial, how_much, is_entry
 from app.service.desk import Answer, Desk, broker_says_open, event_of
@@ -26,9 +26,10 @@ from app.service.intent import Job, claim, deny, draft, listed, put, put_denied,
 from app.service.legs import Legs, send_without_legs
 from app.service.ports import Transaction
 from app.service.position import Place, Readings, Seen, look, read_on
-from app.service.records import BookOrder
+from app.service.replay import nearer
 from app.service.send import armed, committed_after_all
 from app.service.takeover import take_over
+from app.service.under_way import UnderWay, for_exit, is_mine, under_way_for
 from app.service.which import Target, choose
 
 log = logging.getLogger(__name__)
@@ -117,12 +118,6 @@ def _lease(desk: Desk, job: Job, name: str) -> Iterator[str]:
             log.warning("lease %s could not be freed; it ends by itself", name)
 
 
-def _mine(job: Job, order: Order, side: Side | None) -> bool:
-    """An entry whose holding this exit would close."""
-    whose = job.all_clients or order.client == job.alert.client
-    return whose and order.purpose is Purpose.ENTRY and (side is None or order.side is side.opposite)
-
-
 def _read(
     desk: Desk, job: Job, place: Place, side: Side | None, exchanger: Exchanger
 ) -> tuple[Readings, list[Order]]:
@@ -135,7 +130,7 @@ def _read(
     in_the_way = [
         o
         for o in orders
-        if (_mine(job, o, side) or _is_stuck(job, o, side))
+        if (is_mine(job, o, side) or _is_stuck(job, o, side))
         and o.status in WORKING
         and open_part(o, book, job.today)
         and o.broker_order_id
@@ -176,7 +171,7 @@ def _commit(
             if not tx.owns_lock(place.lease, owner):
                 raise OutOfTime("the exit's lease was lost", retry_after_s=1)
             seen = look(tx, place, None if job.all_clients else job.alert.client, readings, job.today)
-            under_way = _under_way(job, seen, side, book)
+            under_way = under_way_for(job, seen, side, book)
             if is_entry(seen.held, side, under_way.waiting):
                 return None
             out = side or _way_out(seen.held, under_way.waiting or under_way.unsure)
@@ -186,12 +181,12 @@ def _commit(
                 return repeat
             if book_row(order, book) is not None:
                 raise NotReconciled("this very exit is in the broker's book already", retry_after_s=5)
-            order, no = _sized(job, order, target, seen.held, under_way, cancelled)
+            order, no = _sized(job, order, target, seen, under_way, cancelled)
             if no is PENDING:
-                return _pending(tx, job, order)
+                return _pending(tx, job, order, seen)
             if no is not None:
                 return Answer(put_denied(tx, job, order, no), replayed=False)
-            order = take_over(tx, order, seen.held, all_clients=job.all_clients)
+            order = take_over(tx, order, for_exit(job, seen), all_clients=job.all_clients)
             order = armed(desk, tx, order, job.budget)
             put_sending(tx, job, order)
     except CommitUnknown:
@@ -203,42 +198,19 @@ def _commit(
     return _legs(order, seen)
 
 
-@dataclass(frozen=True, slots=True)
-class UnderWay:
-    """Entries whose holding the exit would close, and which are not settled."""
-
-    waiting: list[Order]
-    """Being sent, in doubt, or still working: the exit waits for them."""
-    unsure: list[Order]
-    """A person was asked about them."""
-    may_come: int
-    """Contracts that may still fill."""
-
-
-def _under_way(job: Job, seen: Seen, side: Side | None, book: tuple[BookOrder, ...]) -> UnderWay:
-    mine = [o for o in seen.orders if _mine(job, o, side)]
-    waiting = [
-        o
-        for o in mine
-        if o.ist_date == job.today
-        and (o.status in UNSETTLED or (o.status in WORKING and open_part(o, book, job.today)))
-    ]
-    unsure = [o for o in mine if o.status is Status.NEEDS_REVIEW]
-    may_come = sum(open_part(o, book, job.today) for o in waiting)
-    return UnderWay(waiting, unsure, may_come + sum(o.quantity - o.filled_quantity for o in unsure))
-
-
 def _sized(
-    job: Job, order: Order, target: Target, held: Held, under_way: UnderWay, cancelled: list[Order]
+    job: Job, order: Order, target: Target, seen: Seen, under_way: UnderWay, cancelled: list[Order]
 ) -> tuple[Order, Denial | None]:
     """The exit with its quantity, or with why it cannot go: PENDING, or a "no"."""
+    held = for_exit(job, seen)
     amount = how_much(job, order.lot, target.freeze, abs(held.quantity))
     if cancelled:
         words = ", ".join(o.id for o in cancelled)
         order = replace(order, warnings=(*order.warnings, f"cancelled before it: {words}"))
         if isinstance(amount, Denial) and amount.code == "nothing_to_exit":
             amount = Denial(amount.code, f"nothing had filled; cancelled: {words}")
-    if under_way.waiting or held.waits_for_exit or (under_way.unsure and not held.quantity):
+    unsure = under_way.unsure or (seen.unexplained and held.own)
+    if under_way.waiting or held.waits_for_exit or (unsure and not held.quantity):
         most = max(abs(held.own) + under_way.may_come, 1)
         return replace(order, quantity=asked_of(job, order.lot) or most), PENDING
     if isinstance(amount, Denial):
@@ -257,10 +229,15 @@ def _way_out(held: Held, waiting: list[Order]) -> Side:
     return waiting[0].side.opposite if waiting else Side.SELL
 
 
-def _pending(tx: Transaction, job: Job, order: Order) -> Answer:
+def _pending(tx: Transaction, job: Job, order: Order, seen: Seen) -> Answer:
     if job.retake is not None and job.retake.status is Status.EXIT_PENDING:
         return Answer(job.retake, replayed=False)
     reason = "an entry or an exit in this contract is not settled yet; the exit follows once it is"
+    if seen.unexplained:
+        reason = (
+            f"{abs(seen.held.own)} are held, and the broker shows {abs(seen.held.net)} with no trade of today that closed "
+            "the rest; the exit follows once they show, and ends when they have been missing for minutes"
+        )
     row = replace(order, status=Status.EXIT_PENDING, code="exit_pending", reason=reason)
     put(tx, job, row, event_of(Event.EXIT_PENDING, tx.now(), row.status, reason=reason))
     return Answer(row, replayed=False)
@@ -268,6 +245,7 @@ def _pending(tx: Transaction, job: Job, order: Order) -> Answer:
 
 def _legs(order: Order, seen: Seen) -> Legs:
     entries = [o for o in seen.orders if o.purpose is Purpose.ENTRY]
+    shown = abs(nearer(sum(own for _, own in seen.held.owners), seen.held.net))
     asked = [
         o for o in entries if o.filled_quantity and o.protection in (Protection.REQUESTED, Protection.SEEN)
     ]
@@ -276,5 +254,6 @@ def _legs(order: Order, seen: Seen) -> Legs:
         position=seen.readings.position,
         shown=legs_shown(seen.readings.position, entries, seen.readings.book),
         asked=asked[-1] if asked else None,
-        own=abs(seen.held.own),
+        ours=max(0, shown - seen.held.others_pending),
+        shown_ours=shown,
     )

@@ -14,7 +14,7 @@ from app.domain.status import WORKING, Status
 from app.service.holding import book_row, filled
 from app.service.ports import Transaction
 from app.service.records import AuditEvent, BookOrder, BookStatus, Moved
-from app.service.takeover import give_back
+from app.service.takeover import give_back, take_again
 
 EVENTS: dict[Status, Event] = {
     Status.FILLED: Event.ORDER_FILLED,
@@ -94,10 +94,12 @@ def _record_row(tx: Transaction, order: Order, row: BookOrder, after: Status) ->
         if order.status in CLOSED:  # a fill crossed the end: all of it was given back
             tx.reserve_again(order.scope, order.id, ())
             tx.release(order.scope, order.id, unfilled=unfilled)
+            take_again(tx, order)
         return tx.record(order, event, change)
     moved = tx.move(order, after, event, change)
     if moved is not None and order.status in CLOSED:
         tx.reserve_again(order.scope, order.id, ())
+        take_again(tx, order)
     elif moved is not None and after in ENDED.values():
         tx.release(order.scope, order.id, unfilled=unfilled)
         give_back(tx, moved)

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 
 from app.domain.alert import Exchange
@@ -23,9 +22,9 @@ from app.domain.session import previous_trading_day
 from app.errors import NoMaster, ServiceError
 from app.service.desk import Desk
 from app.service.loss import unwatched
+from app.service.master_age import stale_files
 from app.service.ports import Broker, Clock, Contracts, Store, Tokens
 from app.service.ready import code_of
-from app.service.records import MasterAge
 
 log = logging.getLogger(__name__)
 
@@ -187,6 +186,8 @@ class Parts:
     scope: Scope
     tokens: Tokens | None
     desk: Callable[[], Desk]
+    options_files: tuple[str, ...] = ()
+    """Of the symbol master; empty: whatever the index has."""
 
 
 Extra = Callable[[], str | None]
@@ -208,20 +209,10 @@ def usual_checks(parts: Parts, extra: Mapping[str, Extra]) -> Checks:
         Check({"index": traffic, "master": orders}, lambda: master(parts)),
         # By memory alone, and so never kept: an open breaker shows in the next answer.
         Check({"breaker": orders}, lambda: {"breaker": _breaker(parts)}, keep_s=0.0, keep_bad_s=0.0),
+        # Without the day's loss entries pass, as the state says; but nobody must take a limit for watched that is not.
         Check(
-            {"broker": orders},
-            lambda: {"broker": broker_answers(parts)},
-            timeout_s=BROKER_S,
-            keep_s=BROKER_KEEP_S,
-            keep_bad_s=BROKER_KEEP_S,
-            for_orders_only=True,
-        ),
-        # Entries pass without it, as the state says; but nobody must take a limit for watched that is not.
-        Check(
-            {"daily_loss": nothing},
-            lambda: {
-                "daily_loss": unwatched(parts.desk(), Deadline(parts.clock.monotonic() + BROKER_S)) or OK
-            },
+            {"broker": orders, "daily_loss": nothing},
+            lambda: broker(parts),
             timeout_s=BROKER_S,
             keep_s=BROKER_KEEP_S,
             keep_bad_s=BROKER_KEEP_S,
@@ -268,14 +259,9 @@ def master(parts: Parts) -> Words:
     except NoMaster as error:
         return {"index": error.detail, "master": "none"}
     now = parts.clock.now()
-    wanted = previous_trading_day(ist_date(now))
-    return {"index": OK, "master": OK if is_fresh(age, now) else f"older than {wanted}"}
-
-
-def is_fresh(age: MasterAge, now: datetime) -> bool:
-    """Only option files: a cash file may be older without harm to a lot or an expiry."""
-    options = [day for name, day in age.dates.items() if name.startswith(("NSE_FO", "BSE_FO"))]
-    return bool(options) and max(options) >= previous_trading_day(ist_date(now))
+    old = stale_files(age, now, parts.options_files)
+    word = f"older than {previous_trading_day(ist_date(now))}: {', '.join(old)}"
+    return {"index": OK, "master": word if old else OK}
 
 
 def _breaker(parts: Parts) -> str:
@@ -283,11 +269,26 @@ def _breaker(parts: Parts) -> str:
     return OK if reason is None or code_of(reason) in TOKEN_CODES else reason
 
 
-def broker_answers(parts: Parts) -> str:
-    """By one cheap read, behind the guard: it counts there as any other, and a due probe of an open breaker it is too."""
+def broker(parts: Parts) -> Words:
+    """Whether it answers, and says enough to watch RISK_MAX_DAILY_LOSS: by one read for both, behind the guard, where it
+    counts as any other, and where a due probe of an open breaker it is too.
+    """
+    desk = parts.desk()
+    has_limit = desk.policy.limits.max_daily_loss is not None
     if (reason := parts.broker.ready()) is not None:
-        return f"not asked: {reason}"
+        word = f"not asked: {reason}"
+        return {"broker": word, "daily_loss": word if has_limit else OK}
     deadline = Deadline(parts.clock.monotonic() + BROKER_S)
-    with parts.broker.exchange(deadline) as exchanger:
-        exchanger.market_open(Exchange.NSE)
-    return OK
+    try:
+        with parts.broker.exchange(deadline) as exchanger:
+            if not has_limit:
+                exchanger.market_open(Exchange.NSE)
+                return {"broker": OK, "daily_loss": OK}
+            positions = exchanger.positions()
+    except ServiceError as error:
+        word = error.detail or error.code
+        return {"broker": word, "daily_loss": word if has_limit else OK}
+    try:
+        return {"broker": OK, "daily_loss": unwatched(desk, positions, deadline) or OK}
+    except ServiceError as error:
+        return {"broker": OK, "daily_loss": error.detail or error.code}

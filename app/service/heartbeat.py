@@ -9,6 +9,7 @@ from typing import Protocol
 
 from app.domain.alert import IST
 from app.domain.session import is_trading_day
+from app.errors import FieldError, InvalidAlert
 from app.service.ports import Notifier
 
 OPENS, CLOSES = time(9, 15), time(15, 30)
@@ -16,6 +17,14 @@ OPENS, CLOSES = time(9, 15), time(15, 30)
 LATE_FACTOR, LATE_SECONDS = 1.5, 30
 SHORTEST_S, LONGEST_S = 60, 21_600
 """TradingView's own minute, and about a session: a longer one could not be missed on the same day."""
+HEARTBEAT = "heartbeat"
+"""The outcome of a message that is one."""
+MOST_WATCHED, FORGOTTEN = 500, timedelta(days=7)
+"""Strategies of one client, those silent for a week not counted: whoever has a stolen token must not fill the database
+with names.
+"""
+QUIET, MOST_NAMES = timedelta(minutes=5), 10
+"""One page tells of all of a client's that went missing since the last one: TradingView rarely loses one alert alone."""
 BURST = 10
 BURST_WITHIN = timedelta(minutes=3)
 TRADINGVIEW_STOPS_AT = 15
@@ -50,8 +59,10 @@ class Heartbeats(Protocol):
 
     def watched(self) -> tuple[Watched, ...]: ...
 
-    def missed(self, one: Watched, tell: Notifier, message: str) -> bool:
-        """Mark it and tell, in one transaction. False: another heartbeat has come, or it was marked already."""
+    def missed(self, ones: Sequence[Watched], tell: Notifier) -> int:
+        """Mark them and tell of all of them at once (`missing_text`), in one transaction. How many: not those of which
+        another heartbeat has come, or that were marked already.
+        """
 
     def bursts(self, within: timedelta, more_than: int) -> Sequence[tuple[str, str, int]]:
         """Client, strategy and number of alerts of those with more alerts than that."""
@@ -67,6 +78,8 @@ def is_missing(one: Watched, now: datetime) -> bool:
     local = now.astimezone(IST)
     if not is_trading_day(local.date()) or not OPENS <= local.time() < CLOSES:
         return False
+    if now - one.last_at >= FORGOTTEN:
+        return False  # a strategy that is no more
     opened = datetime.combine(local.date(), OPENS, IST)
     return now - max(one.last_at, opened) > allowed(one.every_seconds)
 
@@ -75,23 +88,51 @@ def name_of(client: str, strategy: str) -> str:
     return f"strategy {strategy or 'without a name'} of {client}"
 
 
-def watch_heartbeats(heartbeats: Heartbeats, now: datetime, notifier: Notifier) -> int:
-    """Tell of each that went missing, once. Returns how many."""
-    told = 0
-    for one in heartbeats.watched():
-        if one.missing_since is not None or not is_missing(one, now):
-            continue
-        last = f"{one.last_at.astimezone(IST):%d %b %H:%M:%S} IST"
+def missing_text(ones: Sequence[Watched]) -> str:
+    """For a person, of one client's."""
+    said = [
+        f"{one.strategy or 'one without a name'} (every {one.every_seconds} s, last {one.last_at.astimezone(IST):%d %b %H:%M:%S} IST)"
+        for one in ones[:MOST_NAMES]
+    ]
+    more = f" and {len(ones) - MOST_NAMES} more" if len(ones) > MOST_NAMES else ""
+    return (
+        f"heartbeats of {ones[0].client} stay away: {', '.join(said)}{more}: look whether TradingView has stopped or lost "
+        "the alerts"
+    )
+
+
+class MissingWatch:
+    """Tells of heartbeats that went missing, each once; of one client's at most once in QUIET, as this process sees it."""
+
+    def __init__(self) -> None:
+        self._quiet_until: dict[str, datetime] = {}
+
+    def __call__(self, heartbeats: Heartbeats, now: datetime, notifier: Notifier) -> int:
+        """Returns how many."""
+        missing: dict[str, list[Watched]] = {}
+        for one in heartbeats.watched():
+            if one.missing_since is None and is_missing(one, now):
+                missing.setdefault(one.client, []).append(one)
+        told = 0
+        for client, ones in missing.items():
+            if self._quiet_until.get(client, now) > now:
+                continue
+            if found := heartbeats.missed(ones, notifier):
+                self._quiet_until[client] = now + QUIET
+                told += found
+        return told
+
+
+def beat(heartbeats: Heartbeats, came: Beat, now: datetime, notifier: Notifier) -> None:
+    """A heartbeat has come. Raises InvalidAlert for a new strategy of a client that has MOST_WATCHED already."""
+    alive = {
+        w.strategy for w in heartbeats.watched() if w.client == came.client and now - w.last_at < FORGOTTEN
+    }
+    if came.strategy not in alive and len(alive) >= MOST_WATCHED:
         text = (
-            f"{name_of(one.client, one.strategy)}: its heartbeat, due every {one.every_seconds} s, came last at {last}: "
-            "look whether TradingView has stopped or lost the alert"
+            f"expected one of the {MOST_WATCHED} strategies with a heartbeat in the last week, was a new one"
         )
-        told += heartbeats.missed(one, notifier, text)
-    return told
-
-
-def beat(heartbeats: Heartbeats, came: Beat, notifier: Notifier) -> None:
-    """A heartbeat has come."""
+        raise InvalidAlert((FieldError("strategy", text),))
     if heartbeats.came(came):
         notifier.notify("heartbeat_back", f"{name_of(came.client, came.strategy)}: its heartbeat is back")
 

@@ -48,12 +48,12 @@ class Held:
 
 def book_row(order: Order, book: Iterable[BookOrder]) -> BookOrder | None:
     """The order's row in today's book, by the broker's id, else by our tag (compared without case)."""
-    found = None
+    found, own_id = None, order.broker_order_id
+    tag = order.tag.upper() if order.product.takes_tag else None
     for row in book:
-        if order.broker_order_id is not None and row.broker_order_id == order.broker_order_id:
+        if own_id is not None and row.broker_order_id == own_id:
             return row
-        tag = row.tag.upper() if row.tag else None
-        if order.product.takes_tag and tag == order.tag.upper() and row.parent_id is None:
+        if tag is not None and row.tag and row.tag.upper() == tag and row.parent_id is None:
             found = row
     return found
 

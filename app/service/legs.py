@@ -33,7 +33,12 @@ class Legs:
     shown: bool
     asked: Order | None
     """The latest own entry that asked for protection: its distances are what a restore sets."""
-    own: int
+    ours: int
+    """Contracts of all clients' that stay when other exits have filled, this one's own among them: the legs stand on the
+    whole position.
+    """
+    shown_ours: int
+    """Of what the broker shows, all that is any client's."""
 
     def remove(self, desk: Desk, exchanger: Exchanger, budget: Budget, *, admin: bool) -> Outcome | None:
         """Take the overlay legs off. None: there are none to take off; the exit may go."""
@@ -104,7 +109,7 @@ def send_without_legs(
 
 def _after(desk: Desk, legs: Legs, exchanger: Exchanger, outcome: Outcome) -> Event | None:
     """What the position needs once its legs are off and the exit's outcome is there."""
-    rest = legs.own - legs.order.quantity
+    rest = legs.ours - legs.order.quantity
     if isinstance(outcome, Accepted) and rest <= 0:
         return _others_naked(desk, legs)
     if isinstance(outcome, Unknown):
@@ -117,8 +122,8 @@ def _restore(desk: Desk, legs: Legs, exchanger: Exchanger, quantity: int | None)
     if legs.position is None or legs.asked is None:
         return _naked(desk, legs)
     stop, target = legs.asked.stop_distance, legs.asked.target_distance
-    if quantity is None and legs.own < abs(legs.position.net_quantity):
-        quantity = legs.own
+    if quantity is None and legs.ours < abs(legs.position.net_quantity):
+        quantity = legs.ours
     try:
         back = exchanger.set_protection(legs.position.id, stop or Decimal(0), target or Decimal(0), quantity)
     except Exception:  # the exit's own outcome must be kept, whatever happens to its legs
@@ -137,7 +142,7 @@ def _naked(desk: Desk, legs: Legs) -> Event:
 
 def _others_naked(desk: Desk, legs: Legs) -> Event | None:
     """The legs stand on the whole position: with ours went the protection of what a hand may hold beside it."""
-    beside = abs(legs.position.net_quantity) - legs.own if legs.position else 0
+    beside = abs(legs.position.net_quantity) - legs.shown_ours if legs.position else 0
     if not legs.shown or beside <= 0:
         return None
     text = f"{legs.order.ticker}: {beside} opened outside this service have no protection any more"

@@ -55,13 +55,7 @@ def watch_loss(
     return False
 
 
-def unwatched(desk: Desk, deadline: Deadline) -> str | None:
-    """Why RISK_MAX_DAILY_LOSS cannot be watched just now, by one read of the positions. None: it can, or is off."""
-    if desk.policy.limits.max_daily_loss is None:
-        return None
-    if (reason := desk.broker.ready()) is not None:
-        return f"not asked: {reason}"
-    with desk.broker.exchange(deadline) as exchanger:
-        positions = exchanger.positions()
+def unwatched(desk: Desk, positions: tuple[Position, ...], deadline: Deadline) -> str | None:
+    """Why RISK_MAX_DAILY_LOSS cannot be watched by these positions. None: it can."""
     with desk.store.read(deadline) as tx:
         return CANNOT if day_result(tx, desk, positions, ist_date(tx.now())) is None else None

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.domain.audit import Event
-from app.domain.order import Order
+from app.domain.order import Order, Purpose
 from app.domain.risk import TradingState
 from app.service.records import AuditEvent, StateChange
 
@@ -108,12 +108,53 @@ DERIVED: dict[Event, tuple[str, bool]] = {
     Event.ORDER_PARTIALLY_FILLED: ("order_partially_filled", False),
     Event.ORDER_REJECTED: ("order_rejected", False),
     Event.ORDER_DENIED: ("order_denied", False),
+    Event.ORDER_NOT_PLACED: ("order_not_placed", False),
     Event.ORDER_IN_DOUBT: ("in_doubt", False),
     Event.ORDER_SENT_LATE: ("sent_late", True),
     Event.LEG_UNPROTECTED: ("unprotected", True),
 }
 """From audit event to code and page. The trail is committed with the order, so that a crash right afterwards
 loses none of these; what is told inside a transaction joins that one instead."""
+PAGE_OF_EXIT = frozenset({Event.ORDER_REJECTED, Event.ORDER_NOT_PLACED})
+"""An exit that came to nothing: what it was to close is still open, and nobody sends it again."""
+CODES = frozenset(code for code, _ in DERIVED.values()) | frozenset(
+    {
+        "alert_burst",
+        "audit_broken",
+        "breaker_closed",
+        "breaker_open",
+        "closed_by_hand",
+        "config_invalid",
+        "daily_loss",
+        "daily_loss_unknown",
+        "daily_summary",
+        "exit_cut",
+        "exit_unfilled",
+        "exit_waits_for_legs",
+        "heartbeat_back",
+        "heartbeat_missing",
+        "key_clash",
+        "lost_alert",
+        "needs_review",
+        "overnight_unknown",
+        "overnight_unprotected",
+        "preflight_not_ready",
+        "protection_missing",
+        "rate_limit_breached",
+        "runaway",
+        "token_damaged",
+        "token_expired",
+        "token_key_missing",
+        "token_missing",
+        "token_renewed",
+        "token_store_unavailable",
+        "token_swapped",
+        "trading_state",
+        "unknown_orders",
+        "wrong_verdict",
+    }
+)
+"""All that is ever told: a preference for another one is a slip of the pen, and would lose a page unseen."""
 TOLD_BY_TRAIL = frozenset({"in_doubt", "sent_late", "unprotected"})
 """Codes that are told directly too, for when the trail itself could not be written: never both for one order."""
 TRADING_STATE = "trading_state"
@@ -134,12 +175,14 @@ def from_event(order: Order, event: AuditEvent) -> Notice | None:
     if event.event not in DERIVED:
         return None
     code, page = DERIVED[event.event]
+    still_open = order.purpose is Purpose.EXIT and event.event in PAGE_OF_EXIT
     what = f"{order.purpose} {order.side} {order.quantity} {order.ticker or order.underlying} {order.product}"
     whose = f" [{order.strategy}]" if order.strategy else ""
     reason = event.detail.get("reason") or (order.reason if event.event is Event.ORDER_DENIED else "") or ""
     more = f": {' '.join(reason.split())}" if reason else _filled(order, event)
+    more += "; what it was to close is still open: send an EXIT again" if still_open else ""
     text = f"{what}{whose}{more} (order {order.id})"
-    return Notice(code, text[:TEXT_CHARS], page, f"event:{order.id}:{event.sequence}", order.id)
+    return Notice(code, text[:TEXT_CHARS], page or still_open, f"event:{order.id}:{event.sequence}", order.id)
 
 
 def _filled(order: Order, event: AuditEvent) -> str:

@@ -24,13 +24,16 @@ log = logging.getLogger(__name__)
 GONE = Denial("nothing_to_exit", "what this exit was to close was never opened, or is gone")
 
 
-def run_pending(desk: Desk) -> list[Order]:
-    """Try each waiting exit once, oldest first. One that still has to wait stays; one that was not sent waits on."""
+def run_pending(desk: Desk, *, reconciled: bool = True) -> list[Order]:
+    """Try each waiting exit once, oldest first. One that still has to wait stays; one that was not sent waits on.
+
+    Without `reconciled` none is told that there is nothing to close.
+    """
     with desk.store.read() as tx:
         waiting = [o for o in tx.open_orders(desk.scope) if o.status is Status.EXIT_PENDING]
     changed = []
     for order in waiting:
-        job = _job(desk, order)
+        job = _job(desk, order, reconciled=reconciled)
         try:
             answer = close(desk, job, order, _freeze(desk, order, job.now), _side(order), order.explanation)
             if answer is None:
@@ -66,7 +69,7 @@ def _freeze(desk: Desk, order: Order, now: datetime) -> int | None:
     return None if found is None else found.freeze
 
 
-def _job(desk: Desk, order: Order) -> Job:
+def _job(desk: Desk, order: Order, *, reconciled: bool) -> Job:
     started = desk.clock.monotonic()
     with desk.store.read() as tx:
         now, state = tx.now(), tx.trading_state(desk.scope)
@@ -87,7 +90,8 @@ def _job(desk: Desk, order: Order) -> Job:
     )
     budget = Budget.of(started, desk.policy.request_deadline_s)
     all_clients = order.client == ADMIN_CLIENT
-    return Job(alert, order.request_id, budget, now, ist_date(now), state, all_clients, retake=order)
+    today = ist_date(now)
+    return Job(alert, order.request_id, budget, now, today, state, all_clients, order, reconciled)
 
 
 def wait_on(tx: Transaction, row: Order, client: str | None = None) -> Order | None:

@@ -15,7 +15,7 @@ from app.domain.order import Mode, Order, OrderKind, Protection, Purpose, Side
 from app.domain.risk import Denial, Price, Proposal, Stage, TradingState, first_denial
 from app.domain.session import previous_trading_day
 from app.domain.status import UNSETTLED
-from app.errors import BrokerReadFailed, CommitUnknown, NotReconciled, PriceUnavailable
+from app.errors import BrokerReadFailed, CommitUnknown, NotReconciled, OutOfTime, PriceUnavailable
 from app.service.caps import caps_of
 from app.service.desk import Answer, Budget, Desk, Policy, broker_says_open
 from app.service.exits import close, exit_held
@@ -50,6 +50,10 @@ class Start:
     against_own: bool
 
 
+class AgainstOwn(Exception):
+    """While the price was asked for, an order of this client's on the other side came to this contract."""
+
+
 class PlaceOrder:
     """One alert to one order, or to a clear "no".
 
@@ -82,7 +86,13 @@ class PlaceOrder:
         if was_exit:  # what it was to close has gone meanwhile: sent as an entry it would open the other side
             order = draft(desk, job, resolved.contract, side, quantity_of(alert, 1), Purpose.EXIT)
             return deny(desk, job, order, Denial("nothing_to_exit", "what this exit was to close is gone"))
-        return self._enter(job, resolved, side)
+        try:
+            return self._enter(job, resolved, side, was_against=start.against_own)
+        except AgainstOwn:
+            answer = close(desk, job, resolved.contract, resolved.contract.freeze, side)
+        if answer is None:  # and gone again: the alert, sent anew, is looked at anew
+            raise OutOfTime("what is held in this contract changed twice meanwhile", retry_after_s=1)
+        return answer
 
     def _begin(self, alert: Alert, request_id: str, started: float, *, all_clients: bool) -> Start | Answer:
         """One read of the database for all that comes before a decision."""
@@ -107,7 +117,8 @@ class PlaceOrder:
             )
         return Start(job, resolved, against_own=against)
 
-    def _enter(self, job: Job, resolved: Resolved, side: Side) -> Answer:
+    def _enter(self, job: Job, resolved: Resolved, side: Side, *, was_against: bool) -> Answer:
+        """Raises AgainstOwn. `was_against`: it has been looked at under the contract's lease, and is an entry."""
         if not job.reconciled:
             raise NotReconciled("the orders of before this start are being looked up", retry_after_s=5)
         desk, alert, contract, policy = self.desk, job.alert, resolved.contract, self.desk.policy
@@ -142,12 +153,14 @@ class PlaceOrder:
         if chosen is not None and chosen.variant.kind is OrderKind.LIMIT:
             touch = at_touch(side, price.bid, price.ask, contract.tick)
             order = replace(order, kind=OrderKind.LIMIT, limit_price=touch)
-        step, slot = self._commit(job, order, proposal)
+        step, slot = self._commit(job, order, proposal, was_against=was_against)
         if isinstance(step, Answer):
             return step
         return send(desk, step, job.budget, lambda x, check: x.place(step.ticket(), check), slot=slot)
 
-    def _commit(self, job: Job, order: Order, proposal: Proposal) -> tuple[Order | Answer, Slot | None]:
+    def _commit(
+        self, job: Job, order: Order, proposal: Proposal, *, was_against: bool
+    ) -> tuple[Order | Answer, Slot | None]:
         desk, limits, tripped = self.desk, self.desk.policy.limits, False
         slot: Slot | None = None
         try:
@@ -160,6 +173,9 @@ class PlaceOrder:
                     fresh = replace(
                         proposal, state=tx.trading_state(desk.scope), exposure=tx.exposure(order, window)
                     )
+                    # Looked at again after the commits of others: nothing of this transaction is kept then.
+                    if not was_against and is_against_own(tx, job, desk.scope, proposal.contract):
+                        raise AgainstOwn
                     denial = first_denial(fresh, limits) or unsettled_bracket(tx, order)
                     if denial is None:
                         denial = tx.reserve(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -10,10 +10,13 @@ from app.domain.alert import Product
 from app.domain.order import Order, Scope
 from app.service.exchanger import Exchanger
 from app.service.follow import record_book
-from app.service.holding import Held, held_by, net_of
+from app.service.holding import Held, held_by, net_of, own_by_client
 from app.service.ports import Transaction
 from app.service.records import BookOrder, Holding, Position, Trade
-from app.service.replay import Closings, has_foreign_fills, owners_at_broker, replayed
+from app.service.replay import Closings, has_foreign_fills, nearer, owners_at_broker, replayed
+
+MISSING = "missing for minutes on {}, and no trade of the day says why"
+"""The reason of a lowering that today's trades do not show: what they leave is less by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Seen:
     readings: Readings
     orders: tuple[Order, ...]
     held: Held
+    unexplained: bool
+    """The broker's net is below ours, and no trade of today says why: a list of positions may come incomplete."""
 
 
 def read_on(
@@ -59,8 +64,12 @@ def read_on(
     return Readings(book, trades, net_of(exchanger.positions(), place.ticker, place.product))
 
 
-def look(tx: Transaction, place: Place, who: str | None, readings: Readings, today: date) -> Seen:
+def look(
+    tx: Transaction, place: Place, who: str | None, readings: Readings, today: date, *, lasting: bool = False
+) -> Seen:
     """Record the book, lower what was closed outside our orders, and say what `who` (None: all) holds.
+
+    What is missing is taken for closed where today's trades say so, or where it has been missing for long (`lasting`).
 
     Only under the place's lease: a lowering is computed from readings, and must not be done twice.
     """
@@ -68,17 +77,48 @@ def look(tx: Transaction, place: Place, who: str | None, readings: Readings, tod
     record_book(tx, tx.orders_in(place.scope, place.ticker, place.product), book)
     orders = tx.orders_in(place.scope, place.ticker, place.product)
     replay, owners = None, owners_at_broker(orders, book)
-    if readings.trades:
-        before = {h.client: h.net_quantity for h in _here(tx, place, before=today)}
-        replay = replayed(before, owners, readings.trades, position)
+    before = _at_the_beginning(tx, place, today)
+    trades = readings.trades if _are_whole(readings, owners) else ()
+    net = position.net_quantity if position else 0
+    own = sum(own_by_client(_here(tx, place), orders, book).values())
+    traded = sum(t.side.sign * t.quantity for t in trades)
+    # What should be there, as far as we know: a hand's own of before today is none of our rows.
+    left = sum(before.values()) + traded if trades else own
+    is_short = left * own > 0 and nearer(left, net) != left
+    unexplained = not lasting and nearer(own, net) != own and is_short
+    if trades:
+        replay = replayed(before, owners, trades, left if unexplained else net)
     first = held_by(who, _here(tx, place), orders, book, position, today, replay)
+    if unexplained:
+        return Seen(readings, orders, first, unexplained)
     closings = Closings(readings.trades, owners, {r.broker_order_id for r in book if r.parent_id})
     for client, delta in first.lowered:
         price = closings.price_of(client, delta)
         reason = f"closed outside our orders: the broker's net is {first.net}"
+        reason = MISSING.format(today) if is_short else reason
         tx.adjust_holding(place.scope, client, place.ticker, place.product, delta, reason, price)
     held = held_by(who, _here(tx, place), orders, book, position, today, replay)
-    return Seen(readings, orders, held)
+    return Seen(readings, orders, held, unexplained=False)
+
+
+def _at_the_beginning(tx: Transaction, place: Place, today: date) -> dict[str, int]:
+    """What each client's orders held when the day began, as far as it has been found to be there since."""
+    held = {h.client: h.net_quantity for h in _here(tx, place, before=today)}
+    for gone in tx.adjusted(place.scope, (MISSING.format(today),)):
+        if (gone.ticker, gone.product) == (place.ticker, place.product):
+            held[gone.client] = held.get(gone.client, 0) + gone.net_quantity
+    return held
+
+
+def _are_whole(readings: Readings, owners: Mapping[str, str]) -> bool:
+    """Whether the trades, which are read after the book, show all that the book says of our own orders. A list that lags
+    behind would let a holding of ours look like nobody's.
+    """
+    told: dict[str, int] = {}
+    for trade in readings.trades:
+        told[trade.broker_order_id] = told.get(trade.broker_order_id, 0) + trade.quantity
+    ours = (row for row in readings.book if row.broker_order_id in owners)
+    return all(row.filled_quantity <= told.get(row.broker_order_id, 0) for row in ours)
 
 
 def _here(tx: Transaction, place: Place, before: date | None = None) -> list[Holding]:

@@ -17,7 +17,7 @@ from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
 from app.domain.order import Order, Scope
 from app.domain.status import WORKING, Status
-from app.errors import BrokerReadFailed, OutOfTime
+from app.errors import BrokerReadFailed, NoMaster, OutOfTime
 from app.service import adopt, doubts, watch
 from app.service.desk import Desk, event_of
 from app.service.exchanger import Exchanger
@@ -75,6 +75,7 @@ class Reconcile:
         deadline = Deadline(desk.clock.monotonic() + budget_s)
         with desk.store.read(deadline) as tx:
             began = tx.now()
+        no_index: NoMaster | None = None
         changed = self._without_broker(deadline)
         asked = self._must_read(began, deadline)
         if asked:
@@ -83,9 +84,13 @@ class Reconcile:
             with desk.broker.exchange(deadline) as exchanger:
                 book = exchanger.order_book()
                 positions = exchanger.positions()
-                changed += self._by_broker(exchanger, book, positions, ist_date(began), deadline)
-            self._read_at, self._seen_once = began, True
-        changed += run_pending(desk)
+                by_broker, no_index = self._by_broker(exchanger, book, positions, began, deadline)
+            changed += by_broker
+            if no_index is None:
+                self._read_at, self._seen_once = began, True
+        changed += run_pending(desk, reconciled=no_index is None)
+        if no_index is not None:  # no whole pass: entries, and exits that find nothing, wait for one
+            raise no_index
         self._write(deadline, _record_pass, desk, began)
         return Pass(began, asked, tuple({order.id: order for order in changed}.values()))
 
@@ -124,10 +129,10 @@ class Reconcile:
         exchanger: Exchanger,
         book: tuple[BookOrder, ...],
         positions: tuple[Position, ...],
-        today: date,
+        began: datetime,
         deadline: Deadline,
-    ) -> list[Order]:
-        desk = self.desk
+    ) -> tuple[list[Order], NoMaster | None]:
+        desk, today = self.desk, ist_date(began)
         with desk.store.read(deadline) as tx:
             if ist_date(tx.now()) != today:
                 raise OutOfTime("the day ended during the pass: its book proves nothing")
@@ -137,17 +142,16 @@ class Reconcile:
             changed += self._write(deadline, doubts.settle_one, desk, self.settle, order, book, today)
         doubts.take_back_late(desk, exchanger, changed, book)
         changed += self._write(deadline, doubts.claim_closings, desk, book, today)
-        followed = list(self._write(deadline, _follow, desk, book, today))
-        changed += followed
-        if restore_legs(desk, exchanger, followed, book, positions, today):
+        changed += self._write(deadline, _follow, desk, book, today)
+        if restore_legs(desk, exchanger, changed, book, positions, today):
             positions = exchanger.positions()
-        adopted = self._write(deadline, adopt.adopt, desk, book, today, not self._seen_once)
-        changed += adopted
-        doubts.take_back_late(desk, exchanger, adopted, book)
+        adopted = self._write(deadline, adopt.adopt, desk, book, began, not self._seen_once)
+        changed += adopted.changed
+        doubts.take_back_late(desk, exchanger, adopted.changed, book)
         self._lower(exchanger, book, positions, today, deadline)
         changed += self._write(deadline, watch.watch, desk, book, positions, today)
         self._watch_loss(positions, today, deadline)
-        return changed
+        return changed, adopted.no_index
 
     def _watch_loss(self, positions: tuple[Position, ...], today: date, deadline: Deadline) -> None:
         now, last = self.desk.clock.now(), self._unknown_told_at
@@ -187,7 +191,8 @@ class Reconcile:
                 continue  # an exit is at it, and lowers by itself
             try:
                 readings = read_on(exchanger, place, orders[place], exchanger.order_book())
-                self._write(deadline, look, place, None, readings, today)
+                lower = partial(look, lasting=long_missing)
+                self._write(deadline, lower, place, None, readings, today)
             finally:
                 with desk.store.write() as tx:
                     tx.free_lock(place.lease, owner)

@@ -23,7 +23,7 @@ from app.service.records import BookOrder, Position
 
 log = logging.getLogger(__name__)
 
-ENDED_UNFILLED = frozenset({Status.REJECTED, Status.CANCELLED, Status.EXPIRED})
+ENDED_UNFILLED = frozenset({Status.REJECTED, Status.CANCELLED, Status.EXPIRED, Status.NOT_PLACED})
 LEASE = timedelta(seconds=10)
 
 

@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from app.domain.alert import Product
 from app.domain.order import Order
-from app.service.records import BookOrder, Position, Trade
+from app.service.records import BookOrder, Trade
 from app.service.settle import looks_like
 
 Own = Mapping[str, int]
@@ -68,12 +68,12 @@ def has_foreign_fills(
     )
 
 
-def replayed(
-    before: Own, owners: Mapping[str, str], trades: Sequence[Trade], position: Position | None
-) -> dict[str, int]:
-    """What each client's orders still hold after today's fills. `before`: what they held when the day began."""
+def replayed(before: Own, owners: Mapping[str, str], trades: Sequence[Trade], net: int) -> dict[str, int]:
+    """What each client's orders still hold after today's fills. `before`: what they held when the day began; `net`: the
+    account's after all of them.
+    """
     own = dict(before)
-    net = (position.net_quantity if position else 0) - sum(t.side.sign * t.quantity for t in trades)
+    net -= sum(t.side.sign * t.quantity for t in trades)
     opening = sum(own.values())
     own[NOBODY] = own.get(NOBODY, 0) + nearer(opening, net) - opening  # what went while nobody looked
     for trade in trades:

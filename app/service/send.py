@@ -18,7 +18,7 @@ from app.service.desk import RECORD_S, Answer, Budget, Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.ports import Transaction
 from app.service.records import Moved
-from app.service.takeover import give_back
+from app.service.takeover import give_back, take_again
 
 log = logging.getLogger(__name__)
 
@@ -222,6 +222,7 @@ def _recorded(tx: Transaction, order: Order, outcome: Outcome) -> Order:
 def _was_wrong(tx: Transaction, order: Order) -> None:
     """Called absent, and the broker took it after all: it counts again, and until a person has looked only exits pass."""
     tx.reserve_again(order.scope, order.id, ())
+    take_again(tx, order)
     if tx.trading_state(order.scope) is TradingState.ACTIVE:
         reason = f"order {order.id} was called NOT_PLACED, and the broker accepted it"
         tx.set_trading_state(order.scope, TradingState.REDUCING, "sender", reason)
@@ -234,7 +235,11 @@ def _gave_up(tx: Transaction, order: Order) -> Order:
         return row or order
     reason = "its sender was too late, and stopped before the first byte"
     event = event_of(Event.ORDER_NOT_PLACED, tx.now(), Status.NOT_PLACED, reason=reason)
-    return tx.move(row, Status.NOT_PLACED, event, Moved(code="not_placed", reason=reason)) or row
+    moved = tx.move(row, Status.NOT_PLACED, event, Moved(code="not_placed", reason=reason))
+    if moved is None:
+        return row
+    give_back(tx, moved)
+    return moved
 
 
 def _move_of(outcome: Outcome, now: datetime) -> tuple[Status, Event, Moved]:

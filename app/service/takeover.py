@@ -13,6 +13,11 @@ TAKEN = "taken over by the exit {} of all clients"
 GIVEN = "given back: the exit {} of all clients was not made"
 
 
+def _of(words: str, order: Order) -> str:
+    """An exit that was not sent takes over again with its next attempt."""
+    return words.format(order.id if order.attempt == 1 else f"{order.id}, attempt {order.attempt},")
+
+
 def take_over(tx: Transaction, order: Order, held: Held, *, all_clients: bool) -> Order:
     """The order in the name that it closes under: its client's, or an operator's that the holdings then stand under."""
     if not all_clients:
@@ -22,9 +27,7 @@ def take_over(tx: Transaction, order: Order, held: Held, *, all_clients: bool) -
     for client, own in held.owners:
         if client != order.client:
             for name, delta in ((client, -own), (order.client, own)):
-                tx.adjust_holding(
-                    order.scope, name, order.ticker, order.product, delta, TAKEN.format(order.id)
-                )
+                tx.adjust_holding(order.scope, name, order.ticker, order.product, delta, _of(TAKEN, order))
     return order
 
 
@@ -32,8 +35,21 @@ def give_back(tx: Transaction, order: Order) -> None:
     """An exit that was refused, or not sent, closes nothing: each holder's own exit must find what is held. Twice is once."""
     if order.client != ADMIN_CLIENT or order.purpose is not Purpose.EXIT or order.filled_quantity:
         return
-    reasons = (TAKEN.format(order.id), GIVEN.format(order.id))
+    reasons = (_of(TAKEN, order), _of(GIVEN, order))
     for holding in tx.adjusted(order.scope, reasons):
         tx.adjust_holding(
             order.scope, holding.client, holding.ticker, holding.product, -holding.net_quantity, reasons[1]
+        )
+
+
+def take_again(tx: Transaction, order: Order) -> None:
+    """The exit was made after all: what was given back is its again. Twice is once."""
+    if order.client != ADMIN_CLIENT or order.purpose is not Purpose.EXIT:
+        return
+    taken, given = _of(TAKEN, order), _of(GIVEN, order)
+    if tx.adjusted(order.scope, (taken, given)):
+        return  # it still is
+    for holding in tx.adjusted(order.scope, (taken,)):
+        tx.adjust_holding(
+            order.scope, holding.client, holding.ticker, holding.product, holding.net_quantity, given
         )

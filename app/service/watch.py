@@ -46,7 +46,7 @@ def _protection(
 ) -> Order | None:
     position = net_of(positions, order.ticker, order.product)
     shown = position is not None and position.has_stop
-    shown = shown or any(row.parent_id == order.broker_order_id for row in book)
+    shown = shown or any(row.parent_id and row.parent_id == order.broker_order_id for row in book)
     if order.protection is Protection.SEEN:
         return None if shown else _lost(tx, desk, order, position, now)
     if shown:

@@ -246,6 +246,14 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
         return given or self.can_log_in or self.trading_mode is Mode.LIVE
 
     @property
+    def options_files(self) -> tuple[str, ...]:
+        """The files of options that the contract index should have; empty for the paper exchange's own."""
+        if not self.has_real_market:
+            return ()
+        names = (n if "." in n else f"{n}.csv" for n in self.symbol_master_files)
+        return tuple(n for n in names if n.endswith("_FO.csv"))
+
+    @property
     def hours_enforced(self) -> bool:
         """With real money always, unless it was said otherwise; on paper an order at midnight works."""
         said = self.enforce_market_hours

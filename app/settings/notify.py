@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from app.service.notices import Channel
+from app.service.notices import CODES, Channel
 
-_WORD = re.compile(r"-?[a-z][a-z_]{1,40}")
+_WORDS = CODES | {f"-{code}" for code in CODES} | {"all", "pages", "clients"}
 
 
 class NotifySettings(BaseSettings):
@@ -47,8 +48,11 @@ class NotifySettings(BaseSettings):
         for name, given in value.items():
             words = [given] if isinstance(given, str) else given
             is_name = name == "*" or (name.isascii() and name.isdigit() and int(name) > 0)
-            if not is_name or not isinstance(words, list) or not all(_is_word(w) for w in words):
+            if not is_name or not isinstance(words, list):
                 raise ValueError(f"expected a channel's number or *, with words like {example}")
+            for word in words:
+                if not isinstance(word, str) or word not in _WORDS:
+                    raise ValueError(_unknown(word))
             found[name] = words
         return found
 
@@ -64,8 +68,10 @@ class NotifySettings(BaseSettings):
         return tuple(made)
 
 
-def _is_word(word: object) -> bool:
-    return isinstance(word, str) and _WORD.fullmatch(word) is not None
+def _unknown(word: object) -> str:
+    near = get_close_matches(str(word), _WORDS, 1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    return f"expected all, pages, clients or a notice's code, was {str(word)[:60]!r}{meant}"
 
 
 def _urls_of(value: SecretStr) -> list[str]:

@@ -14,7 +14,7 @@ from sqlalchemy import delete, insert, or_, select
 
 from app.domain.deadline import Deadline
 from app.domain.order import TAG_PREFIX_LENGTH, Scope
-from app.errors import FieldError, InvalidAlert, StoreUnavailable
+from app.errors import CommitUnknown, FieldError, InvalidAlert, StoreUnavailable
 from app.service.observe import transaction
 from app.service.ports import Clock
 from app.service.records import AuditEvent, OrderFilter, OrderPage, Refusal
@@ -55,24 +55,34 @@ class SqlStore:
 
     def take_lock(self, name: str, owner: str, ttl: timedelta, deadline: Deadline) -> bool:
         # One try even when the deadline has passed: whoever must not wait may still ask.
-        ends = Deadline(max(deadline.at, self._clock.monotonic() + ONE_TRY_S))
+        ends, seen_taken = Deadline(max(deadline.at, self._clock.monotonic() + ONE_TRY_S)), False
         while True:
-            with self.database.write(ends) as connection:
-                now = self.database.now(connection)
-                lease = upsert(connection)(locks).values(name=name, owner=owner, expires_at=now + ttl)
-                lease = lease.on_conflict_do_update(
-                    index_elements=[locks.c.name],
-                    set_={"owner": lease.excluded.owner, "expires_at": lease.excluded.expires_at},
-                    where=or_(locks.c.expires_at <= now, locks.c.owner == owner),
-                )
-                taken = connection.execute(lease.returning(locks.c.name)).one_or_none() is not None
-            if taken:
-                return True
+            try:
+                if self._try_lock(name, owner, ttl, ends):
+                    return True
+            except CommitUnknown:
+                raise
+            except StoreUnavailable:
+                if seen_taken:
+                    return False  # it was another's at the last look, and there was no time for one more
+                raise
+            seen_taken = True
             left = deadline.left(self._clock.monotonic())
             if left > 0:
                 self._pause(min(LOCK_POLL_S, left))
             if deadline.passed(self._clock.monotonic()):
                 return False
+
+    def _try_lock(self, name: str, owner: str, ttl: timedelta, ends: Deadline) -> bool:
+        with self.database.write(ends) as connection:
+            now = self.database.now(connection)
+            lease = upsert(connection)(locks).values(name=name, owner=owner, expires_at=now + ttl)
+            lease = lease.on_conflict_do_update(
+                index_elements=[locks.c.name],
+                set_={"owner": lease.excluded.owner, "expires_at": lease.excluded.expires_at},
+                where=or_(locks.c.expires_at <= now, locks.c.owner == owner),
+            )
+            return connection.execute(lease.returning(locks.c.name)).one_or_none() is not None
 
     def ensure_scope(self, scope: Scope) -> None:
         with self.database.write() as connection:

@@ -17,7 +17,7 @@ from app.service.experiments import Adjusted, Trials
 from app.store.engine import Database
 from app.store.sql_orders import of_scope, upsert
 from app.store.sql_rows import order_from
-from app.store.tables import holding_adjustments, orders
+from app.store.tables import IS_FILLED, holding_adjustments, orders
 from app.store.tables_config import config_versions, preferences
 
 v, p = config_versions.c, preferences.c
@@ -82,7 +82,7 @@ class SqlConfig:
         o, a = orders.c, holding_adjustments.c
         mine = of_scope(orders, scope) & o.variant.in_([experiment.label(one) for one in experiment.variants])
         tickers = select(o.ticker).where(mine, o.filled_quantity > 0)
-        filled = select(orders).where(of_scope(orders, scope), o.filled_quantity > 0, o.ticker.in_(tickers))
+        filled = select(orders).where(of_scope(orders, scope), IS_FILLED, o.ticker.in_(tickers))
         adjusted = select(holding_adjustments).where(
             of_scope(holding_adjustments, scope), a.ticker.in_(tickers)
         )

@@ -8,17 +8,19 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     Float,
     Integer,
     Row,
+    Select,
+    TextClause,
     bindparam,
     case,
     cast,
     func,
     literal,
     null,
-    or_,
     select,
     text,
     union_all,
@@ -30,7 +32,7 @@ from app.domain.risk import Exposure
 from app.service.records import Stake
 from app.store.column_types import UtcTime
 from app.store.sql_orders import in_scope, scoped
-from app.store.tables import IS_OPEN, holding_adjustments, orders
+from app.store.tables import HAS_LEFT, IS_FILLED, IS_OPEN, holding_adjustments, orders
 
 _c = orders.c
 _PAISA = Decimal("0.01")
@@ -40,31 +42,45 @@ _price = cast(func.coalesce(_c.fill_price, _c.ltp, 0), Float)
 _buys = case((_c.side == Side.BUY.value, _c.filled_quantity), else_=0)
 _sells = case((_c.side == Side.SELL.value, _c.filled_quantity), else_=0)
 _ENTRY = _c.purpose == Purpose.ENTRY.value
-_waiting = case((IS_OPEN & _ENTRY, _c.quantity - _c.filled_quantity), else_=0)
+_waiting = _c.quantity - _c.filled_quantity
 
 _a = holding_adjustments.c
 _NONE, _NO_VALUE, _NEVER = cast(null(), BigInteger), cast(null(), Float), cast(null(), UtcTime)
-_OPEN = (
-    select(
-        literal("open").label("kind"),
-        _c.ticker,
-        _c.product,
-        func.max(_c.lot).label("lot"),
-        cast(func.sum(_buys), BigInteger).label("bought"),
-        func.sum(_buys * _price).label("paid"),
-        cast(func.sum(_sells), BigInteger).label("sold"),
-        func.sum(_sells * _price).label("got"),
-        cast(func.sum(_waiting), BigInteger).label("waiting"),
-        func.sum(_waiting * _price).label("worth"),
-        _NEVER.label("last"),
+
+
+def _sums(
+    kind: str, *sums: ColumnElement[Any], where: tuple[ColumnElement[bool] | TextClause, ...]
+) -> Select[Any]:
+    """By contract and product, of all orders but the one that asks, in sessions that have not ended."""
+    return (
+        select(
+            literal(kind).label("kind"),
+            _c.ticker,
+            _c.product,
+            func.max(_c.lot).label("lot"),
+            *sums,
+            _NEVER.label("last"),
+        )
+        .where(in_scope(orders), *where, _c.session_end > bindparam("now"), _c.id != bindparam("self"))
+        .group_by(_c.ticker, _c.product)
     )
-    .where(
-        in_scope(orders),
-        _c.session_end > bindparam("now"),
-        _c.id != bindparam("self"),
-        or_(_c.filled_quantity > 0, IS_OPEN),
-    )
-    .group_by(_c.ticker, _c.product)
+
+
+_HELD = _sums(
+    "held",
+    cast(func.sum(_buys), BigInteger).label("bought"),
+    func.sum(_buys * _price).label("paid"),
+    cast(func.sum(_sells), BigInteger).label("sold"),
+    func.sum(_sells * _price).label("got"),
+    where=(IS_FILLED,),
+)
+_WAITING = _sums(
+    "waiting",
+    cast(func.sum(_waiting), BigInteger),
+    func.sum(_waiting * _price),
+    _NONE,
+    _NO_VALUE,
+    where=(IS_OPEN, _ENTRY),
 )
 _ADJUSTED = (
     select(
@@ -73,20 +89,26 @@ _ADJUSTED = (
         _a.product,
         cast(null(), Integer),
         cast(func.sum(_a.delta), BigInteger),
-        *(_NO_VALUE, _NONE, _NO_VALUE, _NONE, _NO_VALUE, _NEVER),
+        *(_NO_VALUE, _NONE, _NO_VALUE, _NEVER),
     )
     .where(in_scope(holding_adjustments))
     .group_by(_a.ticker, _a.product)
 )
-_LAST_SAME = select(func.max(_c.created_at)).where(
-    in_scope(orders),
-    _c.ticker == bindparam("ticker"),
-    _c.side == bindparam("side"),
-    _c.client == bindparam("client"),
-    _c.purpose == Purpose.ENTRY.value,
-    _c.status.not_in(("DENIED", "NOT_SENT")),
-    _c.id != bindparam("self"),
+_LAST_SAME = (
+    select(_c.created_at)
+    .where(
+        in_scope(orders),
+        HAS_LEFT,
+        _c.ticker == bindparam("ticker"),
+        _c.client == bindparam("client"),
+        _c.side == bindparam("side"),
+        _ENTRY,
+        _c.id != bindparam("self"),
+    )
+    .order_by(_c.created_at.desc())
+    .limit(1)
 )
+"""Not max(): the first row from the index's end is enough."""
 _TRIED = select(func.count()).where(
     in_scope(orders),
     _c.client == bindparam("client"),
@@ -101,13 +123,20 @@ _BEFORE = select(
     literal(""),
     cast(null(), Integer),
     cast(_TRIED.scalar_subquery(), BigInteger),
-    *(_NO_VALUE, _NONE, _NO_VALUE, _NONE, _NO_VALUE),
+    *(_NO_VALUE, _NONE, _NO_VALUE),
     _LAST_SAME.scalar_subquery(),
 )
-_ALL = union_all(_OPEN, _ADJUSTED, _BEFORE)
+_ALL = union_all(_HELD, _WAITING, _ADJUSTED, _BEFORE)
 
+_ONE_PLACE = (
+    _c.client == bindparam("client"),
+    _c.ticker == bindparam("ticker"),
+    _c.product == bindparam("product"),
+)
 _STAKE = select(
-    func.coalesce(func.sum(_buys - _sells), 0)
+    select(func.coalesce(func.sum(_buys - _sells), 0))
+    .where(in_scope(orders), IS_FILLED, *_ONE_PLACE)
+    .scalar_subquery()
     + select(func.coalesce(func.sum(_a.delta), 0))
     .where(
         in_scope(holding_adjustments),
@@ -117,14 +146,9 @@ _STAKE = select(
     )
     .scalar_subquery(),
     *(
-        func.coalesce(func.max(case((IS_OPEN & _ENTRY & (_c.side == side.value), 1), else_=0)), 0)
+        select(_c.id).where(in_scope(orders), IS_OPEN, _ENTRY, _c.side == side.value, *_ONE_PLACE).exists()
         for side in Side
     ),
-).where(
-    in_scope(orders),
-    _c.client == bindparam("client"),
-    _c.ticker == bindparam("ticker"),
-    _c.product == bindparam("product"),
 )
 
 _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))")
@@ -145,7 +169,10 @@ def stake(connection: Connection, scope: Scope, client: str, ticker: str, produc
 
 
 def exposure(connection: Connection, order: Order, now: datetime, runaway: timedelta | None) -> Exposure:
-    """Of everything but `order` itself; `tried` counts it too. Contracts whose session has ended are settled."""
+    """Of everything but `order` itself; `tried` counts it too. Contracts whose session has ended are settled.
+
+    A holding is adjusted only where fills of ours stand in the same place (`position.look`, `takeover`).
+    """
     about = scoped(order.scope) | {
         "self": order.id,
         "now": now,
@@ -155,20 +182,23 @@ def exposure(connection: Connection, order: Order, now: datetime, runaway: timed
         "strategy": order.strategy,
         "since": now - (runaway or timedelta(0)),
     }
-    kinds: dict[str, list[Row[Any]]] = {"open": [], "adjusted": [], "before": []}
+    kinds: dict[str, list[Row[Any]]] = {"held": [], "waiting": [], "adjusted": [], "before": []}
     for row in connection.execute(_ALL, about):
         kinds[row.kind].append(row)
     adjusted = {(row.ticker, row.product): row.bought for row in kinds["adjusted"]}
     lots, value = Decimal(0), 0.0
-    for row in kinds["open"]:
+    for row in kinds["held"]:
         net = row.bought - row.sold + adjusted.get((row.ticker, row.product), 0)
         average = (
             (row.paid / row.bought if row.bought else 0.0)
             if net > 0
             else (row.got / row.sold if row.sold else 0.0)
         )
-        lots += Decimal(abs(int(net)) + int(row.waiting)) / row.lot
-        value += abs(int(net)) * float(average) + float(row.worth)
+        lots += Decimal(abs(int(net))) / row.lot
+        value += abs(int(net)) * float(average)
+    for row in kinds["waiting"]:
+        lots += Decimal(int(row.bought)) / row.lot
+        value += float(row.paid)
     (before,) = kinds["before"]
     return Exposure(
         open_lots=lots,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from app.domain.order import Scope
-from app.service.heartbeat import Beat, Watched
+from app.service.heartbeat import Beat, Watched, missing_text
 from app.service.ports import Notifier
 from app.store.engine import Database
 from app.store.sql_orders import of_scope, upsert
@@ -49,20 +50,23 @@ class SqlHeartbeats:
             rows = connection.execute(wanted.where(of_scope(heartbeats, self._scope)))
             return tuple(Watched(*row) for row in rows)
 
-    def missed(self, one: Watched, tell: Notifier, message: str) -> bool:
+    def missed(self, ones: Sequence[Watched], tell: Notifier) -> int:
         with self._database.write() as connection:
-            mark = update(heartbeats).where(
-                of_scope(heartbeats, self._scope),
-                b.client == one.client,
-                b.strategy == one.strategy,
-                b.last_at == one.last_at,
-                b.missing_since.is_(None),
-            )
             now = self._database.now(connection)
-            marked = connection.execute(mark.values(missing_since=now)).rowcount == 1
+            marked = [one for one in ones if self._mark(connection, one, now)]
             if marked:
-                tell.notify("heartbeat_missing", message, page=True)
-            return marked
+                tell.notify("heartbeat_missing", missing_text(marked), page=True)
+            return len(marked)
+
+    def _mark(self, connection: Connection, one: Watched, now: datetime) -> bool:
+        mark = update(heartbeats).where(
+            of_scope(heartbeats, self._scope),
+            b.client == one.client,
+            b.strategy == one.strategy,
+            b.last_at == one.last_at,
+            b.missing_since.is_(None),
+        )
+        return connection.execute(mark.values(missing_since=now)).rowcount == 1
 
     def bursts(self, within: timedelta, more_than: int) -> tuple[tuple[str, str, int], ...]:
         count = func.count()

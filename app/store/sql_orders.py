@@ -31,11 +31,19 @@ from app.domain.order import Order, Scope, Side
 from app.domain.status import Status
 from app.service.records import AuditEvent, Holding
 from app.store.sql_rows import FIRST_HASH, chained, event_from, order_from, order_values
-from app.store.tables import AT_BROKER, IS_FILLED, IS_OPEN, OPEN, holding_adjustments, order_events, orders
+from app.store.tables import (
+    AT_BROKER,
+    HAS_LEFT,
+    IS_FILLED,
+    IS_OPEN,
+    OPEN,
+    holding_adjustments,
+    order_events,
+    orders,
+)
 
 IDS_AT_ONCE = 500
 """Both databases bound the number of values in one statement; a book has hundreds of rows at most."""
-NEVER_AT_BROKER = (Status.DENIED, Status.EXIT_PENDING, Status.NOT_SENT)
 
 _c = orders.c
 
@@ -170,13 +178,14 @@ def open_orders(
 
 
 def orders_in(connection: Connection, scope: Scope, ticker: str, product: Product) -> tuple[Order, ...]:
-    """EXPIRED without a broker's id is a NOT_SENT row that nobody asked for again."""
+    """Of those that may be at the broker. EXPIRED without his id is a NOT_SENT row that nobody asked for again."""
     return _oldest_first(
         connection,
         of_scope(orders, scope),
+        HAS_LEFT,
         _c.ticker == ticker,
         _c.product == product.value,
-        _c.status.not_in(NEVER_AT_BROKER),
+        _c.status != Status.EXIT_PENDING.value,
         or_(_c.status != Status.EXPIRED.value, _c.broker_order_id.is_not(None)),
     )
 
@@ -190,10 +199,8 @@ def find_tag(connection: Connection, scope: Scope, tag: str) -> Order | None:
 def known_at_broker(connection: Connection, scope: Scope, ids: Collection[str]) -> frozenset[str]:
     wanted, known = sorted(set(ids)), set[str]()
     for start in range(0, len(wanted), IDS_AT_ONCE):
-        some = wanted[start : start + IDS_AT_ONCE]
-        query = select(_c.broker_order_id).where(
-            of_scope(orders, scope), AT_BROKER, _c.broker_order_id.in_(some)
-        )
+        some = _c.broker_order_id.in_(wanted[start : start + IDS_AT_ONCE])
+        query = select(_c.broker_order_id).where(of_scope(orders, scope), AT_BROKER, some)
         known.update(connection.execute(query).scalars())
     return frozenset(known)
 
@@ -277,17 +284,3 @@ def events(connection: Connection, scope: Scope, order_id: str) -> tuple[AuditEv
         .order_by(order_events.c.sequence)
     )
     return tuple(event_from(row) for row in connection.execute(wanted))
-
-
-def verify_chain(connection: Connection, order_id: str) -> bool:
-    """Whether the order's events are all there and as they were written."""
-    head = connection.execute(select(_c.event_count, _c.head_hash).where(_c.id == order_id)).one_or_none()
-    wanted = select(order_events).where(order_events.c.order_id == order_id).order_by(order_events.c.sequence)
-    previous, count = FIRST_HASH, 0
-    for count, row in enumerate(connection.execute(wanted), start=1):
-        if row.sequence != count or row.prev_hash != previous:
-            return False
-        if chained(order_id, count, event_from(row), previous)["hash"] != row.hash:
-            return False
-        previous = row.hash
-    return head is not None and (head.event_count, head.head_hash) == (count, previous)

@@ -155,6 +155,12 @@ class SealedTokens:
         return self._read_plain(access, refresh)
 
 
+class GivenToken(Tokens, Protocol):
+    """A token from the settings."""
+
+    ends_at: datetime
+
+
 class StoredTokens:
     """Implements service.ports.Tokens and service.login.TokenVault.
 
@@ -168,7 +174,7 @@ class StoredTokens:
         app_id: str,
         clock: Clock,
         notifier: Notifier,
-        given: Tokens | None = None,
+        given: GivenToken | None = None,
     ) -> None:
         """`given`: a token from the settings, used while none is stored. Without a vault there is nothing else."""
         self._vault, self._app_id, self._clock, self._notifier = vault, app_id, clock, notifier
@@ -202,7 +208,7 @@ class StoredTokens:
         record = self._record
         if record is not None and record.app_id == self._app_id and record.token_at(now) is not None:
             return record.ends_at
-        return getattr(self._given, "ends_at", None)
+        return self._given.ends_at if self._given is not None else None
 
     def load(self) -> TokenRecord | None:
         return self._vault.load() if self._vault is not None else None

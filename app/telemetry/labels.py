@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import re
 import threading
+from functools import lru_cache
 from pathlib import Path
 
 OTHER = "other"
@@ -15,6 +16,7 @@ FILE = "strategies.txt"
 _PLAIN = re.compile(r"[^A-Za-z0-9_.:-]+")
 
 
+@lru_cache(1024)
 def word_of(text: str) -> str:
     """Fit for a label: short, and of plain characters."""
     return _PLAIN.sub("_", text)[:MAX_WORD] or NONE

@@ -1,6 +1,6 @@
 """The figures of /metrics. Counts of this process's own doings, summed over the instance's workers by files in
 PROMETHEUS_MULTIPROC_DIR (gunicorn.conf.py); what is true for the whole cluster is read from the database at each scrape
-(figures.py), so that it does not double with the workers.
+(cluster.py), so that it does not double with the workers.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.service import slo
+from app.service.heartbeat import HEARTBEAT
 from app.service.observe import Sampler, Trail
 from app.telemetry.labels import Few, word_of
 
@@ -73,40 +75,64 @@ class Metrics:
         self._of_broker_and_jobs(self.registry)
         self._of_process(self.registry)
 
+    # Of what every alert counts the children are kept by their labels: the library's own look-up takes a lock.
+
     def _of_requests(self, r: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "http_requests", "Answered requests", ("route", "method", "status"), registry=r
+        self._requests = cache(
+            Counter("http_requests", "Answered requests", ("route", "method", "status"), registry=r).labels
         )
-        self._took = Histogram(
-            "http_request_seconds", "From a thread to the answer", ("route",), buckets=SECONDS, registry=r
+        self._took = cache(
+            Histogram(
+                "http_request_seconds",
+                "From the first byte to the answer",
+                ("route",),
+                buckets=SECONDS,
+                registry=r,
+            ).labels
         )
-        self._alerts = Counter("webhook_outcomes", "What alerts came to", ("outcome", "reason"), registry=r)
-        self._orders = Counter(
-            "orders", "Orders answered for the first time", ("state", "product", "strategy"), registry=r
+        self._alerts = cache(
+            Counter("webhook_outcomes", "What alerts came to", ("outcome", "reason"), registry=r).labels
+        )
+        self._orders = cache(
+            Counter(
+                "orders", "Orders answered for the first time", ("state", "product", "strategy"), registry=r
+            ).labels
         )
         self._phases = Histogram(
             "alert_phase_seconds", "Time of an alert by phase", ("phase",), buckets=SECONDS, registry=r
         )
-        self._promises = Counter(
-            "slo_alerts", "Alerts judged by what is promised of them", ("objective", "verdict"), registry=r
+        self._promises = cache(
+            Counter(
+                "slo_alerts",
+                "Alerts judged by what is promised of them",
+                ("objective", "verdict"),
+                registry=r,
+            ).labels
         )
         for objective in slo.Objective:  # from zero on: a first failure must show as an increase
             for verdict in ("good", "bad"):
-                self._promises.labels(objective.value, verdict)
+                self._promises(objective.value, verdict)
         self._phase = {name: self._phases.labels(name) for name in PHASES}
 
     def _of_broker_and_jobs(self, r: CollectorRegistry) -> None:
-        self._calls = Counter(
-            "broker_calls", "Calls to the broker", ("broker", "call", "outcome"), registry=r
+        self._calls = cache(
+            Counter("broker_calls", "Calls to the broker", ("broker", "call", "outcome"), registry=r).labels
         )
-        self._call_took = Histogram(
-            "broker_call_seconds",
-            "Time of a call to the broker",
-            ("broker", "call"),
-            buckets=SECONDS,
+        self._call_took = cache(
+            Histogram(
+                "broker_call_seconds",
+                "Time of a call to the broker",
+                ("broker", "call"),
+                buckets=SECONDS,
+                registry=r,
+            ).labels
+        )
+        self._notified = Counter(
+            "notifications",
+            "Notices of the service; those of orders are counted as orders",
+            ("code", "page"),
             registry=r,
         )
-        self._notified = Counter("notifications", "What a person was told", ("code", "page"), registry=r)
         self._job_runs = Counter("job_runs", "Runs of jobs", ("job", "outcome"), registry=r)
         self._job_last = Gauge(
             "job_last_success_timestamp_seconds",
@@ -137,6 +163,12 @@ class Metrics:
             ("event",),
             registry=r,
         )
+        self.order_feed_wanted = Gauge(
+            "order_feed_wanted",
+            "1 where an address of the broker's order feed is set",
+            multiprocess_mode="livemax",
+            registry=r,
+        )
         self.order_feed = Gauge(
             "order_feed_connected",
             "1 while this instance listens to the broker's order feed",
@@ -161,13 +193,13 @@ class Metrics:
     def request(self, trail: Trail, method: str, route: str, status: int, took: float) -> None:
         """One answered request, `took` from its first byte; an alert's outcome, phases and order with it."""
         self._start_sampling()
-        self._requests.labels(route, method if method in METHODS else "other", str(status)).inc()
-        self._took.labels(route).observe(took)
+        self._requests(route, method if method in METHODS else "other", str(status)).inc()
+        self._took(route).observe(took)
         if route not in ALERT_ROUTES or method != "POST":
             return
         outcome = trail.outcome or ("accepted" if status < REFUSED_FROM else "refused")
-        self._alerts.labels(word_of(outcome), self.codes(trail.code or "none")).inc()
-        if slo.is_judged(status, trail.client):
+        self._alerts(word_of(outcome), self.codes(trail.code or "none")).inc()
+        if outcome != HEARTBEAT and slo.is_judged(status, trail.client):
             self._judged(slo.Objective.AVAILABILITY, good=slo.is_available(status, trail.code))
             self._judged(slo.Objective.LATENCY, good=slo.is_in_time(took))
         for name, seconds in trail.phases.items():
@@ -175,16 +207,14 @@ class Metrics:
                 child.observe(seconds)
         order = trail.order
         if order is not None and not trail.replayed:
-            self._orders.labels(
-                order.status.value, order.product.value, self.strategies(order.strategy)
-            ).inc()
+            self._orders(order.status.value, order.product.value, self.strategies(order.strategy)).inc()
 
     def _judged(self, objective: slo.Objective, *, good: bool) -> None:
-        self._promises.labels(objective.value, "good" if good else "bad").inc()
+        self._promises(objective.value, "good" if good else "bad").inc()
 
     def broker_call(self, broker: str, call: str, outcome: str, took: float) -> None:
-        self._calls.labels(broker, call, outcome).inc()
-        self._call_took.labels(broker, call).observe(took)
+        self._calls(broker, call, outcome).inc()
+        self._call_took(broker, call).observe(took)
 
     def notified(self, code: str, *, page: bool) -> None:
         self._notified.labels(self.codes(code), "yes" if page else "no").inc()

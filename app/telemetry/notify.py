@@ -8,12 +8,12 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
 
 from app.errors import ServiceError
 from app.service.notices import TRADING_STATE, Notice, Outbox, told
 from app.service.ports import Clock
 from app.telemetry.logging import LogNotifier
+from app.telemetry.secrets import SECRETS
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,6 @@ RAISES_AFTERWARDS = frozenset({"key_clash"})
 MOST_WAITING = 1000
 RETRY_S = 1.0
 AT_EXIT_S = 2.0
-SHORTEST_SECRET = 8
 
 
 class OutboxNotifier:
@@ -30,15 +29,15 @@ class OutboxNotifier:
     that both are kept or neither; outside of one a thread of its own writes it.
     """
 
-    def __init__(self, outbox: Outbox, clock: Clock, hide: Callable[[str], str]) -> None:
-        self._outbox, self._clock, self._hide = outbox, clock, hide
+    def __init__(self, outbox: Outbox, clock: Clock) -> None:
+        self._outbox, self._clock = outbox, clock
         self._log = LogNotifier()
         self._waiting: queue.Queue[Notice] = queue.Queue(MOST_WAITING)
         self._pid = 0
         self._lock = threading.Lock()
 
     def notify(self, code: str, message: str, *, page: bool = False) -> None:
-        message = self._hide(message)
+        message = SECRETS.clean(message)
         self._log.notify(code, message, page=page)
         if code == TRADING_STATE:
             return  # its history is what tells it: whoever changed it, and also after a crash
@@ -65,7 +64,7 @@ class OutboxNotifier:
             if self._pid == os.getpid():
                 return
             if self._pid == 0:
-                atexit.register(self.flush, AT_EXIT_S)
+                atexit.register(self.flush, AT_EXIT_S)  # of a command; a worker's end asks for it itself
             self._pid = os.getpid()
             threading.Thread(target=self._write, daemon=True, name="outbox").start()
 
@@ -86,15 +85,3 @@ class OutboxNotifier:
         except Exception:  # this thread is the only one: the next notice must still be written
             log.exception("a notice could not be kept: %s", notice.code)
         return True
-
-
-def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
-    """Takes these out of a text. Longest first, because one may be part of another."""
-    known = sorted({s for s in secrets if len(s) >= SHORTEST_SECRET}, key=len, reverse=True)
-
-    def hide(text: str) -> str:
-        for secret in known:
-            text = text.replace(secret, "***")
-        return text
-
-    return hide

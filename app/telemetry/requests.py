@@ -31,6 +31,7 @@ def trace_of(traceparent: str, cloud: str) -> str:
 
 def watch(app: Flask, monotonic: Callable[[], float], metrics: Metrics, tracing: Tracing | None) -> None:
     """Before anything else of the app's: what follows may count on the request's id."""
+    log = structlog.get_logger("request").bind()  # what `configure` has set up, looked up once
 
     @app.before_request
     def begin() -> None:
@@ -64,7 +65,7 @@ def watch(app: Flask, monotonic: Callable[[], float], metrics: Metrics, tracing:
         if tracing is not None and "span" in g:
             response.headers["traceresponse"] = tracing.answered(g.span, trail, response.status_code)
         if request.path not in PROBES:
-            line(trail, response.status_code, took)
+            line(log, trail, response.status_code, took)
         return response
 
     @app.teardown_request
@@ -84,9 +85,9 @@ def route() -> str:
     return request.url_rule.rule if request.url_rule is not None else "unmatched"
 
 
-def line(trail: observe.Trail, status: int, took: float) -> None:
+def line(log: structlog.typing.FilteringBoundLogger, trail: observe.Trail, status: int, took: float) -> None:
     """One line that says all of a request."""
-    structlog.get_logger("request").info(
+    log.info(
         "request",
         method=request.method,
         path=request.path,

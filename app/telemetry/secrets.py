@@ -38,6 +38,11 @@ _PAIR = re.compile(
     r"(?i)((?:token|secret|password|passwd|auth_?code|[?&]code|\bpin|appidhash|signature|api_?key)"
     r"(?:[\"']\s*:\s*[\"']|=\s*[\"']?|:(?=\S)))([^\s&\"',;}\])]{4,})"
 )
+_ROOTS = (
+    "token", "secret", "passw", "authorization", "cookie", "apikey", "api_key", "authcode", "auth_code", "?code",
+    "&code", "appidhash", "signature", "credential", "session", "pin",
+)  # fmt: skip
+"""One of these stands in whatever _KEY or _PAIR finds: most lines hold none, and the two are slow."""
 _LOOKS = re.compile(
     r"(?<![\w-])eyJ[\w-]{8,}(?:\.[\w-]+){1,2}"
     r"|(?i:(?<=bearer )|(?<=basic ))[^\s\"',]+"
@@ -114,7 +119,7 @@ class Secrets:
             for form in spellings(secret) if len(secret) >= MIN_LENGTH else ():
                 if form in text:
                     text = _without(text, form, as_word=len(secret) < WHOLE_WORD_BELOW)
-        if "=" in text or ":" in text:
+        if ("=" in text or ":" in text) and _may_hold(text):
             text = _PAIR.sub(rf"\g<1>{GONE}", text)
         if "eyJ" in text or "earer" in text or "asic" in text or "@" in text:
             text = _LOOKS.sub(GONE, text)
@@ -142,7 +147,7 @@ class Secrets:
         """Whether a short line in JSON holds nothing to hide, so that its values need not be looked at one by one. When
         in doubt (an escaped character could hide something) it says no.
         """
-        usual = len(line) <= MAX_TEXT and "\\" not in line and not _KEY.search(line)
+        usual = len(line) <= MAX_TEXT and "\\" not in line and not _is_key(line)
         return usual and self.clean(line) == line
 
     def cleaned(self, value: Any, limit: int = MAX_TEXT, depth: int = 0) -> Any:  # noqa: ANN401 - as logged
@@ -165,9 +170,19 @@ class Secrets:
         return bounded(self.clean(bounded(text, 4 * limit)), limit)
 
     def of_key(self, key: str, value: Any, depth: int = 0) -> Any:  # noqa: ANN401 - as logged
-        if _KEY.search(key) and not isinstance(value, bool | int | float | None):
+        if _is_key(key) and not isinstance(value, bool | int | float | None):
             return GONE
         return self.cleaned(value, depth=depth)
+
+
+def _may_hold(text: str) -> bool:
+    """Beyond ASCII other letters count as these too (the long s, the Kelvin sign): the expression must decide."""
+    low = text.lower()
+    return not text.isascii() or any(root in low for root in _ROOTS)
+
+
+def _is_key(text: str) -> bool:
+    return _may_hold(text) and _KEY.search(text) is not None
 
 
 def bounded(text: str, limit: int) -> str:

@@ -21,6 +21,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -40,34 +41,43 @@ from app.service.records import AuditEvent
 SERVICE = "tradingview-fyers-options"
 EXPORT_S = 1.0
 """For one batch to leave. A collector that is away costs spans, never an order."""
-FLUSH_S = 1.5
-"""At the end of a process, of the 9 s that it has."""
+FLUSH_S = 0.5
+"""At the end of a process: its last steps have less than a second (gunicorn.conf.py)."""
 MAX_KEPT = 2048
-WITHIN = ("auth", "resolve", "risk")
-"""Phases that wait for nobody: their times stand on the request's span, one of their own would cost more than they do."""
+OUTSIDE = ("broker", "quote", "book", "redis")
+"""Phases that wait for somebody beyond the database have spans. The others' times and statements stand on the span of the
+request or job: a span costs a tenth of the milliseconds that a transaction takes.
+"""
+READS, A_MOMENT_NS = ("quote", "book"), 500_000
+"""A read that was answered sooner waited for nobody (the paper exchange answers from memory), and needs no span either."""
 OUR_FAULT = 500
 MAX_VALUE = 200
 MOST_STATEMENTS = 100
 """On one span. An alert has some thirteen; a purge or the pass after a long stop may have thousands."""
-_TABLE = re.compile(r"\s*(\w+)(?:.*?\b(?:FROM|INTO|UPDATE)\s+(\w+))?", re.IGNORECASE | re.DOTALL)
+_TABLE = re.compile(r"\s*(\w+)(?:(?<=UPDATE)\s+(\w+)|.*?\b(?:FROM|INTO)\s+(\w+))?", re.IGNORECASE | re.DOTALL)
 _W3C = TraceContextTextMapPropagator()
 
 
 @dataclass(slots=True)
 class _Statements:
-    """Of one span, in words: the first MOST_STATEMENTS, and how many came after them."""
+    """Of one span: the first MOST_STATEMENTS, and how many came after them. Words are made of them at its end."""
 
-    told: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    """Number in `asked` and the error's class."""
     more: int = 0
 
-    def add(self, words: str) -> None:
-        if len(self.told) < MOST_STATEMENTS:
-            self.told.append(words)
+    def add(self, statement: str) -> None:
+        if len(self.asked) < MOST_STATEMENTS:
+            self.asked.append(statement)
         else:
             self.more += 1
 
     def __str__(self) -> str:
-        return "; ".join([*self.told, *([f"and {self.more} more"] if self.more else [])])
+        if not self.failed and not self.more:
+            return _told(tuple(self.asked))
+        told = [f"{_words_of(s)} {self.failed.get(n, '')}".rstrip() for n, s in enumerate(self.asked)]
+        return "; ".join([*told, *([f"and {self.more} more"] if self.more else [])])
 
 
 _STATEMENTS: ContextVar[_Statements | None] = ContextVar("statements", default=None)
@@ -77,7 +87,17 @@ _STATEMENTS: ContextVar[_Statements | None] = ContextVar("statements", default=N
 def _words_of(statement: str) -> str:
     """A statement's first word and table, and nothing that a caller brought."""
     found = _TABLE.match(statement)
-    return f"{found[1].upper()} {found[2] or ''}".strip() if found else "SQL"
+    return f"{found[1].upper()} {found[2] or found[3] or ''}".strip() if found else "SQL"
+
+
+@lru_cache(512)
+def _told(statements: tuple[str, ...]) -> str:
+    """Nearly every alert asks the same of the database, in the same order."""
+    return "; ".join(_words_of(s) for s in statements)
+
+
+def _phases(trail: Trail) -> str:
+    return "; ".join(f"{phase} {took * 1000:.1f}" for phase, took in trail.phases.items())
 
 
 def _entered(span: Span) -> tuple[Span, Token[Context], Token[_Statements | None]]:
@@ -90,7 +110,9 @@ class Tracing:
 
     def __init__(self, endpoint: str, exporter: SpanExporter | None = None) -> None:
         self._provider = TracerProvider(
-            resource=Resource.create({"service.name": SERVICE}), shutdown_on_exit=False
+            resource=Resource.create({"service.name": SERVICE}),
+            sampler=ALWAYS_ON,  # whatever a sender, or a proxy on its way, wants to keep of its own
+            shutdown_on_exit=False,
         )
         if exporter is None:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -104,20 +126,36 @@ class Tracing:
     # -- below a request or a job
 
     def start(self, name: str, attributes: dict[str, str]) -> object:
-        if name in WITHIN:
+        if name not in OUTSIDE:
             return None
-        kind = SpanKind.CLIENT if name in ("broker", "quote", "book", "redis") else SpanKind.INTERNAL
-        return _entered(self._tracer.start_span(name, kind=kind, attributes=attributes))
+        if name in READS:
+            return name, attributes, time.time_ns()
+        return _entered(self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes))
 
     def end(self, span: Any, error: BaseException | None) -> None:  # noqa: ANN401 - what `start` gave
+        if isinstance(span[0], str):
+            name, attributes, began_ns = span
+            self._read(name, attributes, began_ns, error)
+            return
         begun, token, statements = span
         context.detach(token)
-        if (done := _STATEMENTS.get()) is not None and done.told:
+        if (done := _STATEMENTS.get()) is not None and done.asked:
             begun.set_attribute("db.statements", str(done))
         _STATEMENTS.reset(statements)
         if error is not None:
             begun.set_status(Status(StatusCode.ERROR, type(error).__name__))  # its text may hold anything
         begun.end()
+
+    def _read(
+        self, name: str, attributes: dict[str, str], began_ns: int, error: BaseException | None
+    ) -> None:
+        """A span with hindsight."""
+        if error is None and time.time_ns() - began_ns < A_MOMENT_NS:
+            return
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, start_time=began_ns)
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        span.end()
 
     # -- a request
 
@@ -125,7 +163,7 @@ class Tracing:
         """The span of a whole request, below what its sender says it belongs to."""
         span = self._tracer.start_span(
             f"{method} {route}",
-            context=_W3C.extract(headers),
+            context=_W3C.extract(headers) if headers else Context(),
             kind=SpanKind.SERVER,
             attributes={"http.request.method": method, "http.route": route},
         )
@@ -135,17 +173,16 @@ class Tracing:
     def answered(self, span: Any, trail: Trail, status: int) -> str:  # noqa: ANN401 - what `request` gave
         """The last that is known of it. Gives the header that tells the sender its trace."""
         begun: Span = span[0]
-        begun.set_attribute("http.response.status_code", status)
-        for name, value in (
+        known = (
             ("request_id", trail.id),
             ("order_id", trail.order_id),
             ("client", trail.client),
             ("outcome", trail.outcome),
             ("code", trail.code),
-            ("phases_ms", "; ".join(f"{phase} {took * 1000:.1f}" for phase, took in trail.phases.items())),
-        ):
-            if value:
-                begun.set_attribute(name, value[:MAX_VALUE])
+            ("phases_ms", _phases(trail)),
+        )
+        told: dict[str, str | int] = {name: value[:MAX_VALUE] for name, value in known if value}
+        begun.set_attributes({"http.response.status_code": status, **told})
         if status >= OUR_FAULT:
             begun.set_status(Status(StatusCode.ERROR))
         return f"00-{trail.trace_id}-{trail.span_id}-{begun.get_span_context().trace_flags:02x}"
@@ -167,6 +204,8 @@ class Tracing:
             error = raised
             raise
         finally:
+            if trail.phases:
+                span.set_attribute("phases_ms", _phases(trail))
             self.end(begun, error)
 
     def settled(self, order: Order, events: tuple[AuditEvent, ...]) -> None:
@@ -194,27 +233,22 @@ class Tracing:
     # -- the database
 
     def watch_database(self, engine: Any) -> None:  # noqa: ANN401 - SQLAlchemy's Engine, not imported here
-        """Each statement, with its milliseconds, is told on its transaction's span: a span for each slowed an alert."""
+        """Each statement is told on the span that it ran under: a span or a clock for each would slow an alert."""
         from sqlalchemy import event
 
-        def before(conn: Any, *_: Any) -> None:  # noqa: ANN401
-            conn.info["began"] = time.perf_counter()
-
-        def after(conn: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
-            told(conn, statement, "")
-
-        def failed(found: Any) -> None:  # noqa: ANN401
-            if found.connection is not None and found.statement is not None:
-                told(found.connection, found.statement, type(found.original_exception).__name__)
-
-        def told(conn: Any, statement: str, error: str) -> None:  # noqa: ANN401
+        def asked(_cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
             done = _STATEMENTS.get()
             if done is not None:  # a look outside of any request or job is no trace of its own
-                took_ms = (time.perf_counter() - conn.info.pop("began", time.perf_counter())) * 1000
-                done.add(f"{_words_of(statement)} {error or format(took_ms, '.1f')}")
+                done.add(statement)
 
-        event.listen(engine, "before_cursor_execute", before)
-        event.listen(engine, "after_cursor_execute", after)
+        def failed(found: Any) -> None:  # noqa: ANN401
+            done = _STATEMENTS.get()
+            if done is not None and done.asked and found.statement == done.asked[-1] and not done.more:
+                done.failed[len(done.asked) - 1] = type(found.original_exception).__name__
+
+        # The dialect's events: with one of the engine's own, SQLAlchemy prepares every statement for all of its events.
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            event.listen(engine, name, asked)
         event.listen(engine, "handle_error", failed)
 
     # -- the end

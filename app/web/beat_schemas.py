@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from app.errors import FieldError, InvalidAlert
 from app.service.heartbeat import LONGEST_S, SHORTEST_S, Beat
-from app.web.schemas import MAX_TEXT, AlertBody, number, shown, validated
+from app.web.schemas import AlertBody, validated
+from app.web.values import MAX_TEXT, number, shown
 
 HEARTBEAT = "HEARTBEAT"
 

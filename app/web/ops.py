@@ -55,6 +55,7 @@ def blueprint(ports: Ports) -> Blueprint:
         ports.scope,
         ports.tokens if has_token else None,
         ports.desk,
+        ports.settings.options_files,
     )
     checks = usual_checks(parts, ports.dependencies)
 

@@ -18,7 +18,7 @@ from app.service.records import OrderFilter
 from app.web import answers
 from app.web.middleware.authentication import ClientScope
 from app.web.ports import Check, Place
-from app.web.schemas import number, shown
+from app.web.values import number, shown
 from app.web.webhook import Door, submit
 
 MAX_PAGE = 200

@@ -65,6 +65,8 @@ class Ports:
     """None: notices stand in the log only, and no runs of jobs are kept."""
     order_feed: OrderFeed | None = None
     """None: fills are found by polling alone."""
+    take_call: Callable[[], str | None] = lambda: None
+    """Takes one of the broker's calls, for whoever asks it past its guard; else says why there is none now."""
     watcher: Watcher = field(default_factory=Unwatched)
     """Its figures and traces."""
     dependencies: Mapping[str, Callable[[], str | None]] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from pydantic import (
@@ -20,54 +20,19 @@ from pydantic import (
 from app.domain.alert import Action, Alert, Exchange, ExpiryRule, OptionType, Product, canonical_hash, key_of
 from app.errors import FieldError, InvalidAlert
 from app.service.observe import SECRET, masked
+from app.web.values import MAX_TEXT, kept, number, shown
 
-MAX_TEXT = 64
 MAX_KEY = 200
 MAX_QUANTITY = 1_000_000
 MAX_STRIKE = Decimal(10_000_000)
-MAX_LOOK = 1024
-"""How far into a text a secret is looked for; what is longer is kept nowhere, and shown cut."""
 TOKEN = "token"  # noqa: S105 - a field's name
 AS_GIVEN = frozenset({TOKEN, "idempotency_key"})
 """Neither is shown or kept. Two keys must stay two, whatever stands in them: kept is a hash."""
-_NUMBER = re.compile(r"\+?[0-9]{1,12}(\.[0-9]{1,8})?", re.ASCII)
 _WHOLE = re.compile(r"\+?[0-9]{1,9}(\.0{1,8})?", re.ASCII)
 _PLACEHOLDER = re.compile(r"\{\{[^{}]*\}\}")
 _SYMBOL = re.compile(r"[A-Z0-9&_-]{1,32}", re.ASCII)
 _DELAYED = re.compile(r"_DLY?$")
 M = TypeVar("M", bound=BaseModel)
-
-
-def shown(value: object) -> str:
-    """A value as an error may show it: short, on one line, and never a living secret typed into the wrong field."""
-    text = repr(value) if isinstance(value, str) else str(value)
-    head = text[:MAX_LOOK]
-    if masked(head) != head:
-        return SECRET
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
-
-
-def _masked(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """The same for a value that may be kept, a strategy's name or a reason: what is not secret in it stays."""
-    if isinstance(value, str):
-        return masked(value) if len(value) <= MAX_LOOK else value
-    if isinstance(value, dict):
-        return {k: _masked(v) for k, v in value.items()}
-    return [_masked(v) for v in value] if isinstance(value, list) else value
-
-
-def number(value: object) -> Decimal | None:
-    """A finite number from a JSON number or a plain ASCII numeric text, else None. A bool is no number."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | Decimal):
-        return Decimal(value)
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip(" ")):
-        try:
-            return Decimal(value.strip(" "))
-        except InvalidOperation:
-            return None
-    return None
 
 
 class AlertBody(BaseModel):
@@ -250,7 +215,7 @@ def to_alert(
     warnings = [f"unknown field {shown(name)} was ignored" for name in sorted(unknown)[:20]]
     if parsed.sl is not None or parsed.tp is not None:
         warnings.append("sl and tp were overridden by levels from the last price")
-    if _masked(fields.get("strategy")) != fields.get("strategy"):
+    if kept(fields.get("strategy")) != fields.get("strategy"):
         warnings.append(f"strategy holds a secret, kept as {SECRET}: change that secret")
     if parsed.price is None and fields.get("price") not in (None, ""):
         warnings.append("price was no positive number: the signal's slippage is not measured")
@@ -280,7 +245,7 @@ def to_alert(
 
 def validated(model: type[M], fields: dict[str, Any]) -> M:
     """The body as its model. Raises InvalidAlert with every wrong field."""
-    clear = {k: v if k in AS_GIVEN else _masked(v) for k, v in fields.items()}
+    clear = {k: v if k in AS_GIVEN else kept(v) for k, v in fields.items()}
     try:
         return model.model_validate(clear)
     except ValidationError as error:

@@ -11,11 +11,18 @@ import structlog
 from flask import Blueprint, Response, g, jsonify, request
 
 from app.domain.alert import ADMIN_CLIENT, Alert, KeyKind, key_of
-from app.errors import AlertRefused, KeyInUse, NotAuthenticated, StoreUnavailable, TooManyRequests
+from app.errors import (
+    AlertRefused,
+    InvalidAlert,
+    KeyInUse,
+    NotAuthenticated,
+    StoreUnavailable,
+    TooManyRequests,
+)
 from app.service.clients import ClientScope, NoClients
-from app.service.heartbeat import Beat, allowed, beat
+from app.service.heartbeat import HEARTBEAT, Beat, allowed, beat
 from app.service.in_flight import InFlight
-from app.service.observe import answered, masked, phase
+from app.service.observe import answered, masked, note, phase
 from app.service.records import Refusal
 from app.service.urgent import Urgency, urgency_of
 from app.web.answers import answer_of, ist
@@ -28,7 +35,8 @@ from app.web.middleware.signature import ID, SIGNATURE, Signatures, SignedMessag
 from app.web.middleware.size import bounded_body
 from app.web.parse import parse_object
 from app.web.ports import Place, Ports
-from app.web.schemas import TOKEN, shown, to_alert
+from app.web.schemas import TOKEN, to_alert
+from app.web.values import shown
 
 SAFE_FIELDS = (
     "symbol",
@@ -168,7 +176,7 @@ def blueprint(door: Door, place_order: Place) -> Blueprint:
 
 
 def beaten(door: Door, came: Beat, caller: Caller) -> Response:
-    """A heartbeat is kept, and nothing else happens. Raises StoreUnavailable and TooManyRequests."""
+    """A heartbeat is kept, and nothing else happens. Raises StoreUnavailable, InvalidAlert and TooManyRequests."""
     ports = door.ports
     if ports.beside is None:
         raise StoreUnavailable("heartbeats cannot be kept here")
@@ -177,9 +185,14 @@ def beaten(door: Door, came: Beat, caller: Caller) -> Response:
     except TooManyRequests as error:
         door.keep(error, b"", {}, caller)
         raise
-    beat(ports.beside.heartbeats, came, ports.notifier)
-    g.outcome = "heartbeat"
-    due = ist(ports.clock.now() + allowed(came.every_seconds))
+    now = ports.clock.now()
+    try:
+        beat(ports.beside.heartbeats, came, now, ports.notifier)
+    except InvalidAlert as error:
+        door.keep(error, b"", {}, caller)
+        raise
+    note(outcome=HEARTBEAT)
+    due = ist(now + allowed(came.every_seconds))
     return jsonify({"status": "ok", "strategy": came.strategy, "missing_after": due})
 
 

@@ -115,6 +115,7 @@ def build(settings: Settings) -> Ports:
         audit=SqlAudit(database),
         seal_vault=GcsSeals(bucket) if (bucket := settings.audit_gcs_bucket) else None,
         order_feed=feed,
+        take_call=watching.take_call,
         dependencies=with_feed(dependencies_of(settings), feed),
     )
 

@@ -23,6 +23,7 @@ def order_feed_of(
 
     url, app_id = settings.fyers_order_socket_url, settings.fyers_app_id
     feed = OrderSocket(url, app_id, tokens, clock, metrics.order_feed_event)
+    metrics.samplers.append(lambda: metrics.order_feed_wanted.set(1))
     metrics.samplers.append(lambda: metrics.order_feed.set(feed.connected))
     return feed
 

@@ -1,4 +1,4 @@
-"""What the figures and traces are wired to: the one place beside wiring.py that knows all sides of them."""
+"""What the figures and traces are wired to: the one place beside the package's root that knows all sides of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.domain.session import is_trading_day
 from app.errors import NoMaster
 from app.service.desk import Desk
 from app.service.figures import Figures, HostFigures
-from app.service.health import is_fresh
+from app.service.master_age import stale_files
 from app.service.ports import Broker, Clock, Contracts, Notifier, Store
 from app.service.reconcile import Pass
 from app.settings import Settings
@@ -41,6 +41,7 @@ class Watching:
     def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
         self._guard: Guard | None = None
+        self._options_files = settings.options_files
         self.watch = Watch(Metrics(figures_dir()), tracing_of(settings))
         self.watch.metrics.samplers.append(self._sample_database)
         if self.watch.tracing is not None:
@@ -54,6 +55,11 @@ class Watching:
         self._guard = guard
         self.watch.metrics.samplers.append(lambda: sample_guard(guard, self.watch.metrics))
         return ObservedBroker(guard, self.watch.metrics.broker_call)
+
+    def take_call(self) -> str | None:
+        """One of the calls that the guard counts, for a read that goes past it; else why there is none now."""
+        over = self._guard.budget.take_read(reserved=True) if self._guard is not None else None
+        return over.message if over is not None else None
 
     def broker(self, broker: Broker) -> Broker:
         is_seen = isinstance(broker, ObservedBroker)
@@ -79,7 +85,7 @@ class Watching:
             shared = self._guard.budget.left_shared() if self._guard is not None else {}
             return HostFigures(
                 master_age_s=master_age(contracts, now),
-                master_stale=master_stale(contracts, now),
+                master_stale=master_stale(contracts, now, self._options_files),
                 token_left_s=token_left(tokens, now),
                 trading_day=is_trading_day(ist_date(now)),
                 budget_left=shared,
@@ -109,10 +115,10 @@ def master_age(contracts: Contracts, now: datetime) -> float | None:
         return None
 
 
-def master_stale(contracts: Contracts, now: datetime) -> bool:
+def master_stale(contracts: Contracts, now: datetime, options_files: tuple[str, ...]) -> bool:
     """By the same rule as /readyz/orders; none at all is as bad."""
     try:
-        return not is_fresh(contracts.age(), now)
+        return bool(stale_files(contracts.age(), now, options_files))
     except NoMaster:
         return True
 

@@ -20,7 +20,9 @@ class NaivePlaceOrder(PlaceOrder):
     def __init__(self, desk: Desk) -> None:
         super().__init__(replace(desk, reconciled=lambda _: True))
 
-    def _commit(self, job: Job, order: Order, proposal: Proposal) -> tuple[Answer, None]:
+    def _commit(
+        self, job: Job, order: Order, proposal: Proposal, *, was_against: bool
+    ) -> tuple[Answer, None]:
         desk = self.desk
         with desk.store.read(job.budget.send) as tx:
             order = armed(desk, tx, order, job.budget)

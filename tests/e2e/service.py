@@ -106,11 +106,15 @@ class Service:
         raise AssertionError(f"the service did not become ready:\n{self.log[-4000:]}")
 
     def wait_reconciled(self, within_s: float = 3) -> bool:
-        """Entries are answered 503 until the first pass; with a broken broker it never comes, and False does."""
+        """Each worker answers entries with 503 until its first pass, and /readyz speaks of the worker that was asked, so
+        the log is read for all of them. With a broken broker the pass never comes, and False does.
+        """
         give_up = time.monotonic() + within_s
         while time.monotonic() < give_up:
             if self.get("/readyz").body["checks"]["reconciled"] == "ok":
-                return True
+                log = self.log.rsplit("Starting gunicorn", 1)[-1]
+                if log.count("this worker takes entries") >= log.count("Booting worker with pid"):
+                    return True
             time.sleep(0.02)
         return False
 

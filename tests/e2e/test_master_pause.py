@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.brokers.fyers.symbols import IndexedContracts, refresh
+from app.domain.contract import ist_date
 from bench.master import PAUSE_MS, ROWS, RealClock, Refreshes, alerts, look_up
 from tests.builders_master import nse_fo
 
@@ -54,10 +55,10 @@ def least_added_ms(work: Callable[[], None], times: int, refreshes: Refreshes) -
 def test_look_ups_and_alerts_during_a_refresh_see_no_pause(tmp_path: Path) -> None:
     today = datetime.now(UTC)
     source = tmp_path / "NSE_FO.csv"
-    source.write_bytes(nse_fo(ROWS, today.date()))
+    source.write_bytes(nse_fo(ROWS, ist_date(today)))
     refresh(tmp_path / "contracts-fyers", {"NSE_FO.csv": source})
     contracts = IndexedContracts(tmp_path / "contracts-fyers", RealClock())
-    refreshes = Refreshes(tmp_path, [nse_fo(ROWS + 1, today.date()), nse_fo(ROWS + 2, today.date())])
+    refreshes = Refreshes(tmp_path, [nse_fo(ROWS + 1, ist_date(today)), nse_fo(ROWS + 2, ist_date(today))])
     alert, statuses = alerts(tmp_path)
     try:
         assert least_added_ms(lambda: look_up(contracts, today), 10_000, refreshes) < PAUSE_MS

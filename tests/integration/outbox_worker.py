@@ -30,7 +30,7 @@ def work(url: str, sink: str, receipts: Path, number: int) -> None:
     clock, owner = SystemClock(), secrets.token_hex(4)
     store = SqlStore(Database(url, None), clock)
     outbox = SqlOutbox(store.database, SCOPE)
-    notifier = OutboxNotifier(outbox, clock, str)
+    notifier = OutboxNotifier(outbox, clock)
     state = (TradingState.HALTED, TradingState.REDUCING)[number % 2]
     if number >= 0:
         with store.write() as tx:

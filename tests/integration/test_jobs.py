@@ -12,7 +12,8 @@ import pytest
 
 from app.domain.alert import IST
 from app.errors import StoreUnavailable
-from app.jobs.run import JOBS, LEASE, Job, Scheduler, kept, lease_of, run_job
+from app.jobs.job import Job
+from app.jobs.run import JOBS, LEASE, Scheduler, kept, lease_of, run_job
 from app.service.beside import Beside
 from app.service.job_runs import JobRun
 from app.settings import Settings
@@ -37,7 +38,7 @@ class Instance:
     def __init__(self, url: str, clock: Clock) -> None:
         self.database = Database(url, clock)
         runs = SqlJobRuns(self.database, SCOPE)
-        beside = Beside(SqlHeartbeats(self.database, SCOPE), runs, lambda: "", lambda: 0)
+        beside = Beside(SqlHeartbeats(self.database, SCOPE), runs, lambda: "", lambda: 0, lambda _: True)
         nothing: Any = None
         self.ports = Ports(
             settings=Settings.model_validate({}),
@@ -228,6 +229,27 @@ def test_a_hosts_own_job_keeps_a_run_per_host(
     assert instances[1].ports.beside is not None
     assert [r.host for r in instances[1].ports.beside.job_runs.last()] == ["alpha", "beta"]
     assert len(ran) == 2
+
+
+def test_two_workers_of_a_host_run_its_own_job_once_and_none_counts_as_failed(
+    instances: list[Instance], clock: Clock
+) -> None:
+    """The second would find the refresh under way, and its failure would stand for the success of the first."""
+    ran: list[datetime] = []
+    one, other = instances[:2]
+
+    def run(_: Ports, __: object) -> str:
+        ran.append(clock.now())
+        if len(ran) == 1:
+            other.scheduler.tick(job)
+        return "built"
+
+    job = Job("own", lambda _: 60.0, run, is_leased=False)
+    one.scheduler.tick(job)
+    assert len(ran) == 1
+    assert (one.last("own").ok, one.last("own").result) == (True, "built")
+    one.scheduler.tick(job)
+    assert len(ran) == 2, "the host's lease was given back"
 
 
 def test_the_table_of_jobs() -> None:

@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, create_engine, event, text
 
 from app.brokers.paper import sql as paper
+from app.domain.alert import Product
 from app.domain.deadline import Deadline
 from app.domain.order import Side
 from app.domain.risk import TradingState
@@ -262,6 +263,9 @@ def test_the_frequent_reads_use_their_partial_indexes(sqlite_url: str, clock: Cl
         tx.orders_on(SCOPE, NOON.date())
         tx.find_tag(SCOPE, "TAGSA")
         tx.orders_before(SCOPE, NOON.date(), UNSETTLED)
+        tx.stake(SCOPE, "trader", TICKER, Product.INTRADAY)
+        tx.exposure(order(), timedelta(seconds=60))
+        tx.orders_in(SCOPE, TICKER, Product.INTRADAY)
     event.remove(store.database.engine, "before_cursor_execute", note)
     reads = [one for one in asked if one[0].startswith("SELECT")]
     with store.database.read() as connection:
@@ -275,6 +279,15 @@ def test_the_frequent_reads_use_their_partial_indexes(sqlite_url: str, clock: Cl
     assert "ix_orders_day (mode=? AND account=? AND ist_date=?)" in plans[3]
     assert "sqlite_autoindex_orders" in plans[4]
     assert "ix_orders_open (mode=? AND account=?)" in plans[5]
+    place = "COVERING INDEX ix_orders_filled (mode=? AND account=? AND client=? AND ticker=? AND product=?)"
+    assert place in plans[6]
+    assert plans[6].count("ix_orders_open (mode=? AND account=? AND ticker=? AND side=?)") == len(Side)
+    assert "COVERING INDEX ix_orders_held (mode=? AND account=? AND session_end>?)" in plans[7]
+    assert "ix_orders_open (mode=? AND account=?)" in plans[7]
+    for plan in plans[7:]:
+        assert "ix_orders_contract (mode=? AND account=? AND ticker=?)" in plan
+    assert "TEMP B-TREE" not in plans[8]
+    assert "ix_orders_newest (mode=? AND account=? AND created_at>?)" in plans[7]
     store.close()
 
 

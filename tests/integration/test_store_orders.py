@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, select, update
 
 from app.domain.alert import Product
 from app.domain.audit import Event
@@ -20,7 +20,7 @@ from app.errors import InvalidAlert
 from app.service.records import Arrival, Holding, Known, Moved, OrderFilter, Stake, Standing
 from app.store import tables
 from app.store.sql import SqlStore
-from app.store.sql_orders import verify_chain
+from app.store.sql_rows import FIRST_HASH, chained, event_from
 from tests.integration.audit_damage import drop_triggers
 from tests.integration.store_rows import LIVE, NOON, SCOPE, TICKER, insert, order, said
 
@@ -87,6 +87,21 @@ def test_record_keeps_the_state_and_a_missing_row_is_an_error(store: SqlStore) -
         assert (row.status, row.filled_quantity) == (Status.SENDING, 25)
     with pytest.raises(LookupError), store.write() as tx:
         tx.record(order("Z"), said())
+
+
+def verify_chain(connection: Connection, order_id: str) -> bool:
+    """Whether the order's events are all there and as they were written."""
+    o, order_events = tables.orders.c, tables.order_events
+    head = connection.execute(select(o.event_count, o.head_hash).where(o.id == order_id)).one_or_none()
+    wanted = select(order_events).where(order_events.c.order_id == order_id).order_by(order_events.c.sequence)
+    previous, count = FIRST_HASH, 0
+    for count, row in enumerate(connection.execute(wanted), start=1):
+        if row.sequence != count or row.prev_hash != previous:
+            return False
+        if chained(order_id, count, event_from(row), previous)["hash"] != row.hash:
+            return False
+        previous = row.hash
+    return head is not None and (head.event_count, head.head_hash) == (count, previous)
 
 
 def test_a_changed_or_cut_event_shows_in_the_chain(store: SqlStore) -> None:

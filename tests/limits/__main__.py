@@ -1,4 +1,4 @@
-"""`make limits`: what issue 11 promises, line by line and at full size; a table at the end says what came of it."""
+"""`make limits`: what the guard rails promise, line by line and at full size; a table at the end says what came of it."""
 
 from __future__ import annotations
 

@@ -68,3 +68,24 @@ class TradingDesk:
 
     def net(self, product: Product = Product.INTRADAY) -> int:
         return self.broker.net.get((self.contract.ticker, product.value), 0)
+
+    def owned(self) -> dict[str, int]:
+        """Signed contracts by client, as our rows have them."""
+        with self.store.read() as tx:
+            return {h.client: h.net_quantity for h in tx.holdings(SCOPE, None)}
+
+    def positions_hidden(self) -> dict[tuple[str, str], int]:
+        """The broker's list comes empty from here on; what it would show."""
+        shown = dict(self.broker.net)
+        self.broker.net.clear()
+        return shown
+
+    def proven_absent(self, order: Order) -> None:
+        """Passes over a book that other orders of the account show to be fresh, until ours is NOT_PLACED."""
+        for _ in range(60):
+            self.clock.advance(10)
+            self.broker.by_hand("NSE:SOMETHING", 1)
+            self.reconcile()
+            if self.row(order).status is Status.NOT_PLACED:
+                return
+        raise AssertionError(f"still {self.row(order).status}")

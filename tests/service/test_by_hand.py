@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from app.domain.alert import Product
 from app.domain.order import Side
 from app.domain.status import Status
-from app.service.records import Position, Trade
+from app.service.records import Trade
 from app.service.replay import NOBODY, lowering, nearer, replayed
 from tests.builders import LOT, NOW, a_contract
 from tests.service.desk import TradingDesk
@@ -100,7 +100,7 @@ def test_what_is_left_of_ours_is_never_more_than_the_net_and_never_more_than_we_
     trades = [trade(n, lots * LOT, ours=ours) for n, (ours, lots) in enumerate(steps)]
     net = at_start * LOT + sum(t.side.sign * t.quantity for t in trades)
     owners = {t.broker_order_id: "a" for t in trades if t.broker_order_id.startswith("ours")}
-    left = replayed({}, owners, trades, Position("p", TICKER, "INTRADAY", net))
+    left = replayed({}, owners, trades, net)
     total, bought = sum(left.values()), sum(lots * LOT for ours, lots in steps if ours and lots > 0)
     assert total == nearer(total, net) or total == 0
     assert total <= bought

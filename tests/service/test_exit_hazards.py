@@ -9,7 +9,6 @@ from app.domain.limits import Limits
 from app.domain.order import Purpose
 from app.domain.outcome import NotSent, Refused, Unknown
 from app.domain.status import Status
-from app.service.records import Position
 from app.service.replay import replayed
 from tests.builders import LOT, a_contract, a_policy
 from tests.service.desk import TradingDesk
@@ -26,7 +25,7 @@ def desk() -> TradingDesk:
 def test_what_went_while_nobody_looked_is_not_taken_from_a_hand_later() -> None:
     hand = trade(1, LOT, ours=False)
 
-    left = replayed({"default": LOT}, {}, [hand], Position("p", TICKER, "INTRADAY", LOT))
+    left = replayed({"default": LOT}, {}, [hand], LOT)
     assert sum(left.values()) == 0
 
 

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from app.domain.alert import IST
-from app.service.heartbeat import BURST, Beat, BurstWatch, beat, watch_heartbeats
+from app.errors import InvalidAlert
+from app.service.heartbeat import BURST, MOST_WATCHED, Beat, BurstWatch, MissingWatch, beat, missing_text
 from app.store.sql import SqlStore
 from app.store.sql_heartbeats import SqlHeartbeats
 from tests.fake_beside import FakeHeartbeats
@@ -22,13 +23,13 @@ def at(local: str) -> datetime:
 class Watch:
     def __init__(self, local: str) -> None:
         self.clock, self.notifier = FakeClock(at(local)), FakeNotifier()
-        self.kept = FakeHeartbeats(self.clock)
+        self.kept, self.missing = FakeHeartbeats(self.clock), MissingWatch()
 
-    def beat(self, every: int = 60) -> None:
-        beat(self.kept, Beat("default", "orb", every), self.notifier)
+    def beat(self, every: int = 60, strategy: str = "orb", client: str = "default") -> None:
+        beat(self.kept, Beat(client, strategy, every), self.clock.now(), self.notifier)
 
     def look(self) -> None:
-        watch_heartbeats(self.kept, self.clock.now(), self.notifier)
+        self.missing(self.kept, self.clock.now(), self.notifier)
 
     def to(self, local: str) -> None:
         self.clock.advance((at(local) - self.clock.now()).total_seconds())
@@ -49,7 +50,39 @@ def test_missing_is_told_once_and_so_is_the_return() -> None:
     assert watch.notifier.notes == ["heartbeat_back"]
     watch.clock.advance(121)
     watch.look()
+    assert watch.notifier.pages == ["heartbeat_missing"]  # within five minutes of the last page
+    watch.clock.advance(179)
+    watch.look()
     assert watch.notifier.pages == ["heartbeat_missing"] * 2
+
+
+def test_all_of_a_clients_that_stay_away_are_one_page() -> None:
+    watch = Watch("2026-11-18 10:00")
+    for number in range(12):
+        watch.beat(strategy=f"s{number}")
+    watch.beat(client="another")
+    watch.clock.advance(121)
+    watch.look()
+    assert watch.notifier.pages == ["heartbeat_missing"] * 2  # one for each client
+    watch.beat(strategy="late")
+    for _ in range(10):
+        watch.clock.advance(29)
+        watch.look()
+    assert len(watch.notifier.pages) == 2
+    watch.clock.advance(11)
+    watch.look()
+    assert len(watch.notifier.pages) == 3
+
+
+def test_the_page_names_them_and_their_number() -> None:
+    watch = Watch("2026-11-18 10:00")
+    for number in range(12):
+        watch.beat(strategy=f"s{number}")
+    text = missing_text(watch.kept.watched())
+    assert "heartbeats of default stay away: s0 (every 60 s, last 18 Nov 10:00:00 IST), s1" in text
+    assert "s9 (" in text
+    assert "s10" not in text
+    assert "and 2 more" in text
 
 
 @pytest.mark.parametrize(
@@ -61,6 +94,8 @@ def test_missing_is_told_once_and_so_is_the_return() -> None:
         ("2026-11-18 15:29", "2026-11-18 15:31:30", False),  # none after the close
         ("2026-11-18 15:00", "2026-11-18 15:29", True),
         ("2026-11-20 15:29", "2026-11-21 11:00", False),  # a Saturday
+        ("2026-11-18 09:20", "2026-11-25 09:19:59", True),
+        ("2026-11-18 09:20", "2026-11-25 09:20", False),  # a week old: a strategy that is no more
     ],
 )
 def test_only_the_sessions_time_counts(last: str, look: str, missing: bool) -> None:
@@ -69,6 +104,19 @@ def test_only_the_sessions_time_counts(last: str, look: str, missing: bool) -> N
     watch.to(look)
     watch.look()
     assert watch.notifier.pages == ["heartbeat_missing"] * missing
+
+
+def test_invented_names_come_to_an_end() -> None:
+    watch = Watch("2026-11-18 10:00")
+    for number in range(MOST_WATCHED):
+        watch.beat(strategy=f"s{number}")
+    with pytest.raises(InvalidAlert, match="500 strategies"):
+        watch.beat(strategy="one more")
+    assert len(watch.kept.rows) == MOST_WATCHED
+    watch.beat(strategy="s7")  # a known one goes on
+    watch.beat(client="another")
+    watch.to("2026-11-25 10:00")
+    watch.beat(strategy="one more")  # the others have been silent for a week
 
 
 def test_a_burst_is_warned_of_once_in_its_three_minutes() -> None:
@@ -100,10 +148,10 @@ def test_what_the_database_keeps(database_url: str, clock: Clock) -> None:
     assert (seen.every_seconds, seen.last_at, seen.missing_since) == (60, clock.now(), None)
     clock.pass_(5)
     assert not kept.came(Beat("default", "orb", 60))
-    assert not kept.missed(seen, told, "came meanwhile")
+    assert kept.missed([seen], told) == 0  # another has come meanwhile
     (seen,) = (w for w in kept.watched() if w.strategy == "orb")
-    assert kept.missed(seen, told, "gone")
-    assert not kept.missed(seen, told, "gone")
+    assert kept.missed([seen], told) == 1
+    assert kept.missed([seen], told) == 0
     assert told.pages == ["heartbeat_missing"]
     assert kept.came(Beat("default", "orb", 60))
     assert not kept.came(Beat("default", "orb", 60))

@@ -11,7 +11,7 @@ from app.domain.limits import Limits
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.service.control import Control
-from app.service.health import OK, Parts, usual_checks
+from app.service.health import BROKER_KEEP_S, OK, Parts, usual_checks
 from app.service.loss import CANNOT, day_result
 from tests.builders import SCOPE, a_policy
 from tests.service.desk import TradingDesk
@@ -76,6 +76,23 @@ def test_the_check_says_whether_the_limit_is_watched(profit: str | None, word: s
     parts = Parts(desk.clock, desk.store, desk.broker, desk.contracts, SCOPE, None, lambda: desk.desk)
     found = usual_checks(parts, {})(for_orders=True)
     assert (found.words["daily_loss"], found.orders) == (word, True)
+
+
+def test_one_read_tells_of_the_broker_and_of_the_limit() -> None:
+    desk = after("-999")
+    parts = Parts(desk.clock, desk.store, desk.broker, desk.contracts, SCOPE, None, lambda: desk.desk)
+    checks, before = usual_checks(parts, {}), len(desk.broker.calls)
+    for _ in range(5):
+        assert checks(for_orders=True).words["broker"] == OK
+    assert desk.broker.calls[before:] == ["positions"]
+    desk.clock.advance(BROKER_KEEP_S)
+    desk.broker.fail.add("positions")
+    found = checks(for_orders=True)
+    assert (found.words["broker"] == OK, found.words["daily_loss"] == OK, found.orders) == (
+        False,
+        False,
+        False,
+    )
 
 
 def test_exits_pass_after_it_and_entries_do_not() -> None:

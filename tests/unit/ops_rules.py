@@ -94,7 +94,7 @@ def families() -> dict[str, frozenset[str]]:
 def labels_of() -> dict[str, frozenset[str]]:
     """By name of a series, recorded ones too: the labels that it has here."""
     found: dict[str, frozenset[str]] = {}
-    for kind in vars(Metrics()).values():
+    for kind in Metrics().registry._collector_to_names:
         if isinstance(kind, MetricWrapperBase):
             for suffix in SUFFIXES[kind._type or ""]:
                 le = {"le"} if suffix == "_bucket" else set[str]()

@@ -129,6 +129,17 @@ def heartbeat(desk: WebDesk, token: str = TOKEN, **fields: Any) -> Any:
     return desk.webhook(json.dumps(body).encode())
 
 
+def test_one_name_too_many_is_refused_and_leaves_its_record(
+    desk: WebDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.service.heartbeat.MOST_WATCHED", 2)
+    for strategy in ("one", "two", "one"):
+        assert heartbeat(desk, strategy=strategy).status_code == 200
+    answer = heartbeat(desk, strategy="three")
+    assert (answer.status_code, answer.get_json()["errors"][0]["field"]) == (400, "strategy")
+    assert [r.code for _, r in desk.store.data.refusals] == [answer.get_json()["code"]]
+
+
 def test_a_heartbeat_is_kept_and_is_never_an_order(desk: WebDesk) -> None:
     answer = heartbeat(desk, symbol="NIFTY", strikeprice=24500, optionType="CE", expiry="WEEKLY", lots=1)
     due = (desk.clock.now() + timedelta(seconds=480)).astimezone(IST).isoformat(timespec="milliseconds")

@@ -16,7 +16,8 @@ import pytest
 from app.domain.alert import IST
 from app.errors import NoMaster
 from app.jobs import master as master_job
-from app.jobs.run import JOBS, Job, Scheduler
+from app.jobs.job import Job
+from app.jobs.run import JOBS, Scheduler
 from app.service.records import MasterAge
 from app.settings import Settings
 from app.web.ops import master_of
@@ -68,12 +69,13 @@ BOTH = {"NSE_FO.csv": FRESH, "BSE_FO.csv": FRESH}
         ("2026-11-23 08:00", BOTH | {"BSE_FO.csv": OLD}, 60, True),
         ("2026-11-23 08:30", BOTH | {"BSE_FO.csv": OLD}, 4, False),
         ("2026-11-23 03:00", None, 60, True),
-        ("2026-11-23 03:00", None, 4, False),
+        ("2026-11-23 03:00", None, 1, True),  # no entry passes without an index
+        ("2026-11-23 03:00", None, 0.2, False),
         ("2026-11-22 12:00", BOTH, 60, False),  # on a Sunday Friday's is the right one
     ],
 )
 def test_when_it_is_due(
-    operator: Operator, local: str, dates: dict[str, date] | None, since_last: int | None, expected: bool
+    operator: Operator, local: str, dates: dict[str, date] | None, since_last: float | None, expected: bool
 ) -> None:
     settings = settings_of(Path("instance"), "http://127.0.0.1:1")
     clock = At(local)

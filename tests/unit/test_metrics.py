@@ -115,6 +115,16 @@ def test_refusals_and_repeats(desk: WebDesk) -> None:
     assert of(samples, "orders_total") == 1
 
 
+def test_a_heartbeat_is_no_alert_that_went_well(desk: WebDesk) -> None:
+    """A strategy's beats by the hundred would make each lost alert of it look rare."""
+    beat = {"token": TOKEN, "action": "HEARTBEAT", "strategy": "orb", "every_seconds": 300}
+    assert desk.client.post("/webhook", json=beat).status_code == 200
+    samples = scraped(desk)
+    assert of(samples, "webhook_outcomes_total", outcome="heartbeat") == 1
+    assert of(samples, "webhook_outcomes_total") == 1
+    assert of(samples, "slo_alerts_total", verdict="good") == 0
+
+
 def test_an_alert_has_its_phases(desk: WebDesk) -> None:
     desk.webhook()
     samples = scraped(desk)

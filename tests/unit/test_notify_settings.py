@@ -40,6 +40,7 @@ def test_without_preferences_each_gets_all() -> None:
         ("NOTIFY_PREFERENCES", '{"one": "pages"}'),
         ("NOTIFY_PREFERENCES", '{"1": "Pages!"}'),
         ("NOTIFY_PREFERENCES", '{"1": [1]}'),
+        ("NOTIFY_PREFERENCES", '{"1": ["all", "-order_acepted"]}'),
         ("NOTIFY_PER_MINUTE", "3"),
     ],
 )
@@ -49,3 +50,8 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str)
         load()
     assert name in str(caught.value)
     assert "a-secret-place" not in str(caught.value)
+
+
+def test_a_slip_of_the_pen_is_told_what_was_meant() -> None:
+    with pytest.raises(SettingsError, match="did you mean protection_missing"):
+        load(notify_preferences='{"1": ["protecton_missing"]}')

@@ -225,6 +225,17 @@ def test_an_answer_that_is_no_address_is_not_shown(live: Live, web: MasterServer
     assert "no address" in said(found, "address")
 
 
+def test_its_two_reads_are_calls_of_the_budget(live: Live) -> None:
+    ports = live.ports(fyers_calls_per_minute=3, fyers_calls_per_second=3)
+    assert preflight(ports).is_ready
+    found = preflight(ports)  # one call is left: the funds are asked for, the market is not
+    assert found.is_ready
+    assert lights(found)["market"] is not Light.BAD
+    found = preflight(ports)
+    assert bad(found) == ["funds"]
+    assert "not asked" in said(found, "funds")
+
+
 def test_a_redis_that_is_away_is_noted(live: Live) -> None:
     found = preflight(live.ports(redis_url="redis://127.0.0.1:1"))
     assert found.is_ready

@@ -104,6 +104,12 @@ def test_the_first_of_its_kind_is_no_repeat() -> None:
     assert look("repeat", {"repeat_seconds": 30}, {}) == Finding("30 s", "none before", None)
 
 
+def test_a_contract_that_trades_today_is_shown_as_such() -> None:
+    assert look("not_tradable", {}, {"contract": replace(CONTRACT, tradable=True)}) == Finding(
+        "trades", "trades", None
+    )
+
+
 def test_a_real_time_alert_with_real_money_is_shown_as_such() -> None:
     assert look("delayed_feed", {}, {}) == Finding("real time", "real time", None)
 

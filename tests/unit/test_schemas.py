@@ -65,7 +65,7 @@ WRONG: list[tuple[str, Any]] = [
     *[("action", v) for v in ("HOLD", 1, "{{strategy.order.action}}")],
     *[("expiry", v) for v in ("SOON", "2026-02-30", 20261229)],
     *[("optionType", v) for v in ("XX", None)],
-    *[("strategy", v) for v in ("s" * 65, ["x"])],
+    *[("strategy", v) for v in ("too long a name, " * 4, ["x"])],
     ("idempotency_key", "k" * 201),
     ("idempotency_key", ["k"]),
     ("fired_at", []),

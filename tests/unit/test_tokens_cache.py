@@ -16,7 +16,7 @@ class Given:
     """A token from the settings."""
 
     def __init__(self, token: str | None) -> None:
-        self.token = token
+        self.token, self.ends_at = token, ENDS + timedelta(days=2)
 
     def current(self, now: object) -> str | None:
         return self.token
@@ -103,7 +103,9 @@ def test_a_stored_unexpired_token_wins_over_a_given_one() -> None:
     assert tokens.current(time.now()) == "given"
     tokens.save(record())
     assert tokens.current(time.now()) == record().access_token
+    assert tokens.ends_at(time.now()) == ENDS
     assert tokens.current(ENDS) == "given"
+    assert tokens.ends_at(ENDS) == ENDS + timedelta(days=2), "of the token that is used"
 
 
 def test_another_app_s_token_is_not_used() -> None:

@@ -62,7 +62,7 @@ class WebDesk(TradingDesk):
         self.store = Store(self.clock, SCOPE)
         self.clients = FakeClients(self.clock)
         self.heartbeats, self.runs = FakeHeartbeats(self.clock), FakeJobRuns(self.clock)
-        self.beside = Beside(self.heartbeats, self.runs, lambda: "nothing to tell", lambda: 0)
+        self.beside = Beside(self.heartbeats, self.runs, lambda: "nothing to tell", lambda: 0, lambda _: True)
         self.desk = replace(self.desk, store=self.store)
         self.service, self.reconcile = PlaceOrder(self.desk), Reconcile(self.desk)
         self.configs = FakeConfigStore(self.clock)

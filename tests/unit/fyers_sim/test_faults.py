@@ -130,10 +130,10 @@ def test_slow_acts_after_the_wait_and_slow_created_before(sim: FyersSim) -> None
 
 def test_dripping_headers_and_body_arrive_whole(sim: FyersSim, client: Client) -> None:
     for name in ("drip_body", "drip_headers"):
-        sim.faults.next_order(name, seconds=0.001)
+        sim.faults.next_order(name, seconds=0.002)
         began = time.monotonic()
         assert client.place().json["code"] == 1101
-        assert time.monotonic() - began > 0.08, "one byte a millisecond"
+        assert time.monotonic() - began > 0.1, "two milliseconds a byte, and either part has over 70"
 
 
 def test_a_kept_alive_connection_closed_without_a_word(sim: FyersSim, client: Client) -> None:

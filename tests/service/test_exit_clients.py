@@ -1,0 +1,196 @@
+"""Several clients in one contract: an operator's exit of all of them, whatever becomes of it, and the legs that all share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.domain.limits import Limits
+from app.domain.order import Order
+from app.domain.outcome import Accepted, NotSent, Unknown
+from app.domain.risk import TradingState
+from app.domain.status import Status
+from app.errors import NoMaster
+from app.service.control import Control
+from app.service.desk import Budget
+from app.service.records import BookStatus
+from app.service.send import LOST_FENCE, record
+from tests.builders import a_policy
+from tests.service.desk import TradingDesk
+
+LOT = 65
+
+
+@pytest.fixture
+def desk() -> TradingDesk:
+    return TradingDesk(policy=a_policy(limits=Limits(max_lots=50)))
+
+
+def test_an_operator_s_waiting_exit_takes_over_only_what_it_closes(desk: TradingDesk) -> None:
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    shown = desk.positions_hidden()
+    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    assert out.status is Status.EXIT_PENDING
+    desk.broker.net.update(shown)
+    desk.clock.advance(1)
+    desk.held(client="anna")
+    desk.reconcile()
+    desk.reconcile()
+    assert (desk.row(out).quantity, desk.net()) == (2 * LOT, LOT)
+    assert desk.owned() == {"anna": LOT}
+    assert desk.alert("EXIT", client="anna").order.quantity == LOT
+
+
+def test_no_legs_go_on_what_another_exit_is_closing(desk: TradingDesk) -> None:
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    desk.broker.fills = False
+    exits: list[Order] = [desk.alert("EXIT", client=client).order for client in ("ben", "anna")]
+    for order in exits:
+        desk.broker.fill(order.broker_order_id or "")
+    desk.reconcile()
+    assert desk.net() == 0
+    assert not desk.broker.protected, "a stop without a position opens the other side"
+
+
+def test_no_legs_go_on_what_the_broker_does_not_show(desk: TradingDesk) -> None:
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    for place in desk.broker.net:
+        desk.broker.net[place] = LOT
+    assert desk.alert("EXIT", client="anna").order.quantity == LOT
+    assert not desk.broker.protected
+
+
+def given_up(desk: TradingDesk) -> Order:
+    """An operator's exit of two clients, proven absent, whose holders have theirs back."""
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], False
+    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    desk.proven_absent(out)
+    assert desk.owned() == {"anna": LOT, "ben": LOT}
+    desk.broker.next_place = []
+    return out
+
+
+def test_a_wrong_verdict_takes_back_what_was_given_back(desk: TradingDesk) -> None:
+    out = given_up(desk)
+    desk.broker.take(desk.row(out).ticket())
+    for _ in range(2):
+        desk.clock.advance(61)
+        desk.reconcile()
+    assert (desk.row(out).status, desk.owned()) == (Status.FILLED, {})
+    Control(desk.desk).set_state(TradingState.ACTIVE, "a person", "looked at it")
+    desk.clock.advance(1)
+    desk.held(client="anna")
+    assert desk.alert("EXIT", client="ben").order.code == "nothing_to_exit"
+    assert desk.net() == LOT
+
+
+def test_a_second_try_takes_over_and_gives_back_for_itself(desk: TradingDesk) -> None:
+    """NOT_SENT, then a try that is called absent and was not."""
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    desk.broker.next_place = [NotSent("breaker_open", "no")]
+    assert desk.alert("EXIT", "k", client="admin", all_clients=True).order.status is Status.NOT_SENT
+    assert desk.owned() == {"anna": LOT, "ben": LOT}
+    desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], False
+    out = desk.alert("EXIT", "k", client="admin", all_clients=True).order
+    assert (out.status, out.attempt) == (Status.IN_DOUBT, 2)
+    desk.proven_absent(out)
+    assert desk.owned() == {"anna": LOT, "ben": LOT}
+    desk.broker.next_place = []
+    desk.broker.take(desk.row(out).ticket())
+    for _ in range(2):
+        desk.clock.advance(61)
+        desk.reconcile()
+    assert (desk.row(out).status, desk.owned()) == (Status.FILLED, {})
+
+
+def test_without_an_index_only_the_adoption_waits(desk: TradingDesk) -> None:
+    restored = desk.held()
+    del desk.store.data.orders[restored.id]
+    desk.held("BUY", client="ben")
+    desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], False
+    entry = desk.alert("BUY", client="ben").order
+    out = desk.alert("EXIT", client="ben").order
+    assert (entry.status, out.status) == (Status.IN_DOUBT, Status.EXIT_PENDING)
+    desk.broker.next_place = []
+    desk.contracts.missing = True
+    for _ in range(60):
+        desk.clock.advance(10)
+        desk.broker.by_hand("NSE:SOMETHING", 1)
+        with pytest.raises(NoMaster):
+            desk.reconcile()
+        if desk.row(out).status is not Status.EXIT_PENDING:
+            break
+    assert desk.row(entry).status is Status.NOT_PLACED
+    assert (desk.row(out).status, desk.row(out).quantity) == (Status.ACCEPTED, LOT)
+
+
+def test_an_operator_s_exit_that_filled_across_its_end_takes_over_again(desk: TradingDesk) -> None:
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    desk.broker.fills = False
+    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    at = next(n for n, row in enumerate(desk.broker.book) if row.broker_order_id == out.broker_order_id)
+    working = desk.broker.book[at]
+    desk.broker.book[at] = replace(working, status=BookStatus.CANCELLED)
+    desk.reconcile()
+    assert (desk.row(out).status, desk.owned()) == (Status.CANCELLED, {"anna": LOT, "ben": LOT})
+    desk.broker.book[at] = working
+    desk.broker.fill(out.broker_order_id or "")
+    desk.reconcile()
+    assert (desk.row(out).status, desk.owned()) == (Status.FILLED, {})
+
+
+def test_two_clients_that_exit_together_page_nobody(desk: TradingDesk) -> None:
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    desk.broker.fills = False
+    for client in ("ben", "anna"):
+        assert desk.alert("EXIT", client=client).order.status is Status.ACCEPTED
+    assert desk.notifier.pages == []
+
+
+def test_a_late_sender_that_sent_nothing_gives_back(desk: TradingDesk) -> None:
+    """The reconciliation had called its order in doubt meanwhile."""
+    out = in_doubt(desk)
+    assert (
+        record(desk.desk, out, NotSent(LOST_FENCE, "too late"), budget(desk)).order.status
+        is Status.NOT_PLACED
+    )
+    assert desk.owned() == {"anna": LOT, "ben": LOT}
+
+
+def test_a_late_sender_whose_order_was_taken_takes_over_again(desk: TradingDesk) -> None:
+    out = in_doubt(desk)
+    desk.proven_absent(out)
+    assert desk.owned() == {"anna": LOT, "ben": LOT}
+    taken = desk.broker.take(desk.row(out).ticket())
+    assert record(desk.desk, out, Accepted(taken), budget(desk)).order.status is Status.ACCEPTED
+    desk.clock.advance(1)
+    desk.reconcile()
+    assert (desk.row(out).status, desk.owned()) == (Status.FILLED, {})
+
+
+def in_doubt(desk: TradingDesk) -> Order:
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], False
+    return desk.alert("EXIT", client="admin", all_clients=True).order
+
+
+def budget(desk: TradingDesk) -> Budget:
+    return Budget.of(desk.clock.monotonic(), 2.0)
