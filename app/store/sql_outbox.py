@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, func, select
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
 from app.domain.contract import ist_date
 from app.domain.order import Scope
 from app.domain.risk import TradingState
 from app.service.notices import TOLD_BY_TRAIL, Channel, Notice, Parcel, from_event, from_state
-from app.service.records import StateChange
+from app.service.records import AuditEvent, StateChange
 from app.store import sql_deliveries
 from app.store.engine import Database
 from app.store.sql_deliveries import SENDING, WAITING
@@ -50,14 +50,14 @@ class SqlOutbox:
         try:
             # A savepoint: a notice that cannot be written must not take the order with it.
             with connection.begin_nested():
-                self._add(connection, notice, self._database.now(connection))
+                self._add(connection, [notice], self._database.now(connection))
         except (DBAPIError, self._database.driver_error):
             return False
         return True
 
     def add(self, notice: Notice) -> None:
         with self._database.write() as connection:
-            self._add(connection, notice, self._database.now(connection))
+            self._add(connection, [notice], self._database.now(connection))
 
     def is_idle(self, now: datetime) -> bool:
         u, d = told_up_to.c, deliveries.c
@@ -82,14 +82,9 @@ class SqlOutbox:
         with self._database.write() as connection:
             at = self._database.now(connection)
             began = self._began(connection, at)
-            made = [
-                notice
-                for row in connection.execute(self._untold(now, began)).all()
-                for notice in self._of_order(connection, row, at)
-            ]
+            made = self._of_orders(connection, connection.execute(self._untold(now, began)).all(), at)
             made += self._states(connection)
-            for notice in made:
-                self._add(connection, notice, at)
+            self._add(connection, made, at)
             self._moved_on(connection, at)
         self._looked = True
         return len(made)
@@ -115,24 +110,40 @@ class SqlOutbox:
             sql_deliveries.forget(connection, old)
             return connection.execute(delete(notices).where(n.id.in_(old))).rowcount
 
-    def _add(self, connection: Connection, notice: Notice, at: datetime) -> None:
-        if notice.code in TOLD_BY_TRAIL and notice.subject:
-            # Told by the one of the two that came first: the words of whoever saw it, or the trail.
-            same = exists().where(n.subject == notice.subject, n.code == notice.code)
-            kind = notice.key.partition(":")[0]
-            if connection.execute(select(same.where(~n.key.startswith(f"{kind}:")))).scalar():
-                return
-        row = upsert(connection)(notices).values(
-            mode=self._scope.mode.value,
-            account=self._scope.account,
-            key=notice.key,
-            code=notice.code,
-            subject=notice.subject,
-            message=notice.message,
-            page=notice.page,
-            at=at,
-        )
-        connection.execute(row.on_conflict_do_nothing(index_elements=[n.key]))
+    def _add(self, connection: Connection, new: Sequence[Notice], at: datetime) -> None:
+        told = self._told_otherwise(connection, new)
+        rows = [
+            {
+                "mode": self._scope.mode.value,
+                "account": self._scope.account,
+                "key": notice.key,
+                "code": notice.code,
+                "subject": notice.subject,
+                "message": notice.message,
+                "page": notice.page,
+                "at": at,
+            }
+            for notice in new
+            if (notice.subject, notice.code, _kind(notice.key)) not in told
+        ]
+        if rows:
+            adding = upsert(connection)(notices).on_conflict_do_nothing(index_elements=[n.key])
+            connection.execute(adding, rows)
+
+    def _told_otherwise(self, connection: Connection, new: Sequence[Notice]) -> set[tuple[str, str, str]]:
+        """Told by the one of the two that came first: the words of whoever saw it, or the trail."""
+        twice = [notice for notice in new if notice.code in TOLD_BY_TRAIL and notice.subject]
+        if not twice:
+            return set()
+        wanted = select(n.subject, n.code, n.key).where(n.subject.in_({notice.subject for notice in twice}))
+        kinds: dict[tuple[str, str], set[str]] = {}
+        for subject, code, key in connection.execute(wanted):
+            kinds.setdefault((subject, code), set()).add(_kind(key))
+        return {
+            (x.subject, x.code, _kind(x.key))
+            for x in twice
+            if kinds.get((x.subject, x.code), set()) - {_kind(x.key)}
+        }
 
     def _began(self, connection: Connection, at: datetime) -> datetime:
         u = told_up_to.c
@@ -168,18 +179,30 @@ class SqlOutbox:
             .limit(AT_ONCE)
         )
 
-    def _of_order(self, connection: Connection, row: Any, at: datetime) -> list[Notice]:  # noqa: ANN401 - a row
-        order, e = order_from(row), order_events.c
-        new = and_(e.order_id == order.id, e.sequence > row.told, e.sequence <= row.event_count)
-        rows = connection.execute(select(order_events).where(new).order_by(e.sequence)).all()
-        mark = upsert(connection)(told_orders).values(order_id=order.id, sequence=row.event_count)
+    def _of_orders(self, connection: Connection, rows: Sequence[Any], at: datetime) -> list[Notice]:
+        """What the rows of `_untold` have to tell, oldest change first. One look at the events of all: hundreds of
+        looks would keep every order waiting for this transaction.
+        """
+        if not rows:
+            return []
+        e = order_events.c
+        new = e.order_id.in_([row.id for row in rows]), e.sequence > min(row.told for row in rows)
+        events: dict[str, list[AuditEvent]] = {row.id: [] for row in rows}
+        for found in connection.execute(select(order_events).where(*new).order_by(e.order_id, e.sequence)):
+            events[found.order_id].append(event_from(found))
+        mark = upsert(connection)(told_orders)
         mark = mark.on_conflict_do_update(
             index_elements=[told_orders.c.order_id], set_={"sequence": mark.excluded.sequence}
         )
-        connection.execute(mark)
-        events = [event_from(r) for r in rows]
-        found = [(from_event(order, event), event.at) for event in events]
-        return [notice for notice, when in found if notice and (notice.page or when > at - TOO_OLD)]
+        connection.execute(mark, [{"order_id": row.id, "sequence": row.event_count} for row in rows])
+        made = [
+            (from_event(order, event), event.at)
+            for row in rows
+            for order in [order_from(row)]
+            for event in events[row.id]
+            if row.told < event.sequence <= row.event_count
+        ]
+        return [notice for notice, when in made if notice and (notice.page or when > at - TOO_OLD)]
 
     def _states(self, connection: Connection) -> list[Notice]:
         of_ours = of_scope(trading_state_history, self._scope)
@@ -203,3 +226,8 @@ class SqlOutbox:
             ]
             if notice.key not in known
         ]
+
+
+def _kind(key: str) -> str:
+    """Where a notice comes from: the first word of its key."""
+    return key.partition(":")[0]
