@@ -13,6 +13,7 @@ from app.domain.order import Order, Protection
 from app.domain.outcome import Refused
 from app.domain.status import Status
 from app.service.records import BookStatus
+from app.service.watch import watch
 from tests.builders import LOT, SCOPE, a_contract
 from tests.service.desk import TradingDesk
 from tests.service.test_by_hand import position_id
@@ -120,3 +121,16 @@ def test_an_empty_morning_list_takes_nothing_away(desk: TradingDesk) -> None:
 def holdings(desk: TradingDesk) -> int:
     with desk.store.read() as tx:
         return sum(h.net_quantity for h in tx.holdings(SCOPE, None))
+
+
+def test_a_stop_of_an_order_without_an_id_is_none_of_the_rows_without_a_parent(desk: TradingDesk) -> None:
+    """The broker took it and gave no id yet: rows that hang on nothing are not its legs."""
+    entry = desk.held()
+    row = desk.row(entry)
+    desk.broker.protected.clear()
+    filled = replace(row, broker_order_id=None, filled_quantity=LOT, filled_at=desk.clock.now())
+    desk.store.data.orders[entry.id] = replace(filled, protection=Protection.REQUESTED)
+    desk.clock.advance(15)
+    with desk.store.write() as tx:
+        watch(tx, desk.desk, desk.broker.order_book(), desk.broker.positions(), row.ist_date)
+    assert desk.row(entry).protection is Protection.MISSING

@@ -206,3 +206,27 @@ def test_the_other_client_s_part_keeps_its_stop(desk: TradingDesk) -> None:
     assert desk.alert("EXIT", client="anna").order.status is Status.ACCEPTED
     assert desk.broker.protected
     assert "unprotected" not in desk.notifier.pages
+
+
+def test_without_an_index_no_waiting_exit_is_told_that_nothing_is_there(desk: TradingDesk) -> None:
+    """What it is to close may be among the orders that can only be adopted once the index is back."""
+    restored = desk.held()
+    del desk.store.data.orders[restored.id]
+    desk.clock.advance(1)
+    lost(desk)
+    entry = desk.alert("BUY").order
+    out = desk.alert("EXIT").order
+    assert (entry.status, out.status) == (Status.IN_DOUBT, Status.EXIT_PENDING)
+    desk.broker.next_place = []
+    desk.contracts.missing = True
+    for _ in range(60):
+        desk.clock.advance(10)
+        desk.broker.by_hand("NSE:SOMETHING", 1)
+        with pytest.raises(NoMaster):
+            desk.reconcile()
+    assert (desk.row(entry).status, desk.row(out).status) == (Status.NOT_PLACED, Status.EXIT_PENDING)
+    desk.contracts.missing = False
+    desk.reconcile()
+    Control(desk.desk).set_state(TradingState.ACTIVE, "cli:me", "what was restored is ours")
+    desk.reconcile()
+    assert (desk.row(out).status, desk.row(out).quantity) == (Status.ACCEPTED, LOT)

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from app.domain.outcome import Unknown
+from app.domain.outcome import Refused, Unknown
 from app.domain.risk import TradingState
 from app.domain.status import Status
+from app.service.desk import Budget
 from app.service.records import BookStatus
+from app.service.send import record
 from app.service.settle import Settle
 from tests.builders import SCOPE, a_contract
 from tests.service.desk import TradingDesk
@@ -75,3 +77,24 @@ def test_an_arrival_after_a_no_of_ours_is_adopted_and_taken_back(desk: TradingDe
     assert desk.row(order).status is Status.CANCELLED
     assert state(desk) is TradingState.REDUCING
     assert "wrong_verdict" in desk.notifier.pages
+
+
+def test_what_was_refused_while_the_book_was_read_is_no_wrong_verdict(desk: TradingDesk) -> None:
+    """The book still shows it at work: it is older than the refusal."""
+    desk.broker.next_place = [Unknown("lost")]
+    order = desk.alert("BUY").order
+    assert order.status is Status.IN_DOUBT
+
+    def refused_meanwhile() -> None:
+        desk.clock.advance(1)
+        record(
+            desk.desk, order, Refused("-99", "RED:Margin Shortfall"), Budget.of(desk.clock.monotonic(), 2.0)
+        )
+
+    desk.broker.on["order_book"] = refused_meanwhile
+    desk.reconcile()
+    assert (desk.row(order).status, state(desk)) == (Status.REJECTED, TradingState.ACTIVE)
+    desk.broker.on.clear()
+    desk.broker.book[-1] = replace(desk.broker.book[-1], status=BookStatus.REJECTED)
+    desk.reconcile()
+    assert (desk.row(order).status, state(desk)) == (Status.REJECTED, TradingState.ACTIVE)
