@@ -195,7 +195,7 @@ Extra = Callable[[], str | None]
 
 
 def usual_checks(parts: Parts, extra: Mapping[str, Extra]) -> Checks:
-    """Those of design section 5. Only `broker` ever asks the broker, and only for whoever asks about orders."""
+    """Those of /readyz and /readyz/orders. Only `broker` ever asks the broker, and only for whoever asks about orders."""
     traffic, orders, nothing = Need.TRAFFIC, Need.ORDERS, Need.NOTHING
 
     def word_of(name: str, ask: Extra) -> Callable[[], Words]:

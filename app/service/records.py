@@ -208,7 +208,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Fresh readings of the book in which an order in doubt was absent (design section 4, NOT_PLACED)."""
+    """Fresh readings of the book in which an order in doubt was absent (`settle`: what NOT_PLACED takes)."""
 
     reads: int
     first_at: datetime

@@ -1,4 +1,4 @@
-"""The risk limits among the settings (design section 7): on by default, and each off when it is set to nothing."""
+"""The risk limits among the settings: on by default, and each off when it is set to nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each dependency, each way of being away, before the start and while it runs: as design section 8 says, cell by cell,
+"""Each dependency, each way of being away, before the start and while it runs: cell by cell,
 and as /readyz, /readyz/orders and /metrics tell it.
 """
 

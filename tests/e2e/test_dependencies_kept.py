@@ -1,5 +1,5 @@
 """Dependencies that a running service does without: the token's bucket and the symbol master's server. Each way of being
-away, while it runs and from the start: as design section 8 says, and as /readyz/orders tells it.
+away, while it runs and from the start: cell by cell, and as /readyz/orders tells it.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ LINES = (
         ),
     ),
     Line("slow clients", "200 of each kind", ("tests/e2e/test_slow_clients.py",)),
-    Line("benchmark with all checks", "design section 9", module="bench.alerts"),
+    Line("benchmark with all checks", "the targets of the benchmark", module="bench.alerts"),
 )
 
 
