@@ -19,6 +19,8 @@ SAME_PAGE = timedelta(minutes=10)
 """A page with the very same words within this is the same page."""
 NO_SOONER = timedelta(seconds=60)
 """After a message of a code its next ones are collected this long, and told as one. A page never waits."""
+CLAIM_LEASE = timedelta(seconds=15)
+"""A sender that has said nothing for so long is dead, and its claims go to another one."""
 LINES = 12
 """Of one message; what is more is only counted."""
 _ORDER_ID = re.compile(r"\b[A-Z2-7]{26}\b")
@@ -96,7 +98,12 @@ class Outbox(Protocol):
         """What the audit trail has to tell since the last time."""
 
     def hand_out(self, channels: Sequence[Channel], owner: str, done: Iterable[str]) -> list[Parcel]:
-        """Whatever is due, claimed for `owner`. `done`: refs that a predecessor has sent, as its receipts say."""
+        """Whatever is due, claimed for `owner` for CLAIM_LEASE. `done`: refs that a predecessor has sent, as its
+        receipts say.
+        """
+
+    def renew(self, owner: str) -> None:
+        """What `owner` has claimed stays its own for CLAIM_LEASE more. Only its own process may say so."""
 
     def settle(self, ref: str, channel: str, *, sent: bool) -> None:
         """How a parcel ended. One that failed is due again later, with its whole channel."""

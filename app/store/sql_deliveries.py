@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, insert, or_, select, update
 
 from app.domain.order import Scope
 from app.service.notices import NO_SOONER, Channel, Parcel, body_of, going_to
-from app.store.sql_orders import of_scope
-from app.store.tables import orders
+from app.store.sql_orders import of_scope, upsert
+from app.store.tables import locks, orders
 from app.store.tables_config import preferences
 from app.store.tables_notices import deliveries, notices
 
@@ -29,6 +29,8 @@ KEEP_PAGE = timedelta(days=3)
 FIRST_RETRY_S, LONGEST_RETRY_S = 5, 120
 FOR_PAGES = 4
 """One in so many places of a channel's minute is kept free for pages."""
+SENDER = "sender:"
+"""Names the lease of each owner of claims. The job's lease ends with a pass; the child goes on sending after it."""
 d, n = deliveries.c, notices.c
 
 
@@ -62,11 +64,28 @@ def spread(connection: Connection, scope: Scope, channels: Sequence[Channel], at
     connection.execute(update(notices).where(n.id.in_([r.id for r in rows])).values(spread_at=at))
 
 
-def take_over(connection: Connection, owner: str, at: datetime, done: Iterable[str]) -> None:
+def ours(scope: Scope) -> ColumnElement[bool]:
+    """Deliveries of this scope's notices: a paper fill that waits must not go out as live after a restart."""
+    of_ours = exists().where(n.id == d.notice_id, of_scope(notices, scope))
+    return of_ours.correlate(deliveries)
+
+
+def keep(connection: Connection, owner: str, until: datetime) -> None:
+    """Nobody takes over what `owner` has claimed before then."""
+    lease = upsert(connection)(locks).values(name=SENDER + owner, owner=owner, expires_at=until)
+    longer = {"expires_at": lease.excluded.expires_at}
+    connection.execute(lease.on_conflict_do_update(index_elements=[locks.c.name], set_=longer))
+
+
+def take_over(connection: Connection, scope: Scope, owner: str, at: datetime, done: Iterable[str]) -> None:
     """What a dead sender had claimed: sent, when its receipts say so; a page is sent again under the same ref, so that
     the reader can tell; a note is not, because once is enough and perhaps it went out.
     """
-    lost = and_(d.state == SENDING, or_(d.owner != owner, d.changed_at < at - LOST_AFTER))
+    leases = locks.c.name.startswith(SENDER)
+    # Deleted first: a sender that comes late with its renewal waits for this row, and so for this transaction.
+    connection.execute(delete(locks).where(leases, locks.c.expires_at <= at))
+    dead = and_(d.owner != owner, d.owner.not_in(select(locks.c.owner).where(leases)))
+    lost = and_(d.state == SENDING, ours(scope), or_(dead, d.changed_at < at - LOST_AFTER))
     refs = list(connection.execute(select(d.ref).where(lost).distinct()).scalars())
     if not refs:
         return
@@ -78,9 +97,12 @@ def take_over(connection: Connection, owner: str, at: datetime, done: Iterable[s
     connection.execute(mark.values(state=GONE, changed_at=at))
 
 
-def claim(connection: Connection, channel: Channel, owner: str, at: datetime) -> list[Parcel]:
-    """The parcels that may go to this channel now. One that it has in flight is waited for first."""
-    mine = d.channel == channel.id
+def claim(connection: Connection, scope: Scope, channel: Channel, owner: str, at: datetime) -> list[Parcel]:
+    """The parcels that may go to this channel now. One that it has in flight is waited for first. Its minute counts
+    what every scope has sent there: the limit is the channel's own, and it does not know our scopes.
+    """
+    of_channel = d.channel == channel.id
+    mine = and_(of_channel, ours(scope))
     if connection.execute(select(d.ref).where(mine, d.state == SENDING).limit(1)).first():
         return []
     too_old = select(n.id).where(or_(n.at < at - KEEP_PAGE, and_(n.at < at - KEEP_NOTE, ~n.page)))
@@ -93,10 +115,10 @@ def claim(connection: Connection, channel: Channel, owner: str, at: datetime) ->
     rows: list[Any] = list(connection.execute(due))
     if not rows:
         return []
-    recent = (mine, d.state == SENT, d.changed_at > at - NO_SOONER)
-    minute = select(func.count(func.distinct(d.ref))).where(*recent)
+    recent = (d.state == SENT, d.changed_at > at - NO_SOONER)
+    minute = select(func.count(func.distinct(d.ref))).where(of_channel, *recent)
     left = channel.per_minute - connection.execute(minute).scalar_one()
-    codes = select(n.code).join(deliveries, d.notice_id == n.id).where(*recent, ~n.page)
+    codes = select(n.code).join(deliveries, d.notice_id == n.id).where(mine, *recent, ~n.page)
     silent = set(connection.execute(codes.distinct()).scalars())
     parcels = []
     for ref, group in _groups(rows):
@@ -108,7 +130,7 @@ def claim(connection: Connection, channel: Channel, owner: str, at: datetime) ->
         sent_as = ref or secrets.token_hex(6)
         connection.execute(
             update(deliveries)
-            .where(mine, d.notice_id.in_([r.id for r in group]))
+            .where(of_channel, d.notice_id.in_([r.id for r in group]))
             .values(state=SENDING, ref=sent_as, owner=owner, changed_at=at)
         )
         parcels.append(_parcel(sent_as, channel, group))

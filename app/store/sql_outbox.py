@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from app.domain.contract import ist_date
 from app.domain.order import Scope
 from app.domain.risk import TradingState
-from app.service.notices import TOLD_BY_TRAIL, Channel, Notice, Parcel, from_event, from_state
+from app.service.notices import CLAIM_LEASE, TOLD_BY_TRAIL, Channel, Notice, Parcel, from_event, from_state
 from app.service.records import AuditEvent, StateChange
 from app.store import sql_deliveries
 from app.store.engine import Database
@@ -27,6 +27,7 @@ OVERLAP = timedelta(minutes=10)
 """How far back each look begins before the last one's own beginning. A transaction is bounded in seconds, and a row
 shows the time at which its transaction began: none can turn up behind this."""
 FIRST_LOOK = timedelta(days=7)
+"""What is older is told no more: shorter than KEEP, or what was told and then forgotten would be told again."""
 TOO_OLD = timedelta(hours=24)
 """Nobody wants yesterday's fill after a night's outage. A page is told however old."""
 STATES = 50
@@ -39,8 +40,8 @@ n, h = notices.c, trading_state_history.c
 
 
 class SqlOutbox:
-    def __init__(self, database: Database, scope: Scope) -> None:
-        self._database, self._scope = database, scope
+    def __init__(self, database: Database, scope: Scope, lease: timedelta = CLAIM_LEASE) -> None:
+        self._database, self._scope, self._lease = database, scope, lease
         self._looked = False
 
     def join(self, notice: Notice) -> bool:
@@ -72,31 +73,42 @@ class SqlOutbox:
             busy = (
                 self._untold(now, last - OVERLAP).limit(1),
                 select(n.id).where(of_scope(notices, self._scope), NOT_SPREAD).limit(1),
-                select(d.ref).where(d.state.in_((WAITING, SENDING))).limit(1),
+                select(d.ref)
+                .where(d.state.in_((WAITING, SENDING)), sql_deliveries.ours(self._scope))
+                .limit(1),
             )
             if any(connection.execute(query).first() for query in busy):
                 return False
-            return not self._states(connection)
+            return not self._states(connection, at)
 
     def derive(self, now: datetime) -> int:
         with self._database.write() as connection:
             at = self._database.now(connection)
             began = self._began(connection, at)
-            made = self._of_orders(connection, connection.execute(self._untold(now, began)).all(), at)
-            made += self._states(connection)
+            rows = connection.execute(self._untold(now, began)).all()
+            made = self._of_orders(connection, rows, at) + self._states(connection, at)
             self._add(connection, made, at)
-            self._moved_on(connection, at)
-        self._looked = True
+            # With more than one look can take, the next one must begin as far back as this one.
+            seen_all = len(rows) < AT_ONCE
+            if seen_all:
+                self._moved_on(connection, at)
+        self._looked = self._looked or seen_all
         return len(made)
 
     def hand_out(self, channels: Sequence[Channel], owner: str, done: Iterable[str]) -> list[Parcel]:
         with self._database.write() as connection:
             at = self._database.now(connection)
             sql_deliveries.spread(connection, self._scope, channels, at)
-            sql_deliveries.take_over(connection, owner, at, done)
-            found = [p for c in channels for p in sql_deliveries.claim(connection, c, owner, at)]
+            sql_deliveries.take_over(connection, self._scope, owner, at, done)
+            found = [p for c in channels for p in sql_deliveries.claim(connection, self._scope, c, owner, at)]
+            if found:
+                sql_deliveries.keep(connection, owner, at + self._lease)
         label = self._scope.mode.value.upper()
         return [replace(p, title=f"{label} {p.title}") for p in found]
+
+    def renew(self, owner: str) -> None:
+        with self._database.write() as connection:
+            sql_deliveries.keep(connection, owner, self._database.now(connection) + self._lease)
 
     def settle(self, ref: str, channel: str, *, sent: bool) -> None:
         with self._database.write() as connection:
@@ -204,11 +216,11 @@ class SqlOutbox:
         ]
         return [notice for notice, when in made if notice and (notice.page or when > at - TOO_OLD)]
 
-    def _states(self, connection: Connection) -> list[Notice]:
+    def _states(self, connection: Connection, at: datetime) -> list[Notice]:
         of_ours = of_scope(trading_state_history, self._scope)
         newest = (
             select(trading_state_history)
-            .where(of_ours, h.changed_by != FIRST_START)
+            .where(of_ours, h.changed_by != FIRST_START, h.changed_at > at - FIRST_LOOK)
             .order_by(h.id.desc())
             .limit(STATES)
         )

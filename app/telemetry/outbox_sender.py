@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app.errors import ServiceError
-from app.service.notices import Channel, Outbox, Parcel
+from app.errors import ServiceError, StoreUnavailable
+from app.service.notices import CLAIM_LEASE, Channel, Outbox, Parcel
 from app.service.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,9 @@ IDLE_S = 120.0
 """Without anything to send for so long the child goes: its libraries take as much memory as the service."""
 STUCK_S = 50.0
 """A parcel without an answer for so long: the child is replaced. Before LOST_AFTER of the outbox."""
+RENEW_S = CLAIM_LEASE.total_seconds() / 3
+RENEW_AGAIN_S = 1.0
+"""After a renewal that the database did not take."""
 MOST_RECEIPTS_BYTES = 200_000
 KEPT_BYTES = 50_000
 
@@ -56,11 +61,16 @@ class Child:
             process, now = self._process, self._clock.monotonic()
             if process is None or self._pid != os.getpid():
                 return
-            stuck = any(now - since > STUCK_S for since in self._open.values())
+            stuck = any(now - since > STUCK_S for since in list(self._open.values()))
             if stuck:
                 process.kill()
             if stuck or process.poll() is not None or (not self._open and now - self._last > IDLE_S):
                 self._close()
+
+    @property
+    def is_sending(self) -> bool:
+        """It has parcels without an answer. A fork has none, whatever its parent had."""
+        return self._pid == os.getpid() and bool(self._open)
 
     def close(self) -> None:
         with self._lock:
@@ -124,8 +134,12 @@ class Sender:
         receipts: Path,
         clock: Clock,
         owner: str,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._outbox, self._clock, self._owner = outbox, clock, owner
+        self._outbox, self._clock, self._pause = outbox, clock, pause
+        self._owner, self._owner_pid = owner, os.getpid()
+        self._renewing_pid = 0
+        self._lock = threading.Lock()
         self._channels = [c for c, _ in channels]
         self._urls = {c.id: url for c, url in channels}
         self._names = {c.id: c.name for c, _ in channels}
@@ -137,15 +151,53 @@ class Sender:
         if self._outbox.is_idle(self._clock.now()):
             return "nothing to tell"
         made = self._outbox.derive(self._clock.now())
-        parcels = self._outbox.hand_out(self._channels, self._owner, self.child.receipts())
+        owner = self._own_name()
+        parcels = self._outbox.hand_out(self._channels, owner, self.child.receipts())
         if parcels:
             try:
                 self.child.send([(p, self._urls[p.channel]) for p in parcels])
+                self._keep_claims(owner)
             except OSError:
                 log.warning("notifications cannot be sent now: there is no process to send them")
                 for parcel in parcels:
                     self._settle(parcel.ref, parcel.channel, False)
         return f"{made} noticed in the audit trail, {len(parcels)} messages handed over"
+
+    def _own_name(self) -> str:
+        """Another one after a fork: who renewed for a dead process too would keep its parcels from their heir."""
+        if self._owner_pid != os.getpid():
+            self._owner, self._owner_pid = secrets.token_hex(8), os.getpid()
+        return self._owner
+
+    def _keep_claims(self, owner: str) -> None:
+        """From a thread while the child sends: the next pass may be another process's, which must not send it too."""
+        with self._lock:
+            if self._renewing_pid == os.getpid():
+                return
+            self._renewing_pid = os.getpid()
+            threading.Thread(target=self._renew, args=(owner,), daemon=True, name=f"claims {owner}").start()
+
+    def _renew(self, owner: str) -> None:
+        pause_s = RENEW_S
+        while True:
+            self._pause(pause_s)
+            self.child.tend()  # the passes may all be another's by now, and this child is only ours to end
+            with self._lock:  # so that nobody relies on this thread once it has seen nothing more to do
+                if not self.child.is_sending:
+                    self._renewing_pid = 0
+                    return
+            pause_s = RENEW_S if self._renewed(owner) else RENEW_AGAIN_S
+
+    def _renewed(self, owner: str) -> bool:
+        try:
+            self._outbox.renew(owner)
+        except StoreUnavailable as error:
+            log.warning("the claims of notifications could not be renewed: %s", error.code)
+            return False
+        except Exception:  # this thread is the only one: the next renewal must still be tried
+            log.exception("the claims of notifications could not be renewed")
+            return False
+        return True
 
     def _settle(self, ref: str, channel: str, sent: bool) -> None:
         if not sent:

@@ -23,13 +23,14 @@ from app.wiring import SystemClock
 from tests.integration.store_rows import SCOPE
 
 LEASE = timedelta(seconds=3)
-"""Longer than the sending process needs to end what it has begun."""
+"""Of the pass and of the claims. Longer than the sending process needs to end what it has begun."""
+RENEW_S = 1.0
 
 
 def work(url: str, sink: str, receipts: Path, number: int) -> None:
     clock, owner = SystemClock(), secrets.token_hex(4)
     store = SqlStore(Database(url, None), clock)
-    outbox = SqlOutbox(store.database, SCOPE)
+    outbox = SqlOutbox(store.database, SCOPE, LEASE)
     notifier = OutboxNotifier(outbox, clock)
     state = (TradingState.HALTED, TradingState.REDUCING)[number % 2]
     if number >= 0:
@@ -37,11 +38,16 @@ def work(url: str, sink: str, receipts: Path, number: int) -> None:
             tx.set_trading_state(SCOPE, state, "test", f"state {number:02d}.")
             notifier.notify("wrong_verdict", f"joined {number:02d}.", page=True)
     print(f"committed {os.getpid()}", flush=True)  # noqa: T201 - to the test
-    sender = Sender(outbox, [(Channel("sink", "1 json", ("all",), 600), sink)], receipts, clock, owner)
+    channels = [(Channel("sink", "1 json", ("all",), 600), sink)]
+    sender = Sender(outbox, channels, receipts, clock, owner, pause=lambda _: time.sleep(RENEW_S))
     while True:
         with suppress(StoreUnavailable):  # a busy machine's, as a job's tick would
             if store.take_lock("sender", owner, LEASE, Deadline(clock.monotonic())):
                 sender()
+                with (
+                    store.write() as tx
+                ):  # as a job does: the next pass may be another's while this one's child sends
+                    tx.free_lock("sender", owner)
         time.sleep(0.02)
 
 

@@ -20,6 +20,7 @@ from app.service.desk import Desk
 from app.service.loss import watch_loss
 from app.service.notices import Channel, Notice, Parcel, told
 from app.service.records import Moved, Position
+from app.store import sql_outbox
 from app.store.sql import SqlStore
 from app.store.sql_outbox import SqlOutbox
 from app.store.tables_notices import notices
@@ -27,7 +28,7 @@ from app.telemetry.notify import OutboxNotifier
 from app.telemetry.secrets import SECRETS
 from tests.builders import a_policy
 from tests.fakes import FakeBroker, FakeClock, FakeContracts
-from tests.integration.store_rows import NOON, SCOPE, Clock, order, said
+from tests.integration.store_rows import NOON, SCOPE, Clock, key, order, said
 
 ALL, OTHER = Channel("a", "1 json", ("all",), 20), Channel("b", "2 json", ("pages", "-in_doubt"), 20)
 ORDER_ID = "ABCDEFGHIJKLMNOPQRSTUVWX23"
@@ -157,6 +158,30 @@ def test_the_trail_tells_of_each_order_once_whatever_the_order_of_commits(
     assert len(kept(store)) == 3
 
 
+@pytest.mark.parametrize("looked_before", ["nobody", "this one", "its predecessor"])
+def test_of_more_orders_than_one_look_takes_every_one_is_told(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock, monkeypatch: pytest.MonkeyPatch, looked_before: str
+) -> None:
+    monkeypatch.setattr(sql_outbox, "AT_ONCE", 2)
+    if looked_before == "this one":
+        outbox.derive(clock.now())
+    if looked_before == "its predecessor":
+        clock.pass_(3600)  # and a clock was set back: what is new is older than its mark
+        SqlOutbox(store.database, SCOPE).derive(clock.now())
+    with store.write() as tx:
+        for ident in "ABCDE":
+            row = order(ident, key=key(ident), status=Status.DENIED, reason="cap")
+            tx.insert_order(row, said(Event.ORDER_DENIED, Status.DENIED))
+    clock.pass_(3600)  # far behind the overlap of two looks
+    told_of = []
+    for _ in range(4):
+        assert not outbox.is_idle(clock.now())
+        told_of.append(outbox.derive(clock.now()))
+    assert told_of == [2, 2, 1, 0]
+    assert sent(outbox, outbox.hand_out([ALL], "me", ())) == ["PAPER order_denied x5"]
+    assert outbox.is_idle(clock.now())
+
+
 def test_a_doubt_is_told_by_its_finder_or_by_the_trail_and_never_by_both(
     store: SqlStore, outbox: SqlOutbox, clock: Clock
 ) -> None:
@@ -276,12 +301,13 @@ def test_a_flood_stays_within_the_channels_minute_and_keeps_room_for_pages(
     assert len(titles) == 6
 
 
-def test_what_a_dead_sender_had_claimed(outbox: SqlOutbox) -> None:
+def test_what_a_dead_sender_had_claimed(outbox: SqlOutbox, clock: Clock) -> None:
     outbox.add(note(1, "fire", page=True))
     outbox.add(note(1, "smoke", page=True))
     outbox.add(note(1))
     fire, smoke, plain = sorted(outbox.hand_out([ALL], "dead", ()), key=lambda p: p.title[6:])
     assert outbox.hand_out([ALL], "dead", ()) == []
+    clock.pass_(15)
     # The dead one's receipts say that `fire` went out; of the other page nobody knows, so it goes again as it was.
     (again,) = outbox.hand_out([ALL], "heir", [fire.ref])
     assert (again.ref, again.title, again.body) == (smoke.ref, smoke.title, smoke.body)
@@ -289,6 +315,21 @@ def test_what_a_dead_sender_had_claimed(outbox: SqlOutbox) -> None:
     assert outbox.hand_out([ALL], "heir", [fire.ref]) == []
     outbox.settle(plain.ref, plain.channel, sent=True)  # too late to matter
     assert outbox.hand_out([ALL], "heir", ()) == []
+
+
+def test_a_forgotten_change_of_the_trading_state_is_not_told_again(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    store.ensure_scope(SCOPE)
+    with store.write() as tx:
+        tx.set_trading_state(SCOPE, TradingState.HALTED, "cli:me", "going away")
+    assert outbox.derive(clock.now()) == 1
+    sent(outbox, outbox.hand_out([ALL], "me", ()))
+    clock.at += timedelta(days=31)
+    assert outbox.purge() == 1
+    assert outbox.derive(clock.now()) == 0
+    assert outbox.is_idle(clock.now())
+    assert SqlOutbox(store.database, SCOPE).derive(clock.now()) == 0
 
 
 def test_old_notices_are_forgotten(store: SqlStore, outbox: SqlOutbox, clock: Clock) -> None:
