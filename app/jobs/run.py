@@ -82,7 +82,7 @@ JOBS: dict[str, Job] = {
             is_leased=False,
             words=master_job.WORDS,
         ),
-        Job("preflight", lambda _: 60.0, preflight_job.run, preflight_job.due, words=preflight_job.WORDS),
+        Job("preflight", lambda _: 60.0, preflight_job.run, at=time(8, 50), until=time(9, 15)),
         Job("notify", lambda _: 2.0, daily_jobs.send),
         Job("alert-watch", lambda _: 15.0, daily_jobs.alert_watch),
         Job("token-note", lambda _: 60.0, daily_jobs.token_note, at=time(8, 30), until=time(8, 45)),

@@ -16,7 +16,7 @@ from app.domain.deadline import Deadline
 from app.domain.experiment import FLAGS, Variant, first_overlap
 from app.domain.order import Scope
 from app.errors import FieldError, InvalidAlert, KeyInUse, NotFound, StoreUnavailable
-from app.service.config_document import Document, Raw, document_of, flat, raw_of
+from app.service.config_document import Document, Raw, document_of, flat, raw_of, variants_in
 from app.service.desk import Policy
 from app.service.ports import Clock, Notifier
 
@@ -225,6 +225,7 @@ class Config:
         for _ in range(TRIES):
             newest = self.store.newer(self._scope, 0) or FIRST
             document = edit(newest)
+            self._keep_variants(newest, document)
             changes = self._changes(newest.document, document)
             if not changes:
                 return Done(newest, changed=False)
@@ -254,6 +255,22 @@ class Config:
         if both is not None:
             words = f"{both[0].name} and {both[1].name} would both run over the same strategies"
             raise InvalidAlert((FieldError("strategies", words),))
+
+    def _keep_variants(self, newest: Version, raw: Raw) -> None:
+        """One name, one set of variants, for ever: orders carry the name alone, and the report would merge those of
+        all sets that it has had. The newest version is not enough to look at, for a rollback takes experiments away.
+        """
+        new = [
+            e
+            for e in document_of(raw).experiments.values()
+            if variants_in(newest.document, e.name) != e.variants
+        ]
+        past = self.store.history(self._scope, newest.number) if new else ()
+        for experiment in new:
+            had = (variants_in(version.document, experiment.name) for version in past)
+            if any(v is not None and v != experiment.variants for v in had):
+                words = f"{experiment.name} has had other variants: choose another name"
+                raise InvalidAlert((FieldError("variants", words),))
 
     def _check_variant(self, settings: Mapping[str, str], variant: Variant) -> None:
         """A variant's percents obey the same rules as the settings that they stand for."""

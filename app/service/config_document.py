@@ -10,7 +10,7 @@ from typing import Any
 
 from app.domain.experiment import ENTRIES, Experiment, Flag, Rollout, Variant
 from app.domain.order import OrderKind
-from app.errors import FieldError, InvalidAlert, NotFound
+from app.errors import NotFound
 
 Raw = Mapping[str, Any]
 """A document as JSON: settings (name to text), flags and experiments by their names."""
@@ -42,18 +42,12 @@ def with_flag(name: str, flag: Flag) -> Callable[[Document], Document]:
 
 
 def with_experiment(experiment: Experiment) -> Callable[[Document], Document]:
-    """An edit: an experiment begins, goes on, or changes its strategies. Its variants stay what they were: orders
-    of before and after would be compared as if they were the same.
+    """An edit: an experiment begins, goes on, or changes its strategies. Its variants stay what they were in any
+    version: `Config` sees to that.
     """
-
-    def edit(document: Document) -> Document:
-        known = document.experiments.get(experiment.name)
-        if known is not None and known.variants != experiment.variants:
-            words = f"{experiment.name} has had other variants: choose another name"
-            raise InvalidAlert((FieldError("variants", words),))
-        return replace(document, experiments={**document.experiments, experiment.name: experiment})
-
-    return edit
+    return lambda document: replace(
+        document, experiments={**document.experiments, experiment.name: experiment}
+    )
 
 
 def stopped(name: str) -> Callable[[Document], Document]:
@@ -126,6 +120,17 @@ def experiment_of(name: str, raw: Raw) -> Experiment:
         None if strategies is None else frozenset(strategies),
         bool(raw["running"]),
     )
+
+
+def variants_in(raw: Raw, name: str) -> tuple[Variant, ...] | None:
+    """Of the experiment of that name; empty when they cannot be read, None when there is no such experiment."""
+    experiments = raw.get("experiments")
+    if not isinstance(experiments, Mapping) or name not in experiments:
+        return None
+    try:
+        return experiment_of(name, experiments[name]).variants
+    except (KeyError, TypeError, ValueError, InvalidOperation):
+        return ()
 
 
 def _percent(text: str | None) -> Decimal | None:

@@ -15,8 +15,10 @@ from app.service.ports import Notifier
 OPENS, CLOSES = time(9, 15), time(15, 30)
 """IST. A chart of NSE has no bars outside, and an alert on it cannot fire."""
 LATE_FACTOR, LATE_SECONDS = 1.5, 30
-SHORTEST_S, LONGEST_S = 60, 21_600
-"""TradingView's own minute, and about a session: a longer one could not be missed on the same day."""
+SHORTEST_S, LONGEST_S = 60, 14_400
+"""TradingView's own minute, and four hours: what is allowed then (`allowed`, 6 h 0.5 min) just fits into a session of
+6 h 15 min, which the count begins anew. A longer interval could be accepted and never missed.
+"""
 HEARTBEAT = "heartbeat"
 """The outcome of a message that is one."""
 MOST_WATCHED, FORGOTTEN = 500, timedelta(days=7)

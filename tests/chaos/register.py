@@ -111,7 +111,6 @@ NOT_MET: dict[str, str] = {
     "flatten:KillSwitch._held": BY_HAND_SENDS,
     "flatten:KillSwitch._nothing_in": READS,
     "preflight:_database": READS,
-    "preflight:_is_first_today": "a lease of the day before a notice: no order is near it",
     "preflight:_trading_state": READS,
     "fyers_login:LoginPages.use_once": BY_HAND,
     "run:purge": READS,

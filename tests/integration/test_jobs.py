@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -199,6 +199,67 @@ def test_a_daily_job_runs_once_on_trading_days_and_again_only_after_it_failed(
     assert minutes(1) == 1
 
 
+def mornings_look(ran: list[datetime], clock: Clock) -> Job:
+    """The table's own row of the preflight, with another look."""
+    job = JOBS["preflight"]
+    return replace(
+        counted(ran, clock), name=job.name, every_s=job.every_s, at=job.at, until=job.until, due=job.due
+    )
+
+
+def test_the_mornings_look_is_made_again_when_its_runner_died(
+    instances: list[Instance], clock: Clock
+) -> None:
+    ran: list[datetime] = []
+    job = mornings_look(ran, clock)
+    dead, other, third = instances
+    clock.at = at("2026-11-23 08:50")
+    slot = job.slot_at(dead.ports, clock.now())
+    assert slot is not None
+    assert dead.ports.beside is not None
+    assert dead.ports.beside.job_runs.begin("preflight", "", "dead", slot, timedelta(seconds=60))
+    for _ in range(25):
+        other.scheduler.tick(job)
+        third.scheduler.tick(job)
+        clock.pass_(60)
+    assert ran == [at("2026-11-23 08:50")]
+    assert other.last("preflight").ok
+
+
+def test_the_mornings_look_is_tried_again_after_a_minute_when_it_failed(
+    instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[datetime] = []
+    one = instances[0]
+    assert one.ports.beside is not None
+    looked = mornings_look(ran, clock)
+
+    def fails_at_first(ports: Ports, lease: tuple[str, str] | None) -> str:
+        said = looked.run(ports, lease)
+        if len(ran) == 1:
+            raise OSError("the broker's answer was no JSON")
+        return said
+
+    job = replace(looked, run=fails_at_first)
+    clock.at = at("2026-11-23 08:50")
+
+    def away(*_: Any) -> bool:
+        raise StoreUnavailable("not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.ports.beside.job_runs, "begin", away)
+        one.scheduler.tick(job)
+    assert ran == []
+    with pytest.raises(OSError, match="no JSON"):
+        one.scheduler.tick(job)
+    assert one.last("preflight").ok is False
+    for _ in range(12):
+        clock.pass_(10)
+        one.scheduler.tick(job)
+    assert [(moment - ran[0]).total_seconds() for moment in ran] == [0, 60]
+    assert one.last("preflight").ok
+
+
 def test_a_persons_call_waits_for_the_run_elsewhere_and_says_so(
     instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,12 +315,16 @@ def test_two_workers_of_a_host_run_its_own_job_once_and_none_counts_as_failed(
 
 def test_the_table_of_jobs() -> None:
     at_time = {name: f"{job.at:%H:%M}" for name, job in JOBS.items() if job.at}
-    expected = {"token-note": "08:30", "token-page": "08:45", "overnight": "09:15", "summary": "15:45"}
+    expected = {
+        "token-note": "08:30",
+        "token-page": "08:45",
+        "preflight": "08:50",
+        "overnight": "09:15",
+        "summary": "15:45",
+    }
     assert expected.items() <= at_time.items()
     anywhere: Any = None  # these say it without asking anything
-    assert (
-        JOBS["preflight"].when(anywhere) == "08:50 IST on trading days"
-    )  # never "every 60 s", as it is asked
+    assert JOBS["preflight"].when(anywhere) == "08:50 IST on trading days"
     assert JOBS["refresh-master"].when(anywhere) == "from 08:00 IST until fresh"
 
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from app.domain.alert import IST
 from app.errors import InvalidAlert
-from app.service.heartbeat import BURST, MOST_WATCHED, Beat, BurstWatch, MissingWatch, beat, missing_text
+from app.service.heartbeat import (
+    BURST,
+    CLOSES,
+    LONGEST_S,
+    MOST_WATCHED,
+    OPENS,
+    SHORTEST_S,
+    Beat,
+    BurstWatch,
+    MissingWatch,
+    allowed,
+    beat,
+    missing_text,
+)
 from app.store.sql import SqlStore
 from app.store.sql_heartbeats import SqlHeartbeats
 from tests.fake_beside import FakeHeartbeats
@@ -104,6 +117,19 @@ def test_only_the_sessions_time_counts(last: str, look: str, missing: bool) -> N
     watch.to(look)
     watch.look()
     assert watch.notifier.pages == ["heartbeat_missing"] * missing
+
+
+@pytest.mark.parametrize("every", [SHORTEST_S, LONGEST_S])
+def test_every_accepted_interval_can_be_missed_within_one_session(every: int) -> None:
+    """The allowance grows with the interval, so that its two ends stand for all. A minute is left for the watch."""
+    day = date(2026, 11, 18)
+    opened, closes = (datetime.combine(day, hour, IST) for hour in (OPENS, CLOSES))
+    assert allowed(every) <= closes - opened - timedelta(minutes=1)
+    watch = Watch("2026-11-17 15:29")
+    watch.beat(every)
+    watch.clock.advance((closes - watch.clock.now()).total_seconds() - 1)
+    watch.look()
+    assert watch.notifier.pages == ["heartbeat_missing"]
 
 
 def test_invented_names_come_to_an_end() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,14 @@ from app.domain.order import Scope
 from app.errors import InvalidAlert, KeyInUse, NotFound, StoreUnavailable
 from app.runtime import RUNTIME, SettingsRules
 from app.service.config import FIRST, KEEP_S, READ_BOUND_S, TRIES, Config, Version
-from app.service.config_document import stopped, with_experiment, with_flag, with_settings
+from app.service.config_document import (
+    Document,
+    raw_of,
+    stopped,
+    with_experiment,
+    with_flag,
+    with_settings,
+)
 from app.settings import Settings
 from tests.builders import NOW, SCOPE
 from tests.fake_config import FakeConfigStore
@@ -294,3 +302,67 @@ def test_an_experiment_keeps_its_variants_and_does_not_overlap(view: View) -> No
         change("me", "enough", stopped("nosuch"))
     with pytest.raises(InvalidAlert, match="nosuch"):
         change("me", "try", with_flag("nosuch", Flag()))
+
+
+STOPS = Experiment("stops", PAIR, frozenset({"orb"}))
+OTHER_STOPS = Experiment("stops", (Variant("usual"), Variant("wide", sl_percent=Decimal(50))))
+
+
+def variants_refused(act: Callable[[], object]) -> None:
+    with pytest.raises(InvalidAlert) as caught:
+        act()
+    (error,) = caught.value.errors
+    assert (error.field, error.message) == ("variants", "stops has had other variants: choose another name")
+
+
+def test_a_name_keeps_its_variants_also_after_a_rollback_took_it_away(view: View) -> None:
+    """Orders carry the name alone: the report would merge those of 30 and of 50 percent."""
+    change = view.config.change
+    change("me", "try", with_experiment(STOPS))
+    view.config.rollback("me", "back", 0)
+    assert view.config().document.experiments == {}
+    view.set(RISK_MAX_OPEN_LOTS="3")
+    variants_refused(lambda: change("me", "again", with_experiment(OTHER_STOPS)))
+    assert len(view.store.versions) == 3
+    same = Experiment("stops", (Variant("usual"), Variant("wide", sl_percent=Decimal("30.0"))))
+    change("me", "again", with_experiment(same))
+    view.config.rollback("me", "as at first", 1)
+    assert view.config().document.experiments == {"stops": STOPS}
+
+
+def test_a_rollback_brings_no_other_variants_back_under_a_later_name(view: View) -> None:
+    """As databases have it from before this was refused; and whatever is in force there can still be stopped."""
+    for one in (STOPS, OTHER_STOPS):
+        view.stored(raw_of(Document(experiments={"stops": one})))
+    variants_refused(lambda: view.config.rollback("me", "back", 1))
+    view.set(RISK_MAX_OPEN_LOTS="3")
+    view.config.change("me", "enough", stopped("stops"))
+    assert view.config().policy.rollout.experiments == ()
+    view.config.rollback("me", "back", 0)
+    variants_refused(lambda: view.config.change("me", "again", with_experiment(STOPS)))
+    variants_refused(lambda: view.config.change("me", "again", with_experiment(OTHER_STOPS)))
+
+
+def test_variants_that_cannot_be_read_are_other_ones(view: View) -> None:
+    view.stored({"experiments": {"stops": {}}})
+    view.stored({"experiments": "none"})
+    view.stored({})
+    variants_refused(lambda: view.config.change("me", "try", with_experiment(STOPS)))
+    view.config.change("me", "try", with_experiment(replace(STOPS, name="stops-2")))
+
+
+def test_two_who_begin_one_name_at_once_do_not_both_have_it(view: View) -> None:
+    """The quicker one's version is looked at too: it came after the look at the newest, and before the write."""
+    first, append = view.another(), view.store.append
+    calls = 0
+
+    def overtaken(scope: Scope, version: Version) -> Version | None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            first.change("other", "try", with_experiment(OTHER_STOPS))
+            first.rollback("other", "back", 0)
+        return append(scope, version)
+
+    view.store.append = overtaken  # type: ignore[method-assign]
+    variants_refused(lambda: view.config.change("me", "try", with_experiment(STOPS)))

@@ -17,6 +17,7 @@ from app.domain.alert import IST
 from app.domain.outcome import Refused
 from app.domain.risk import TradingState
 from app.jobs import preflight as preflight_job
+from app.jobs.run import JOBS, Scheduler
 from app.preflight import preflight
 from app.preflight.broker import BrokerLook
 from app.refresh import refresh
@@ -252,23 +253,19 @@ def test_the_job_pages_when_not_ready_and_is_quiet_otherwise(live: Live) -> None
 
 
 @pytest.mark.parametrize(
-    ("local", "last", "expected"),
+    ("local", "is_time"),
     [
-        ("2026-09-09 08:49", None, False),
-        ("2026-09-09 08:50", None, True),
-        ("2026-09-09 09:14", None, True),
-        ("2026-09-09 09:15", None, False),
-        ("2026-09-09 09:00", "2026-09-09 08:50", False),
-        ("2026-09-09 09:00", "2026-09-08 08:50", True),
-        ("2026-09-12 09:00", None, False),
+        ("2026-09-09 08:49", False),
+        ("2026-09-09 08:50", True),
+        ("2026-09-09 09:14", True),
+        ("2026-09-09 09:15", False),
+        ("2026-09-12 09:00", False),
     ],
 )
-def test_the_job_is_due_once_before_a_session(
-    live: Live, local: str, last: str | None, expected: bool
-) -> None:
-    live.clock.moment = datetime.fromisoformat(local).replace(tzinfo=IST)
-    before = datetime.fromisoformat(last).replace(tzinfo=IST) if last else None
-    assert preflight_job.due(live.ports(migrated=False, master=False), before) is expected
+def test_the_job_has_one_slot_before_each_session(live: Live, local: str, is_time: bool) -> None:
+    moment = datetime.fromisoformat(local).replace(tzinfo=IST)
+    slot = JOBS["preflight"].slot_at(live.ports(migrated=False, master=False), moment)
+    assert slot == (MORNING if is_time else None)
 
 
 def test_hours_that_were_switched_off_while_running_keep_nothing_back(live: Live) -> None:
@@ -282,9 +279,34 @@ def test_hours_that_were_switched_off_while_running_keep_nothing_back(live: Live
 
 def test_two_instances_page_once(live: Live) -> None:
     ports = live.ports(fyers_app_id="SIMAPP-100")
-    assert preflight_job.run(ports, ("job:preflight", "one")).startswith("not ready")
-    assert preflight_job.run(ports, ("job:preflight", "two")) == "another instance has looked today"
-    assert len(live.notifier.told) == 1
+    one, other = Scheduler(ports), Scheduler(ports)
+    for _ in range(3):
+        one.tick(JOBS["preflight"])
+        other.tick(JOBS["preflight"])
+        Scheduler(ports).tick(JOBS["preflight"])  # one that has just started
+        live.clock.moment += timedelta(minutes=5)
+    assert [code for code, _, _ in live.notifier.told] == ["preflight_not_ready"]
+
+
+class Dying(FakeBroker):
+    """Its process ends in the middle of a look: no `except` of ours sees that."""
+
+    def ready(self) -> str | None:
+        raise SystemExit
+
+
+def test_a_run_whose_process_died_is_made_up_for_the_same_morning(live: Live) -> None:
+    ports = live.ports(fyers_app_id="SIMAPP-100")
+    assert ports.beside is not None
+    with pytest.raises(SystemExit):
+        Scheduler(replace(ports, broker=Dying(FakeClock(MORNING)))).tick(JOBS["preflight"])
+    (left,) = ports.beside.job_runs.last()
+    assert (left.slot_at, left.ended_at) == (MORNING, None)
+    heir = Scheduler(ports)
+    heir.tick(JOBS["preflight"])
+    assert [code for code, _, _ in live.notifier.told] == ["preflight_not_ready"]
+    (made,) = ports.beside.job_runs.last()
+    assert made.result.startswith("not ready")
 
 
 def test_a_newcomer_on_paper(fresh: Operator) -> None:
