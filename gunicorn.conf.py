@@ -16,7 +16,7 @@ from app.jobs.order_updates import OrderUpdates
 from app.jobs.run import Scheduler
 from app.serving.memory import settle
 from app.serving.worker import PatientWorker
-from app.settings import load
+from app.settings import WORKERS_ON_POSTGRES, load
 from app.start import announce, prepare
 from app.telemetry.gunicorn_log import JsonLogger
 
@@ -49,7 +49,7 @@ with suppress(OSError):  # without it each worker shows its own counts, and the 
 
 bind = f"0.0.0.0:{_settings.port}"
 # SQLite has one writer: its queue lives in the process, so there is one process. On Postgres two.
-workers = 1 if _settings.is_sqlite else 2
+workers = 1 if _settings.is_sqlite else WORKERS_ON_POSTGRES
 # A request gets one of the threads once it has come in whole: see app/serving/worker.py for what gthread itself leaves open.
 # What the settings below bound, and what they do not:
 #   timeout            nothing of a request: gthread's loop reports that it lives, whatever its threads do

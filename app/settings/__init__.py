@@ -30,6 +30,8 @@ from app.settings.telemetry import TelemetrySettings
 FERNET_KEY_BYTES = 32
 SETTLE_MIN_SECONDS = 90
 SETTLE_MIN_READS = 5
+WORKERS_ON_POSTGRES = 2
+"""What gunicorn.conf.py starts there."""
 EXAMPLE_SECRET = "change-me"  # noqa: S105 - what .env.example says, refused in live mode
 
 
@@ -237,6 +239,13 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @property
     def is_sqlite(self) -> bool:
         return self.url.startswith("sqlite")
+
+    @property
+    def processes(self) -> int:
+        """How many share what Fyers and we allow, while Redis is away. Two full shares beside each other would be twice
+        that, so the workers that gunicorn.conf.py starts on Postgres count also where EXPECTED_PROCESSES was forgotten.
+        """
+        return max(self.expected_processes, 1 if self.is_sqlite else WORKERS_ON_POSTGRES)
 
     @property
     def has_real_market(self) -> bool:

@@ -48,10 +48,13 @@ _LOOKS = re.compile(
     r"|(?i:(?<=bearer )|(?<=basic ))[^\s\"',]+"
     r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
-_SHAPES = re.compile(
-    rf"(?i)(?<![\w-])(?:{TOKEN_PREFIX}[\w-]{{20,}}|{SIGNING_PREFIX}[\w+/=-]{{20,}}|eyJ[\w-]{{8,}}(?:\.[\w-]+){{1,2}})"
-)
-"""A client's token is known by its hash only, hence by its looks; Fyers' tokens and signing secrets have theirs too."""
+_OWN_MARKS = TOKEN_PREFIX, SIGNING_PREFIX
+_OWN = rf"{TOKEN_PREFIX}[\w-]{{20,}}|{SIGNING_PREFIX}[\w+/=-]{{20,}}"
+_OWN_SHAPES = re.compile(f"(?ai){_OWN}")
+_SHAPES = re.compile(rf"(?ai){_OWN}|(?<![\w-])eyJ[\w-]{{8,}}(?:\.[\w-]+){{1,2}}")
+"""A client's token is known by its hash only, hence by its looks, and whatever stands before it (`token%3Dtvf_…`);
+Fyers' tokens and signing secrets have theirs too.
+"""
 
 
 @lru_cache(maxsize=512)
@@ -123,6 +126,8 @@ class Secrets:
             text = _PAIR.sub(rf"\g<1>{GONE}", text)
         if "eyJ" in text or "earer" in text or "asic" in text or "@" in text:
             text = _LOOKS.sub(GONE, text)
+        if _has_mark(text):
+            text = _OWN_SHAPES.sub(GONE, text)
         return text
 
     def masked(self, text: str) -> str:
@@ -179,6 +184,12 @@ def _may_hold(text: str) -> bool:
     """Beyond ASCII other letters count as these too (the long s, the Kelvin sign): the expression must decide."""
     low = text.lower()
     return not text.isascii() or any(root in low for root in _ROOTS)
+
+
+def _has_mark(text: str) -> bool:
+    """Whether one of our own tokens could stand in it: a path can hold one, when somebody puts it into the address."""
+    low = text.lower()
+    return any(mark in low for mark in _OWN_MARKS)
 
 
 def _is_key(text: str) -> bool:

@@ -65,11 +65,16 @@ class LoginPages:
         return self.sessions.find(request, self.ports.clock.now())
 
     def operator(self) -> str:
-        """Who asks: a bearer of the admin token, or a browser session with a form of ours. Raises."""
+        """Who asks: a bearer of the admin token, or a browser session with a form of ours. Raises; whoever is neither
+        counts among the failures of his address.
+        """
         if "Authorization" in request.headers:
             self.ports.callers.admin(request)
             return BEARER
-        return self.sessions.need(request, self.ports.clock.now()).id
+        try:
+            return self.sessions.need(request, self.ports.clock.now()).id
+        except NotAuthenticated as error:
+            raise self.ports.callers.refused(request, error.detail) from None
 
     def page(self, error: ServiceError | None = None) -> Response:
         """The page, with what went wrong. For a session it shows age and end of the token, and never the token."""

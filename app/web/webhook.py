@@ -62,6 +62,7 @@ class Door:
         self.in_flight = InFlight()
         settings = ports.settings
         self._allowed = settings.ip_allowlist, networks_of(settings.ip_allowlist)
+        self.callers.of_webhook = self.allowed
         self.signatures = Signatures(
             settings.webhook_hmac_secrets.get_secret_value(), ports.clients or NoClients()
         )
@@ -90,10 +91,23 @@ class Door:
             if message is None and settings.require_signature and not caller.is_admin:
                 raise self.callers.refused(request, "expected a signature as well (REQUIRE_SIGNATURE)")
             found = read(body, caller, message)
-        except AlertRefused as error:
+        except AlertRefused as refused:
+            error = self._counted(refused, caller)
             self.keep(error, raw, body, caller)
-            raise
+            raise error from refused.__cause__
         return found, caller
+
+    def _counted(self, error: AlertRefused, caller: Caller | None) -> AlertRefused:
+        """What is wrong with a known sender's alert is a request of his like any other: only what could be read counts
+        as an alert, and a broken template must not keep writing.
+        """
+        if caller is None or isinstance(error, TooManyRequests):
+            return error
+        try:
+            self.rates.refused(caller.client)
+        except TooManyRequests as flood:
+            return flood
+        return error
 
     def allowed(self) -> Networks:
         """IP_ALLOWLIST as it is in force."""

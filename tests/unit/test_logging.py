@@ -19,10 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.service import observe
+from app.service.clients import SIGNING_PREFIX, TOKEN_PREFIX, new_token
 from app.settings import Settings
 from app.telemetry import logging as own
 from app.telemetry import secrets as secrets_of_lines
 from app.telemetry.secrets import GONE, MAX_TRACE, Secrets, spellings
+from tests.unit.web_desk import ALERT, WebDesk
 
 CANARY = 'Cänary/9+x y"&=7'
 PIN = "8361"
@@ -262,6 +264,33 @@ def test_a_line_costs_little() -> None:
     spellings.cache_clear()
     assert secrets.clean("a line without any of them " * 20).count("line") == 20
     assert spellings.cache_info().misses == 0
+
+
+@pytest.mark.parametrize("place", ["/webhook/{}", "/webhook{}", "/webhook/token%3D{}", "/webhook/{}/x"])
+def test_a_token_in_the_address_stands_in_no_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """A trader puts it there in place of the body: 404, and the token lives on."""
+    desk, token = WebDesk(tmp_path), new_token()
+    assert desk.client.post(place.format(token), json=ALERT).status_code == 404
+    out = capsys.readouterr().out
+    assert token not in out
+    assert token.removeprefix(TOKEN_PREFIX) not in out
+    (said,) = [line["path"] for line in lines(out) if line["event"] == "request"]
+    assert said == place.format(token).replace("%3D", "=").replace(token, GONE)
+
+
+@pytest.mark.parametrize("mark", [TOKEN_PREFIX, SIGNING_PREFIX, TOKEN_PREFIX.upper()])
+def test_what_looks_like_a_token_of_ours_is_gone_and_its_mark_alone_is_not(mark: str) -> None:
+    secrets, text = Secrets(), f'{{"path":"/x{mark}{"Ab3_" * 8}"}}'
+    assert secrets.clean(text) == f'{{"path":"/x{GONE}"}}'
+    assert not secrets.is_clean(text)
+    assert secrets.clean(f"a token begins with {mark}") == f"a token begins with {mark}"
+
+
+@given(st.from_regex(secrets_of_lines._OWN_SHAPES))
+def test_no_shape_of_ours_passes_the_quick_look(text: str) -> None:
+    assert secrets_of_lines._OWN_SHAPES.search(Secrets().clean(text)) is None
 
 
 @given(st.from_regex(secrets_of_lines._KEY) | st.from_regex(secrets_of_lines._PAIR))

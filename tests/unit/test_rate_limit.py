@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from app.service.heartbeat import MOST_WATCHED
 from app.settings import Settings
+from app.web.middleware.failures import FREE_FAILURES
 from app.web.middleware.rate_limit import API, BEATS, FAILED_LOGINS, NOT_BY_CLIENT, OPEN, URGENT
 from tests.fake_clients import a_client
 from tests.redis_server import RedisServer
@@ -39,9 +40,14 @@ def flooded(directory: Path, **settings: Any) -> WebDesk:
     return desk
 
 
+NAMELESS: tuple[dict[str, str], ...] = ({"Authorization": "Bearer wrong"}, {})
+
+
 def test_every_route_is_counted_one_way_or_another(tmp_path: Path, new_desk: NewDesk) -> None:
-    """What the table does not name is counted by client, and so it must ask who that is."""
-    seen = set()
+    """What the table does not name is counted by client, and so it must ask who that is; whoever does not say it
+    counts by address, each way of asking from an address of its own here.
+    """
+    seen, asked = set(), 0
     for app in (WebDesk(tmp_path).app, new_desk().app):
         client = app.test_client()
         for rule in app.url_map.iter_rules():
@@ -50,8 +56,14 @@ def test_every_route_is_counted_one_way_or_another(tmp_path: Path, new_desk: New
                 continue
             path = re.sub(r"<[^>]+>", "any", rule.rule)
             for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
-                answer = client.open(path, method=method, headers={"Authorization": "Bearer wrong"})
-                assert answer.status_code in (401, 429), (method, path)
+                for headers in NAMELESS:
+                    asked += 1
+                    here = {"REMOTE_ADDR": f"203.0.{113 + asked // 250}.{asked % 250}"}
+                    said = [
+                        client.open(path, method=method, headers=headers, environ_base=here).status_code
+                        for _ in range(FREE_FAILURES + 1)
+                    ]
+                    assert said == [401] * FREE_FAILURES + [429], (method, path, headers)
     assert set(NOT_BY_CLIENT) <= seen
 
 
@@ -202,6 +214,13 @@ def test_several_limits_hold_at_once(tmp_path: Path) -> None:
 
 def test_a_process_without_redis_has_its_share(tmp_path: Path) -> None:
     desk = WebDesk(tmp_path, rate_limit_webhook="4 per minute", expected_processes=2)
+    assert [entry(desk, n).status_code for n in range(3)] == [200, 200, 429]
+
+
+def test_on_postgres_there_are_two_processes_also_where_nobody_said_so(tmp_path: Path) -> None:
+    desk = WebDesk(
+        tmp_path, rate_limit_webhook="4 per minute", database_url="postgresql+psycopg://localhost/x"
+    )
     assert [entry(desk, n).status_code for n in range(3)] == [200, 200, 429]
 
 

@@ -8,9 +8,6 @@ from app.brokers.guard.redis_client import SharedRedis, connect
 from app.service.ports import Broker, Clock, Notifier
 from app.settings import Settings
 
-WORKERS_ON_POSTGRES = 2
-"""What gunicorn.conf.py starts there: two full budgets beside each other would be twice what Fyers allows."""
-
 
 def guarded(broker: Broker, settings: Settings, clock: Clock, notifier: Notifier) -> Guard:
     """One Fyers app has one budget and one breaker, whatever the instances. Asks Redis nothing yet."""
@@ -21,7 +18,7 @@ def guarded(broker: Broker, settings: Settings, clock: Clock, notifier: Notifier
         calls_per_second=settings.fyers_calls_per_second,
         calls_per_minute=settings.fyers_calls_per_minute,
         calls_per_day=settings.fyers_calls_per_day,
-        processes=max(settings.expected_processes, 1 if settings.is_sqlite else WORKERS_ON_POSTGRES),
+        processes=settings.processes,
     )
     budget = CallBudget(rates, clock, notifier, shared, key)
     policy = BreakerPolicy(settings.breaker_fail_max, settings.breaker_reset_seconds)

@@ -101,6 +101,8 @@ class Callers:
         self.failures = Failures(clock.monotonic)
         self.counted: Callable[[Caller], None] = lambda _: None
         """Counts a request of somebody known towards his rate limit. Raises TooManyRequests."""
+        self.of_webhook: Callable[[], Networks] = lambda: ()
+        """IP_ALLOWLIST as it is in force: it goes wherever the webhook's token does."""
 
     def address(self, request: Request) -> str:
         return client_address(request, self._hops)
@@ -173,7 +175,7 @@ class Callers:
         if caller is None:
             raise self.refused(request)
         note(client=caller.client)
-        check_address(self.address(request), caller.networks)
+        check_address(self.address(request), self.of_webhook() if caller is DEFAULT else caller.networks)
         self.counted(caller)
         return caller
 

@@ -80,7 +80,7 @@ class RateLimits:
     """The counters of all routes. Every method raises TooManyRequests, and nothing else on Redis' account."""
 
     def __init__(self, app: Flask, settings: Settings, address: Callable[[Request], str]) -> None:
-        self._address, self._processes = address, settings.expected_processes
+        self._address, self._processes = address, settings.processes
         url, options = storage_of(settings.redis_url)
         self._limiter = Limiter(
             lambda: str(g.rate_key),
@@ -121,6 +121,10 @@ class RateLimits:
             if found is None:
                 raise
             self._urgent[found](alert.client)
+
+    def refused(self, client: str) -> None:
+        """One alert of a known sender that could not be read, or not taken."""
+        self._client(client)
 
     def heartbeat(self, client: str) -> None:
         """One heartbeat that is about to be kept."""
