@@ -58,6 +58,11 @@ class FakeTransaction:
         self._data.history.append((scope, StateChange(state, by, reason, self.now())))
         return True
 
+    def reduce(self, scope: Scope, by: str, reason: str) -> bool:
+        if self._data.states.get(scope) is not TradingState.ACTIVE:
+            return False
+        return self.set_trading_state(scope, TradingState.REDUCING, by, reason)
+
     def state_history(self, scope: Scope, limit: int) -> tuple[StateChange, ...]:
         return tuple(change for s, change in reversed(self._data.history) if s == scope)[:limit]
 
@@ -256,6 +261,14 @@ class FakeTransaction:
             sum(h.net_quantity for h in here), frozenset(o.side for o in entries if o.product is product)
         )
 
+    def tried(self, order: Order, within: timedelta) -> int:
+        def is_one(o: Order) -> bool:
+            who = (o.scope, o.client, o.strategy, o.purpose)
+            recent = o.created_at is not None and o.created_at > self.now() - within
+            return recent and who == (order.scope, order.client, order.strategy, Purpose.ENTRY)
+
+        return 1 + len([o for o in self._data.orders.values() if o.id != order.id and is_one(o)])
+
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
         rows = [o for o in self._data.orders.values() if o.scope == order.scope and o.id != order.id]
         live: dict[tuple[str, Product], list[Order]] = {}
@@ -278,10 +291,10 @@ class FakeTransaction:
         mine = [o for o in rows if o.client == order.client and o.purpose is Purpose.ENTRY and o.created_at]
         shape, no = (order.ticker, order.side), (Status.DENIED, Status.NOT_SENT)
         same = [o.created_at for o in mine if (o.ticker, o.side) == shape and o.status not in no]
-        since = self.now() - (runaway or timedelta(0))
-        tried = [o for o in mine if o.strategy == order.strategy and o.created_at and o.created_at > since]
         last = max((at for at in same if at), default=None)
-        return Exposure(lots, value.quantize(Decimal("0.01")), last, 1 + len(tried) if runaway else 1)
+        return Exposure(
+            lots, value.quantize(Decimal("0.01")), last, self.tried(order, runaway) if runaway else 1
+        )
 
     def open_orders(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, time, timedelta
 
 from app.domain.alert import IST, Product
-from app.domain.limits import Limits, PositionPolicy
+from app.domain.limits import Limits, PositionPolicy, Runaway
 from app.domain.proposal import Finding, Proposal, TradingState
 from app.domain.session import is_trading_day
 
@@ -253,9 +253,11 @@ def open_value(p: Proposal, limits: Limits) -> Finding | None:
 
 
 def runaway(p: Proposal, limits: Limits) -> Finding | None:
-    most = limits.runaway
-    if most is None or p.exposure is None:
+    if limits.runaway is None or p.exposure is None:
         return None
-    tried = p.exposure.tried
+    return tries(p.exposure.tried, limits.runaway)
+
+
+def tries(tried: int, most: Runaway) -> Finding:
     reason = f"the strategy has tried {tried} entries in {most.seconds} s, the limit is {most.orders}"
     return _within(tried <= most.orders, f"{most.orders} in {most.seconds} s", tried, reason)

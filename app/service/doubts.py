@@ -8,7 +8,6 @@ from datetime import date
 
 from app.domain.audit import Event
 from app.domain.order import Order, Purpose, Scope
-from app.domain.risk import TradingState
 from app.domain.status import WORKING, Status
 from app.service.desk import Desk, event_of
 from app.service.exchanger import Exchanger
@@ -185,8 +184,7 @@ def verdict_was_wrong(tx: Transaction, desk: Desk, order: Order, row: BookOrder)
         return []
     tx.reserve_again(order.scope, order.id, ())
     take_again(tx, moved)
-    if tx.trading_state(desk.scope) is TradingState.ACTIVE:
-        tx.set_trading_state(desk.scope, TradingState.REDUCING, "reconcile", f"order {order.id}: {reason}")
+    tx.reduce(desk.scope, "reconcile", f"order {order.id}: {reason}")
     desk.notifier.notify("wrong_verdict", f"order {order.id} {order.ticker}: {reason}", page=True)
     return [moved]
 

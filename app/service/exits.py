@@ -22,7 +22,7 @@ from app.service.amount import asked_of, bracket_denial, how_much, is_entry
 from app.service.desk import Answer, Desk, broker_says_open, event_of
 from app.service.exchanger import Exchanger
 from app.service.holding import Held, book_row, legs_shown, open_part
-from app.service.intent import Job, claim, deny, draft, listed, put, put_denied, put_sending
+from app.service.intent import Job, claim, deny, draft, listed, put, put_denied, put_sending, sender
 from app.service.legs import Legs, send_without_legs
 from app.service.ports import Transaction
 from app.service.position import Place, Readings, Seen, look, read_on
@@ -239,7 +239,7 @@ def _pending(tx: Transaction, job: Job, order: Order, seen: Seen) -> Answer:
             "the rest; the exit follows once they show, and ends when they have been missing for minutes"
         )
     row = replace(order, status=Status.EXIT_PENDING, code="exit_pending", reason=reason)
-    put(tx, job, row, event_of(Event.EXIT_PENDING, tx.now(), row.status, reason=reason))
+    put(tx, job, row, event_of(Event.EXIT_PENDING, tx.now(), row.status, **sender(order), reason=reason))
     return Answer(row, replayed=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -165,15 +166,22 @@ def put(tx: Transaction, job: Job, order: Order, event: AuditEvent) -> None:
         raise KeyInUse("another delivery of this alert has just been tried", retry_after_s=1)
 
 
+def sender(order: Order) -> dict[str, str]:
+    """Who sent it, under the event's hash: a column of the row could be changed without breaking the chain."""
+    return {"client": order.client, "strategy": order.strategy}
+
+
 def put_denied(tx: Transaction, job: Job, order: Order, denial: Denial) -> Order:
     row = replace(order, status=Status.DENIED, code=denial.code, reason=denial.reason)
-    event = event_of(Event.ORDER_DENIED, tx.now(), row.status, code=denial.code, reason=denial.reason)
+    why = {"code": denial.code, "reason": denial.reason}
+    event = event_of(Event.ORDER_DENIED, tx.now(), row.status, **sender(order), **why)
     put(tx, job, row, event)
     return row
 
 
 def put_sending(tx: Transaction, job: Job, order: Order) -> None:
-    detail = {"attempt": str(order.attempt), "ticker": order.ticker, "quantity": str(order.quantity)}
+    detail = sender(order)
+    detail |= {"attempt": str(order.attempt), "ticker": order.ticker, "quantity": str(order.quantity)}
     if order.stop_loss is not None:
         detail |= {"stop_loss": str(order.stop_loss), "take_profit": str(order.take_profit or "")}
     if order.variant:
@@ -182,12 +190,23 @@ def put_sending(tx: Transaction, job: Job, order: Order) -> None:
     put(tx, job, order, event_of(Event.ORDER_SENDING, tx.now(), order.status, side=order.side, **detail))
 
 
-def deny(desk: Desk, job: Job, order: Order, denial: Denial) -> Answer:
-    """A "no" of ours, durable under the alert's key. Not before the first pass where its order may be at the broker
-    and forgotten here (a restore): the "no" would take the tag that it is to be found by.
+def deny(
+    desk: Desk,
+    job: Job,
+    order: Order,
+    denial: Denial,
+    also: Callable[[Transaction], None] = lambda _: None,
+) -> Answer:
+    """A "no" of ours, durable under the alert's key, and in one transaction with what it `also` means. Not before the
+    first pass where its order may be at the broker and forgotten here (a restore): the "no" would take the tag that it
+    is to be found by.
     """
     if not job.reconciled and job.alert.key.kind is KeyKind.EXPLICIT:
         raise NotReconciled("the orders of before this start are being looked up", retry_after_s=5)
     with desk.store.write(job.budget.send) as tx:
         repeat = claim(desk, tx, job, order.id)
-        return repeat or Answer(put_denied(tx, job, order, denial), replayed=False)
+        if repeat is not None:
+            return repeat
+        row = put_denied(tx, job, order, denial)
+        also(tx)
+    return Answer(row, replayed=False)

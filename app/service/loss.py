@@ -50,7 +50,7 @@ def watch_loss(
     if -result < limit:
         return False
     reason = f"the day's result is {result} rupees, the limit of loss is {limit}"
-    if tx.set_trading_state(desk.scope, TradingState.REDUCING, BY, reason):
+    if tx.reduce(desk.scope, BY, reason):
         desk.notifier.notify(BY, f"{reason}: only exits pass now", page=True)
     return False
 

@@ -12,7 +12,7 @@ from app.domain.deadline import Deadline
 from app.domain.experiment import Chosen, at_touch
 from app.domain.levels import Levels, levels_for
 from app.domain.order import Mode, Order, OrderKind, Protection, Purpose, Side
-from app.domain.risk import Denial, Price, Proposal, Stage, TradingState, first_denial
+from app.domain.risk import Denial, Price, Proposal, Stage, first_denial
 from app.domain.session import previous_trading_day
 from app.domain.status import UNSETTLED
 from app.errors import BrokerReadFailed, CommitUnknown, NotReconciled, OutOfTime, PriceUnavailable
@@ -33,12 +33,11 @@ from app.service.observe import phase
 from app.service.ports import Transaction
 from app.service.ready import code_of
 from app.service.records import Quote, Resolved
+from app.service.runaway import deny_entry, tell_runaway, trip
 from app.service.send import Slot, armed, committed_after_all, send, take_slot
 from app.service.which import is_against_own
 
 __all__ = ["Answer", "PlaceOrder", "Policy"]
-
-RUNAWAY = "runaway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class PlaceOrder:
         if isinstance(resolved, Denial):
             contract = unknown_contract(alert, job.today)
             order = draft(desk, job, contract, side, quantity_of(alert, 1), Purpose.ENTRY)
-            return deny(desk, job, order, resolved)
+            return deny_entry(desk, job, order, resolved)
         was_exit = job.retake is not None and job.retake.purpose is Purpose.EXIT
         if start.against_own or was_exit:
             answer = close(desk, job, resolved.contract, resolved.contract.freeze, side)
@@ -129,18 +128,18 @@ class PlaceOrder:
         denial = policy.rollout.denial(alert.strategy)
         denial = denial or first_denial(proposal, policy.limits, (Stage.SHAPE,))
         if denial is not None:
-            return deny(desk, job, order, denial)
+            return deny_entry(desk, job, order, denial)
         if (missing := desk.broker.ready()) is not None:
             raise BrokerReadFailed(missing, code=code_of(missing))
         price = usable_price(quote_of(desk, job.budget.send, contract.ticker), policy.max_ltp_gap_percent)
         ltp = price.ltp
         levels = levels_of(policy, chosen, ltp, side, alert, contract)
         if isinstance(levels, Denial):
-            return deny(desk, job, replace(order, ltp=ltp), levels)
+            return deny_entry(desk, job, replace(order, ltp=ltp), levels)
         proposal = replace(proposal, price=replace(price, stop_distance=levels.stop_distance))
         denial = first_denial(proposal, policy.limits, (Stage.PRICE,))
         if denial is not None:
-            return deny(desk, job, replace(order, ltp=ltp), denial)
+            return deny_entry(desk, job, replace(order, ltp=ltp), denial)
         order = replace(
             order,
             ltp=ltp,
@@ -161,7 +160,8 @@ class PlaceOrder:
     def _commit(
         self, job: Job, order: Order, proposal: Proposal, *, was_against: bool
     ) -> tuple[Order | Answer, Slot | None]:
-        desk, limits, tripped = self.desk, self.desk.policy.limits, False
+        desk, limits = self.desk, self.desk.policy.limits
+        wild: str | None = None
         slot: Slot | None = None
         try:
             with desk.store.write(job.budget.send) as tx:
@@ -186,16 +186,14 @@ class PlaceOrder:
                         )
                 if denial is not None:
                     row = put_denied(tx, job, order, denial)
-                    tripped = denial.code == RUNAWAY and trip(tx, desk, denial)
+                    wild = trip(tx, desk, fresh.exposure.tried if fresh.exposure else 0)
                 else:
                     slot = take_slot(desk, tx)
                     order = armed(desk, tx, order, job.budget)
                     put_sending(tx, job, order)
         except CommitUnknown:
             return committed_after_all(desk, order, job.budget), slot
-        if tripped:
-            text = f"strategy {order.strategy or 'without a name'} of {order.client}: only exits pass now"
-            desk.notifier.notify(RUNAWAY, text, page=True)
+        tell_runaway(desk, order, wild)
         return (order, slot) if denial is None else (Answer(row, replayed=False), None)
 
 
@@ -220,13 +218,6 @@ def levels_of(
     if chosen is not None:
         sl, tp = chosen.variant.sl_percent or sl, chosen.variant.tp_percent or tp
     return levels_for(ltp, side, alert.product, contract.tick, sl, tp)
-
-
-def trip(tx: Transaction, desk: Desk, denial: Denial) -> bool:
-    """A strategy gone wild is stopped for all: exits pass, entries wait for a person. True: just now."""
-    if tx.trading_state(desk.scope) is not TradingState.ACTIVE:
-        return False
-    return tx.set_trading_state(desk.scope, TradingState.REDUCING, denial.code, denial.reason)
 
 
 def proposal_of(desk: Desk, job: Job, contract: Contract, quantity: int) -> Proposal:

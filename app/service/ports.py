@@ -95,6 +95,9 @@ class Transaction(Protocol):
     def set_trading_state(self, scope: Scope, state: TradingState, by: str, reason: str) -> bool:
         """Set it and append to its history, in this transaction. False: it was that already (nothing is written)."""
 
+    def reduce(self, scope: Scope, by: str, reason: str) -> bool:
+        """REDUCING where trading is ACTIVE, and in the history. False: it was not; what a person has set stays."""
+
     def state_history(self, scope: Scope, limit: int) -> tuple[StateChange, ...]:
         """Newest first."""
 
@@ -196,6 +199,11 @@ class Transaction(Protocol):
 
     def stake(self, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
         """What the client holds in one contract and product by our rows, and has under way there."""
+
+    def tried(self, order: Order, within: timedelta) -> int:
+        """Entries of the order's client and strategy within that time, the order itself counted, whatever became of
+        them.
+        """
 
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
         """What is open and under way beside `order`, in its account; `tried` within `runaway`, the order counted."""

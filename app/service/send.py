@@ -223,9 +223,7 @@ def _was_wrong(tx: Transaction, order: Order) -> None:
     """Called absent, and the broker took it after all: it counts again, and until a person has looked only exits pass."""
     tx.reserve_again(order.scope, order.id, ())
     take_again(tx, order)
-    if tx.trading_state(order.scope) is TradingState.ACTIVE:
-        reason = f"order {order.id} was called NOT_PLACED, and the broker accepted it"
-        tx.set_trading_state(order.scope, TradingState.REDUCING, "sender", reason)
+    tx.reduce(order.scope, "sender", f"order {order.id} was called NOT_PLACED, and the broker accepted it")
 
 
 def _gave_up(tx: Transaction, order: Order) -> Order:

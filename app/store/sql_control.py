@@ -40,6 +40,10 @@ _SET = text(
     "SET state = excluded.state, changed_by = excluded.changed_by, reason = excluded.reason, "
     "changed_at = excluded.changed_at WHERE trading_state.state <> excluded.state RETURNING state"
 ).bindparams(_TIME)
+_REDUCE = text(
+    "UPDATE trading_state SET state = :state, changed_by = :by, reason = :reason, changed_at = :at "
+    "WHERE mode = :mode AND account = :account AND state = :from_state RETURNING state"
+).bindparams(_TIME)
 _KEEP = text(
     "INSERT INTO trading_state_history (mode, account, state, changed_by, reason, changed_at) "
     "VALUES (:mode, :account, :state, :by, :reason, :at)"
@@ -102,12 +106,24 @@ def set_state(
     connection: Connection, scope: Scope, wanted: TradingState, by: str, reason: str, now: datetime
 ) -> bool:
     """One conditional statement decides: of two who set the same state, one writes the history."""
-    values = {"mode": scope.mode.value, "account": scope.account, "state": wanted.value}
-    row = {**values, "by": by, "reason": reason, "at": now}
+    row = {**_row(scope, wanted), "by": by, "reason": reason, "at": now}
     if connection.execute(_SET, row).one_or_none() is None:
         return False
     connection.execute(_KEEP, row)
     return True
+
+
+def reduce(connection: Connection, scope: Scope, by: str, reason: str, now: datetime) -> bool:
+    """By one conditional UPDATE: what a person has set since this transaction looked stays."""
+    row = {**_row(scope, TradingState.REDUCING), "by": by, "reason": reason, "at": now}
+    if connection.execute(_REDUCE, row | {"from_state": TradingState.ACTIVE.value}).one_or_none() is None:
+        return False
+    connection.execute(_KEEP, row)
+    return True
+
+
+def _row(scope: Scope, state: TradingState) -> dict[str, str]:
+    return {"mode": scope.mode.value, "account": scope.account, "state": state.value}
 
 
 def history(connection: Connection, scope: Scope, limit: int) -> tuple[StateChange, ...]:

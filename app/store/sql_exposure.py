@@ -168,6 +168,11 @@ def stake(connection: Connection, scope: Scope, client: str, ticker: str, produc
     return Stake(int(net), frozenset(side for side, some in zip(Side, entering, strict=True) if some))
 
 
+def tried(connection: Connection, order: Order, now: datetime, within: timedelta) -> int:
+    about = scoped(order.scope) | {"self": order.id, "client": order.client, "strategy": order.strategy}
+    return 1 + int(connection.execute(_TRIED, about | {"since": now - within}).scalar_one())
+
+
 def exposure(connection: Connection, order: Order, now: datetime, runaway: timedelta | None) -> Exposure:
     """Of everything but `order` itself; `tried` counts it too. Contracts whose session has ended are settled.
 

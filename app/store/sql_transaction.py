@@ -85,6 +85,9 @@ class SqlTransaction:
     def set_trading_state(self, scope: Scope, state: TradingState, by: str, reason: str) -> bool:
         return sql_control.set_state(self._connection, scope, state, by, reason, self._now)
 
+    def reduce(self, scope: Scope, by: str, reason: str) -> bool:
+        return sql_control.reduce(self._connection, scope, by, reason, self._now)
+
     def state_history(self, scope: Scope, limit: int) -> tuple[StateChange, ...]:
         return sql_control.history(self._connection, scope, limit)
 
@@ -207,6 +210,9 @@ class SqlTransaction:
 
     def stake(self, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
         return sql_exposure.stake(self._connection, scope, client, ticker, product)
+
+    def tried(self, order: Order, within: timedelta) -> int:
+        return sql_exposure.tried(self._connection, order, self._now, within)
 
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
         if self._writing:

@@ -147,6 +147,7 @@ def asked(store: SqlStore, world: World) -> Exposure:
     with contextlib.suppress(UndoError), store.write() as tx:
         keep(tx, world)
         found = tx.exposure(NEW, RUNAWAY)
+        assert found.tried == tx.tried(NEW, RUNAWAY)
         raise UndoError
     return found
 

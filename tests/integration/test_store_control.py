@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
@@ -21,6 +22,7 @@ from app.errors import StoreUnavailable
 from app.service.ports import Store
 from app.service.records import Cap, Evidence, Holding, Moved, StateChange, Stranger
 from app.store import tables
+from app.store.engine import Database
 from app.store.sql import SqlStore
 from tests.fake_store import FakeStore
 from tests.integration.store_rows import LIVE, NOON, SCOPE, TICKER, Clock, key, order, said
@@ -33,8 +35,6 @@ def any_store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[Store]:
     if request.param == "fake":
         yield FakeStore(clock, SCOPE)
         return
-    from app.store.engine import Database
-
     made = SqlStore(Database(request.getfixturevalue(request.param), clock), clock, pause=clock.pass_)
     made.ensure_scope(SCOPE)
     yield made
@@ -79,6 +79,37 @@ def test_the_state_is_set_once_and_every_change_is_kept(any_store: Store, clock:
         raise KeyError
     with any_store.read() as tx:
         assert tx.state_history(SCOPE, 9) == (halted, first)
+
+
+def test_only_active_is_reduced_and_what_a_person_has_set_stays(any_store: Store) -> None:
+    with any_store.write() as tx:
+        assert tx.reduce(SCOPE, "runaway", "fires without end")
+        assert not tx.reduce(SCOPE, "loss", "too much")
+        assert tx.trading_state(SCOPE) is TradingState.REDUCING
+        tx.set_trading_state(SCOPE, TradingState.HALTED, "ann", "flood")
+        assert not tx.reduce(SCOPE, "runaway", "fires without end")
+        assert not tx.reduce(LIVE, "runaway", "nothing has been set there, and so it is halted")
+    with any_store.read() as tx:
+        assert (tx.trading_state(SCOPE), tx.trading_state(LIVE)) == (TradingState.HALTED, TradingState.HALTED)
+        assert [c.by for c in tx.state_history(SCOPE, 9)] == ["ann", "runaway", "service"]
+
+
+def test_a_person_who_halts_meanwhile_is_not_overruled(postgres_url: str, clock: Clock) -> None:
+    """The transaction that trips has seen ACTIVE; the halt is committed before it writes."""
+    with closing(SqlStore(Database(postgres_url, clock), clock)) as made:
+        made.ensure_scope(SCOPE)
+        with made.write() as tx:
+            assert tx.trading_state(SCOPE) is TradingState.ACTIVE
+            with ThreadPoolExecutor(1) as other:
+                other.submit(halted, made).result(5)
+            assert not tx.reduce(SCOPE, "runaway", "fires without end")
+        with made.read() as tx:
+            assert tx.trading_state(SCOPE) is TradingState.HALTED
+
+
+def halted(store: SqlStore) -> None:
+    with store.write() as tx:
+        tx.set_trading_state(SCOPE, TradingState.HALTED, "ann", "flood")
 
 
 @pytest.mark.parametrize(

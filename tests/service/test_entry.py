@@ -291,3 +291,11 @@ def test_a_check_of_a_sell_against_what_is_held_is_one_of_an_exit(desk: TradingD
     more = check(an_alert("SELL", lots=3, received_at=desk.clock.now()), "r", desk.clock.monotonic())
     assert more.denial is not None
     assert more.denial.code == "exceeds_position"
+
+
+@pytest.mark.parametrize("action", ["BUY", "EXIT"])
+def test_the_trail_says_who_sent_it(desk: TradingDesk, action: str) -> None:
+    """Under the hash of the first event: the row's own columns can be changed without breaking the chain."""
+    order = desk.alert(action, client="ben", strategy="orb").order
+    first = desk.store.events(SCOPE, order.id)[0]
+    assert (first.detail["client"], first.detail["strategy"]) == ("ben", "orb")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, time
 
 import pytest
 
+from app.domain.alert import Exchange
+from app.domain.deadline import Deadline
 from app.domain.limits import Limits
 from app.domain.status import Status
-from app.service.market import MarketHours
+from app.service.market import ASK_S, BAD_FOR_S, MarketHours
 from app.service.place_order import PlaceOrder
 from tests.builders import a_policy
+from tests.fakes import FakeBroker, FakeClock
+from tests.guard_desk import GuardDesk
 from tests.service.desk import TradingDesk
 
 EVENING = datetime(2026, 11, 18, 13, 0, tzinfo=UTC)
@@ -79,3 +85,52 @@ def test_a_closed_market_stops_an_exit_as_well() -> None:
     desk.broker.market = False
     desk.clock.advance(15)
     assert desk.alert("EXIT").order.code == "market_closed"
+
+
+class Hanging(FakeBroker):
+    """One whose market status takes all the time that it is given."""
+
+    deadline = Deadline(0)
+
+    @contextmanager
+    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[FakeBroker]:
+        self.deadline = deadline
+        with super().exchange(deadline, connect_by) as exchanger:
+            yield exchanger
+
+    def market_open(self, exchange: Exchange) -> bool | None:
+        self.clock.advance(self.deadline.left(self.clock.monotonic()))
+        self.fail.add("market_open")
+        return super().market_open(exchange)
+
+
+def test_a_status_that_hangs_leaves_an_exit_its_time() -> None:
+    desk = a_desk()
+    desk.held()
+    hanging = Hanging(desk.clock)
+    desk.desk = replace(desk.desk, market=MarketHours(hanging, desk.clock))
+    desk.service = PlaceOrder(desk.desk)
+    began = desk.clock.monotonic()
+    assert desk.alert("EXIT").order.status is Status.ACCEPTED
+    assert desk.clock.monotonic() - began == pytest.approx(ASK_S)
+
+
+def test_a_status_that_could_not_be_read_is_left_alone_for_a_while() -> None:
+    clock = FakeClock()
+    hanging = Hanging(clock)
+    hours = MarketHours(hanging, clock)
+    for wait_s, asked in ((0, 1), (0, 1), (BAD_FOR_S - 1, 1), (1, 2)):
+        clock.advance(wait_s)
+        assert hours.is_open(Exchange.NSE, Deadline(clock.monotonic() + 1.5)) is None
+        assert len(hanging.calls) == asked
+
+
+def test_a_status_that_hangs_shuts_no_breaker() -> None:
+    """The reads' breaker would shut out the book and the positions, without which no exit goes."""
+    clock = FakeClock()
+    guarded = GuardDesk(clock, Hanging(clock))
+    hours = MarketHours(guarded.guard, clock)
+    for _ in range(20):
+        assert hours.is_open(Exchange.NSE, Deadline(clock.monotonic() + 1.5)) is None
+        clock.advance(BAD_FOR_S)
+    assert guarded.guard.reads.is_closed
