@@ -69,7 +69,8 @@ def refresh(
 ) -> Refreshed:
     """Fetch, check, build, swap. Raises NoMaster when no index can be built: the last one then stays.
 
-    A file that cannot be had, or that does not pass, is replaced by its last good copy, with that one's own date.
+    A file that cannot be had, or that does not pass, is replaced by its last good copy, with that one's own date;
+    without a copy, the present index stays when it has that file's contracts.
     `at_start`: nobody is served yet, so without the twins and within a short time; the copies in the bucket
     (`vault`, by default that of the settings) are read then, but not written. `accept`: see Copies.bring.
     """
@@ -101,7 +102,7 @@ def _real(
     settings: Settings, directory: Path, now: datetime, copies: Copies, *, accept: bool, at_start: bool
 ) -> Refreshed:
     from app.brokers.fyers import symbols
-    from app.brokers.fyers.index_file import newest_index
+    from app.brokers.fyers.index_file import newest_index, options_in
     from app.brokers.fyers.master_fetch import DOWNLOAD_LIMIT_S, file_names
     from app.brokers.fyers.master_rows import Kind, kind_of
 
@@ -118,7 +119,13 @@ def _real(
     options = [f for f in files if kind_of(f.name) is Kind.OPTIONS]
     if not any(f.path for f in options):
         raise NoMaster("no options file could be had: " + "; ".join(str(f) for f in options))
-    build = symbols.refresh(directory, sources)
+    present = newest_index(directory)
+    if present is not None and (lost := {f.name for f in options if f.path is None} & options_in(present)):
+        raise NoMaster(
+            f"the present index stays: a new one would lose {', '.join(sorted(lost))}; "
+            + "; ".join(str(f) for f in options)
+        )
+    build = symbols.refresh(directory, sources, [f.name for f in options])
     for file in files:
         copies.promote(file)
     stale = tuple(f.name for f in options if f.dated < wanted.isoformat())

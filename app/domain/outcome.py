@@ -40,6 +40,10 @@ class NotSent:
 class Unknown:
     message: str
     sent_late: bool = False
+    rate_limited: bool = False
+    """The answer was HTTP 429, whatever its body: no proof about this order, but the broker's word to wait."""
+    retry_after_s: int | None = None
+    """The wait that it asked for then."""
 
 
 Outcome = Accepted | Refused | NotSent | Unknown

@@ -96,7 +96,7 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @field_validator("symbol_master_files", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever was given
-        return tuple(value.split(",")) if isinstance(value, str) else value
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("ip_allowlist")
     @classmethod

@@ -23,10 +23,13 @@ Fetch = Callable[[str], str]
 
 
 def resolved(values: Mapping[str, Any], fetch: Fetch | None = None) -> dict[str, Any]:
-    """The settings with every reference replaced. Raises ValueError that names each setting, never its value."""
+    """The settings with every reference replaced. Raises ValueError that names each setting, never its value.
+
+    What looks like a reference, blanks and case aside, is never taken as the secret itself: everybody can guess it.
+    """
     found, problems, reader = dict(values), [], fetch
     for name, value in values.items():
-        if not isinstance(value, str) or not value.startswith(PREFIX):
+        if not isinstance(value, str) or not value.strip().lower().startswith(PREFIX):
             continue
         match = _REFERENCE.fullmatch(value.strip())
         if match is None:

@@ -8,11 +8,12 @@ import pytest
 
 from app.brokers.guard import CallBudget, Guard, Rates
 from app.domain.deadline import Deadline
+from app.domain.outcome import Accepted, Outcome, Refused, Unknown
 from app.errors import BrokerReadFailed
 from app.service.ready import POLLS_STOPPED, code_of
 from tests.fake_store import FakeClock
 from tests.fakes import FakeBroker, FakeNotifier
-from tests.guard_desk import TICKET
+from tests.guard_desk import LOST, TICKET, GuardDesk
 from tests.simulator.limits import RateLimits
 from tests.simulator.wire import Refusal
 
@@ -115,3 +116,63 @@ def test_from_the_second_breach_on_it_says_that_entries_cannot_be_placed() -> No
         pytest.raises(BrokerReadFailed),
     ):
         exchanger.quotes([TICKET.ticker])
+
+
+TOLD = "Fyers answered 429 in an unknown form"
+
+
+def order_after(desk: GuardDesk, outcome: Outcome, *, opened: bool = False) -> None:
+    """One order that comes to `outcome`; `opened`: an exit beside an open breaker, its own read just made."""
+    if opened:
+        desk.on(lambda x: x.positions())
+        desk.broker.next_place = [LOST] * 5
+        assert [desk.place() for _ in range(5)] == [LOST] * 5
+        assert not desk.guard.orders.is_closed
+    desk.broker.next_place = [outcome]
+    assert desk.place(reduces=True) == outcome
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["closed", "open"])
+@pytest.mark.parametrize(
+    "outcome",
+    [Refused("-429", "request limit reached", 7), Unknown(TOLD, rate_limited=True, retry_after_s=7)],
+    ids=["refused", "in doubt"],
+)
+def test_an_orders_429_is_waited_out_and_counted_whatever_it_proves(
+    outcome: Outcome, *, opened: bool
+) -> None:
+    desk = GuardDesk(FakeClock(MORNING))
+    order_after(desk, outcome, opened=opened)
+    over = desk.budget.take_order(reserved=True)
+    assert over is not None
+    assert (over.code, over.retry_after_s) == ("broker_rate_limited", 7)
+    desk.clock.advance(7)
+    assert desk.budget.take_order(reserved=True) is None
+    desk.budget.heed(3)
+    assert desk.notifier.pages == ["rate_limit_breached"], "that was the day's second"
+
+
+def test_an_orders_429_without_a_time_to_wait_stops_what_can_wait() -> None:
+    desk = GuardDesk(FakeClock(MORNING))
+    order_after(desk, Unknown(TOLD, rate_limited=True))
+    assert code_of(desk.guard.ready() or "") == POLLS_STOPPED
+
+
+def test_a_429_in_doubt_says_nothing_about_the_brokers_health() -> None:
+    """Neither a failure, of which the last would stop all orders, nor a success, which would forget the others."""
+    desk = GuardDesk(FakeClock(MORNING))
+    doubt = Unknown(TOLD, rate_limited=True, retry_after_s=0)
+    for _ in range(4):
+        order_after(desk, LOST)
+    for _ in range(2):
+        order_after(desk, doubt)
+        assert desk.guard.orders.is_closed
+    order_after(desk, LOST)
+    assert not desk.guard.orders.is_closed
+
+
+def test_another_doubt_waits_for_nothing() -> None:
+    desk = GuardDesk(FakeClock(MORNING))
+    order_after(desk, LOST)
+    assert desk.guard.ready() is None
+    assert isinstance(desk.place(), Accepted)

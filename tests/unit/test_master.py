@@ -35,7 +35,7 @@ def test_a_newer_file_is_noticed_and_the_old_one_deleted(tmp_path: Path) -> None
     second = build_from_bytes(tmp_path, {"NSE_FO.csv": as_csv(many(lot=75))})
     assert lot_of(contracts) == 75
     assert not first.path.exists()
-    assert second.path.name.startswith("contracts-v3-2026-11-20-")
+    assert second.path.name.startswith("contracts-v4-2026-11-20-")
     contracts.close()
 
 
@@ -58,7 +58,7 @@ def test_an_unreadable_newer_file_leaves_the_open_one_in_use(tmp_path: Path) -> 
     contracts = IndexedContracts(tmp_path, clock)
     build_from_bytes(tmp_path, {"NSE_FO.csv": as_csv(many())})
     assert lot_of(contracts) == 65
-    (tmp_path / "contracts-v3-2026-11-23-dead.sqlite").write_bytes(b"not a database" * 1000)
+    (tmp_path / "contracts-v4-2026-11-23-dead.sqlite").write_bytes(b"not a database" * 1000)
     clock.moment = 1.0
     assert lot_of(contracts) == 65
     contracts.close()

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 from app.brokers.fyers.master_fetch import Copies, RefusedFile, check, file_names, inspect
 from app.brokers.fyers.master_rows import Kind
 from app.brokers.fyers.symbols import IndexedContracts
-from app.domain.alert import ExpiryRule, OptionType
+from app.domain.alert import Exchange, ExpiryRule, OptionType
+from app.domain.risk import Denial
 from app.errors import NoMaster
 from app.refresh import Refreshed, refresh
 from app.service.records import Resolved
@@ -44,8 +46,12 @@ def contracts_of(settings: Settings) -> IndexedContracts:
     return IndexedContracts(settings.instance_dir / "contracts-fyers", StepClock())
 
 
+def ask_sensex(contracts: IndexedContracts, exchange: Exchange | None) -> Resolved | Denial:
+    return contracts.resolve("SENSEX", Decimal(82_000), OptionType.CE, ExpiryRule.WEEKLY, exchange, NOW)
+
+
 def sensex_lot(contracts: IndexedContracts) -> int:
-    found = contracts.resolve("SENSEX", Decimal(82_000), OptionType.CE, ExpiryRule.WEEKLY, None, NOW)
+    found = ask_sensex(contracts, None)
     assert isinstance(found, Resolved)
     return found.contract.lot
 
@@ -183,6 +189,103 @@ def test_without_any_copy_there_is_no_index_and_an_old_file_is_better_than_none(
     contracts = contracts_of(settings)
     assert contracts.age().dates["NSE_FO.csv"] == date(2026, 11, 20)
     contracts.close()
+
+
+def test_without_nses_list_an_order_that_names_no_exchange_does_not_go_to_bse(
+    server: MasterServer, settings: Settings
+) -> None:
+    server.files = {"BSE_FO.csv": bse()}
+    assert refresh(settings, now=NOW).stale == ("NSE_FO.csv",)
+    contracts = contracts_of(settings)
+    with pytest.raises(NoMaster, match=r"NSE's list of options is missing .*or name the exchange"):
+        ask_sensex(contracts, None)
+    with pytest.raises(NoMaster, match="NSE's list"):
+        ask_sensex(contracts, Exchange.NSE)  # no "NSE does not list it": that is not known
+    with pytest.raises(NoMaster, match="NSE's list"):
+        contracts.next_expiry("SENSEX", NOW)
+    named = ask_sensex(contracts, Exchange.BSE)
+    assert isinstance(named, Resolved)
+    server.files["NSE_FO.csv"] = nse()
+    refresh(settings, now=NOW)
+    contracts.close()
+    assert ask_sensex(contracts, None) == replace(
+        named, explanation=named.explanation.replace("BSE as asked", "BSE, since only it lists SENSEX")
+    )
+    contracts.close()
+
+
+def test_without_bses_list_what_nse_lists_goes_there_and_the_rest_is_not_unknown(
+    server: MasterServer, settings: Settings
+) -> None:
+    del server.files["BSE_FO.csv"]
+    refresh(settings, now=NOW)
+    contracts = contracts_of(settings)
+    assert lot_of(contracts) == 65
+    with pytest.raises(NoMaster, match="BSE's list"):
+        ask_sensex(contracts, None)
+    contracts.close()
+
+
+def test_where_only_bse_is_configured_nse_is_not_waited_for(server: MasterServer, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, server.url, "BSE_FO")
+    refresh(settings, now=NOW)
+    contracts = contracts_of(settings)
+    assert sensex_lot(contracts) == 20
+    contracts.close()
+
+
+def test_the_same_files_are_another_index_once_more_is_expected(server: MasterServer, tmp_path: Path) -> None:
+    refresh(settings_of(tmp_path, server.url, "BSE_FO"), now=NOW)
+    both = settings_of(tmp_path, server.url)
+    del server.files["NSE_FO.csv"]
+    assert not refresh(both, now=NOW).build.reused
+    contracts = contracts_of(both)
+    with pytest.raises(NoMaster, match="NSE's list"):
+        ask_sensex(contracts, None)
+    contracts.close()
+
+
+@pytest.mark.parametrize("at_start", [False, True])
+def test_a_lost_copy_that_cannot_be_had_again_does_not_take_its_exchange_out_of_the_index(
+    server: MasterServer, settings: Settings, at_start: bool
+) -> None:
+    refresh(settings, now=NOW)
+    (settings.instance_dir / "contracts-fyers" / "sources" / "NSE_FO.csv").unlink()
+    server.fault["NSE_FO.csv"] = 503
+    server.files["BSE_FO.csv"] = bse("2026-11-23", lot=25)
+    with pytest.raises(NoMaster, match=r"present index stays: a new one would lose NSE_FO\.csv"):
+        refresh(settings, now=TOMORROW, at_start=at_start)
+    contracts = contracts_of(settings)
+    assert (lot_of(contracts), sensex_lot(contracts)) == (65, 20)
+    contracts.close()
+    del server.fault["NSE_FO.csv"]
+    server.files["NSE_FO.csv"] = nse("2026-11-23", lot=75)
+    assert refresh(settings, now=TOMORROW).stale == ()
+    assert (lot_of(contracts), sensex_lot(contracts)) == (75, 25)
+    contracts.close()
+
+
+def test_a_copy_whose_promotion_was_killed_between_file_and_meta_is_used(
+    server: MasterServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh(settings, now=NOW)
+    server.files["NSE_FO.csv"] = nse("2026-11-23", lot=75, count=99)
+    server.files["BSE_FO.csv"] = bse("2026-11-23")
+    move = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target.name == "NSE_FO.csv.meta":
+            raise KeyboardInterrupt
+        return move(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            refresh(settings, now=TOMORROW)
+    server.fault = {"NSE_FO.csv": 503, "BSE_FO.csv": 503}
+    done = refresh(settings, now=TOMORROW)
+    (report,) = (f for f in done.files if f.name == "NSE_FO.csv")
+    assert (report.word, report.dated, report.rows) == ("kept", "2026-11-23", 99)
 
 
 def test_a_server_that_drips_ends_at_the_deadline(server: MasterServer, tmp_path: Path) -> None:

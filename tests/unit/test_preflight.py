@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from app.brokers.fyers.not_allowed import explained, seen_address
+from app.brokers.guard import guarded
 from app.cli.preflight import as_text
 from app.domain.alert import IST
+from app.domain.deadline import Deadline
 from app.domain.outcome import Refused
 from app.domain.risk import TradingState
 from app.jobs import preflight as preflight_job
@@ -30,6 +32,8 @@ from app.web.ports import Ports
 from app.wiring import build
 from tests.fakes import FakeBroker, FakeClock
 from tests.fyers_sim import FyersSim, SimClock
+from tests.guard_desk import LOST, TICKET
+from tests.redis_server import RedisServer
 from tests.unit.master_server import MasterServer, serving
 from tests.unit.operator_desk import Operator
 
@@ -192,6 +196,30 @@ def test_halted_and_a_breaker_that_is_open(live: Live) -> None:
     found = preflight(replace(ports, broker=broker))
     assert bad(found) == ["trading state", "breaker"]
     assert "HALTED" in said(found, "trading state")
+
+
+def test_a_breaker_that_another_instance_opened(live: Live, tmp_path: Path) -> None:
+    """Preflight's own reads go past the guard, so only Redis can tell it."""
+    with RedisServer(tmp_path) as server:
+        here = live.ports(redis_url=server.url, breaker_reset_seconds=600)
+        assert said(preflight(here), "breaker") == "closed: orders may go out"
+        broker = FakeBroker(FakeClock(MORNING))
+        there = guarded(broker, here.settings, At(datetime.now(UTC)), live.notifier)
+        broker.next_place = [LOST] * here.settings.breaker_fail_max
+        while broker.next_place:
+            with there.exchange(Deadline(there.clock.monotonic() + 5)) as exchanger:
+                assert exchanger.place(TICKET, lambda: None) == LOST
+        found = preflight(here)
+        assert bad(found) == ["breaker"]
+        assert "orders are stopped" in said(found, "breaker")
+
+
+def test_a_closed_breaker_that_nobody_else_could_be_asked_about(live: Live, tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        ports = live.ports(redis_url=server.url)
+    found = preflight(ports)
+    assert lights(found)["redis"] is Light.NOTE
+    assert "by what this process knows" in said(found, "breaker")
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,27 @@ def test_references_are_replaced_and_nothing_else_is_touched() -> None:
         "sm://projects/p/secrets/s",
         "sm://projects/p/secrets/s/versions/0",
         "sm://projects/p/secrets/s/versions/3/../4",
+        "SM://projects/p/secrets/s/versions/3",
+        "\tSm://projects/p/secrets/s/versions/3",
+        " sm://projects/p/secrets/s/versions/latest",
     ],
 )
 def test_only_a_pinned_version_is_a_reference(reference: str) -> None:
-    with pytest.raises(ValueError, match="ADMIN_TOKEN: expected"):
+    with pytest.raises(ValueError, match="ADMIN_TOKEN: expected") as told:
         resolved({"admin_token": reference}, lambda _: "never asked")
+    assert reference.strip() not in str(told.value)
+
+
+def test_a_reference_among_blanks_is_read_and_is_not_the_secret_itself() -> None:
+    assert resolved({"admin_token": f" {REFERENCE}\n"}, lambda _: "from google") == {
+        "admin_token": "from google"
+    }
+
+
+def test_a_start_with_what_only_looks_like_a_reference_is_refused() -> None:
+    with pytest.raises(SettingsError, match="ADMIN_TOKEN: expected") as told:
+        load(admin_token=REFERENCE.upper())
+    assert REFERENCE.upper() not in str(told.value)
 
 
 def test_every_failure_is_named_at_once_and_no_value_is() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import stat
 from pathlib import Path
 
@@ -73,3 +75,47 @@ def test_first_start_writes_tokens_once_and_for_the_owner_alone(tmp_path: Path) 
     assert again == first
     mode = stat.S_IMODE((tmp_path / "instance" / "webhook_token").stat().st_mode)
     assert mode == 0o600
+
+
+def test_a_start_that_was_killed_while_it_wrote_leaves_no_secret_and_the_next_one_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            generate_secrets(load(instance_dir=tmp_path))
+    assert not (tmp_path / "webhook_token").exists()
+    generate_secrets(load(instance_dir=tmp_path))
+    assert len(load(instance_dir=tmp_path).webhook_secret_token.get_secret_value()) >= 43
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["admin_token", "session_secret", "webhook_token"]
+
+
+def test_an_empty_secret_of_a_killed_start_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "webhook_token").touch(mode=0o644)
+    generate_secrets(load(instance_dir=tmp_path))
+    assert len(load(instance_dir=tmp_path).webhook_secret_token.get_secret_value()) >= 43
+    assert stat.S_IMODE((tmp_path / "webhook_token").stat().st_mode) == 0o600
+
+
+def test_of_two_first_starts_the_one_that_waited_reads_what_the_first_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+
+    def lock_after_the_other(descriptor: int, how: int) -> None:
+        lock(descriptor, how)
+        (tmp_path / "webhook_token").write_text("of the first\n", encoding="utf-8")
+
+    monkeypatch.setattr(fcntl, "flock", lock_after_the_other)
+    generate_secrets(load(instance_dir=tmp_path))
+    assert load(instance_dir=tmp_path).webhook_secret_token.get_secret_value() == "of the first"
+
+
+def test_blanks_between_the_names_of_the_masters_files_are_none_of_them() -> None:
+    live = {"fyers_app_id": "X-200", "fyers_access_token": "t"}
+    settings = load(**live, symbol_master_files="BSE_FO, NSE_FO ,")
+    assert settings.symbol_master_files == ("BSE_FO", "NSE_FO")
+    assert settings.options_files == ("BSE_FO.csv", "NSE_FO.csv")

@@ -173,10 +173,14 @@ class FyersExchanger:
                 return NotSent(code, f"nothing was sent: {error}")
             return Unknown(f"no answer: {error}", sent_late=self._is_late(error.written_at))
         outcome = wire.outcome_of(change, reply.status, reply.body, subject)
+        is_429 = reply.status == _TOO_MANY
+        retry = _whole_seconds(reply.headers.get("Retry-After")) if is_429 else None
         if isinstance(outcome, Refused):
-            retry = _whole_seconds(reply.headers.get("Retry-After"))
-            outcome = replace(outcome, retry_after_s=retry if reply.status == _TOO_MANY else None)
-            return explained(outcome, self._app_id, self._address)
+            return explained(replace(outcome, retry_after_s=retry), self._app_id, self._address)
+        if isinstance(
+            outcome, Unknown
+        ):  # the status alone asks to wait; the body's words are not known in advance
+            outcome = replace(outcome, rate_limited=is_429, retry_after_s=retry)
         return replace(outcome, sent_late=self._is_late(reply.written_at))
 
     def _is_late(self, written_at: float | None) -> bool:

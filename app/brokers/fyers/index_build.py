@@ -1,6 +1,6 @@
 """The child process that turns symbol-master files into the contract index, a SQLite file.
 
-    python -m app.brokers.fyers.index_build --out FILE --source NSE_FO.csv=PATH ...
+    python -m app.brokers.fyers.index_build --out FILE --source NSE_FO.csv=PATH ... --expected NSE_FO.csv ...
 
 A process of its own, because a parse holds the interpreter lock: inside a serving process it starved a request
 for the whole 0.42 s of it. The last line of its output is a JSON report; any failure is a non-zero end, and
@@ -17,6 +17,7 @@ import resource
 import sqlite3
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from app.brokers.fyers import master_rows, master_twin
 from app.brokers.fyers.master_rows import Bad, Kind, OptionRow
 from app.brokers.fyers.master_twin import TwinKey, TwinRow
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MAX_SKIPPED_SHARE = 0.05
 """More bad rows than this is not a master with bad rows but another file or format."""
 NICENESS = 10
@@ -52,7 +53,8 @@ Key = tuple[str, str, str, int, str]
 class Master:
     """What the source files say together, before it is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: Sequence[str] = ()) -> None:
+        self.expected = expected
         self.options: dict[Key, OptionRow] = {}
         self.clashes: set[Key] = set()
         self.quoted: dict[str, str] = {}
@@ -92,6 +94,10 @@ class Master:
         bad = sum(self.skipped.values())
         if bad > self.seen * MAX_SKIPPED_SHARE:
             raise SystemExit(f"{bad} of {self.seen} rows are bad: {dict(self.skipped.most_common(3))}")
+
+    def lacking(self) -> list[str]:
+        """The expected files that gave no row. Written into the index: it must not pass for one of all exchanges."""
+        return sorted(set(self.expected) - self.dates.keys())
 
     def twin_of(self, option: OptionRow) -> TwinRow | None:
         """The option's entry in the JSON twin. An absent one denies nothing."""
@@ -140,6 +146,7 @@ def write(master: Master, out: Path) -> None:
     meta = {
         "built_at": datetime.now(UTC).isoformat(),
         "dates": json.dumps(master.dates),
+        "lacking": json.dumps(master.lacking()),
         "rows": str(len(master.options)),
         "skipped": str(sum(master.skipped.values())),
     }
@@ -206,12 +213,13 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="index_build")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--source", action="append", required=True, metavar="NAME=PATH")
+    parser.add_argument("--expected", action="append", default=[], metavar="NAME")
     args = parser.parse_args(arguments)
     os.nice(NICENESS)
     gc.disable()  # a short life with a million objects and no cycles: looking for garbage costs a fifth of it
     with suppress(ValueError, OSError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    master = Master()
+    master = Master(args.expected)
     for source in args.source:
         name, _, path = source.partition("=")
         master.read(name, Path(path))

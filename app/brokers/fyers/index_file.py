@@ -11,6 +11,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 from app.brokers.fyers.index_build import SCHEMA_VERSION
+from app.brokers.fyers.master_rows import Kind, kind_of
 from app.domain.alert import ExpiryRule
 from app.domain.contract import Expiry, ExpiryChoice
 from app.service.records import MasterAge
@@ -37,6 +38,8 @@ class OpenIndex:
     path: Path
     db: sqlite3.Connection
     age: MasterAge
+    lacking: frozenset[str]
+    """The options files that should be in it and are not: about their exchanges it knows nothing."""
     underlyings: dict[tuple[str, str], str | None]
     """(exchange, underlying) -> the underlying's own quote ticker, where known."""
     listed: dict[tuple[str, str], tuple[Expiry, ...]]
@@ -51,6 +54,15 @@ def newest_index(directory: Path) -> Path | None:
         with suppress(FileNotFoundError):  # deleted between the listing and the look
             found.append((path.stat().st_mtime_ns, path))
     return max(found)[1] if found else None
+
+
+def options_in(path: Path) -> set[str]:
+    """The options files that this index holds contracts of; none when it is no whole index."""
+    with suppress(*UNREADABLE):
+        index = open_index(path)
+        index.db.close()
+        return {name for name in index.age.dates if kind_of(name) is Kind.OPTIONS}
+    return set()
 
 
 def open_index(path: Path) -> OpenIndex:
@@ -68,6 +80,7 @@ def open_index(path: Path) -> OpenIndex:
             rows=int(meta["rows"]),
             skipped=int(meta["skipped"]),
         )
+        lacking = frozenset(json.loads(meta["lacking"]))
         underlyings = {
             (exchange, underlying): ticker
             for exchange, underlying, ticker in db.execute(
@@ -77,4 +90,4 @@ def open_index(path: Path) -> OpenIndex:
     except BaseException:
         db.close()
         raise
-    return OpenIndex(path, db, age, underlyings, {}, {}, os.getpid())
+    return OpenIndex(path, db, age, lacking, underlyings, {}, {}, os.getpid())

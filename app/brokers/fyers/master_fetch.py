@@ -129,13 +129,16 @@ class Copies:
         return [self._held(name, "kept", "") for name in names]
 
     def promote(self, report: Report) -> None:
-        """Make a new file the last good copy."""
+        """Make a new file the last good copy. What is known of it is written before it moves: killed between the two
+        moves, `_copy` finds it there.
+        """
         if report.candidate is None or report.path is None:
             return
-        report.path.replace(self._directory / report.name)
-        part = self._directory / f"{report.name}.meta.part"
+        meta = self._meta(report.name)
+        part = _coming(meta)
         part.write_text(json.dumps(asdict(report.candidate)), encoding="utf-8")
-        part.replace(self._meta(report.name))
+        report.path.replace(self._directory / report.name)
+        part.replace(meta)
 
     def share(self, reports: Sequence[Report]) -> list[str]:
         """Bring this host's good copies to the vault. What went wrong; it is no reason to fail a refresh."""
@@ -208,14 +211,19 @@ class Copies:
 
     def _copy(self, name: str) -> Copy | None:
         """None when there is no copy, or not both halves of one."""
-        with suppress(OSError, ValueError, TypeError):
-            found = Copy(**json.loads(self._meta(name).read_text(encoding="utf-8")))
-            if (self._directory / name).stat().st_size == found.size:
-                return found
+        for meta in (self._meta(name), _coming(self._meta(name))):
+            with suppress(OSError, ValueError, TypeError):
+                found = Copy(**json.loads(meta.read_text(encoding="utf-8")))
+                if (self._directory / name).stat().st_size == found.size:
+                    return found
         return None
 
     def _meta(self, name: str) -> Path:
         return self._directory / f"{name}.meta"
+
+
+def _coming(meta: Path) -> Path:
+    return meta.with_name(f"{meta.name}.part")
 
 
 def _candidate(name: str, path: Path, word: str, facts: Copy, etag: str = "", modified: str = "") -> Report:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +54,9 @@ class _Said:
     dates: dict[str, str]
 
 
-def refresh(directory: Path, sources: Mapping[str, Path]) -> BuildReport:
-    """Build the index of `sources` (file name -> path) in a child process, and swap it in.
+def refresh(directory: Path, sources: Mapping[str, Path], expected: Sequence[str] = ()) -> BuildReport:
+    """Build the index of `sources` (file name -> path) in a child process, and swap it in. `expected`: the options
+    files that there should be; the index says of each that gave it nothing that it lacks it.
 
     Under a file lock: others wait, then find the same sources already built. Raises NoMaster when they give no
     usable index; the last one then stays.
@@ -63,7 +64,7 @@ def refresh(directory: Path, sources: Mapping[str, Path]) -> BuildReport:
     directory.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     with _file_lock(directory / "build.lock"):
-        digest = _digest(sources)
+        digest = _digest(sources, expected)
         for built in directory.glob(PATTERN):
             if built.stem.endswith(digest):
                 with suppress(*UNREADABLE):
@@ -75,7 +76,7 @@ def refresh(directory: Path, sources: Mapping[str, Path]) -> BuildReport:
             left.unlink(missing_ok=True)
         scratch = directory / f"building-{digest}"
         try:
-            said = _run_child(scratch, sources)
+            said = _run_child(scratch, sources, expected)
             options = [d for name, d in said.dates.items() if kind_of(name) is Kind.OPTIONS]
             path = directory / f"contracts-v{SCHEMA_VERSION}-{max(options)}-{digest}.sqlite"
             scratch.replace(path)
@@ -99,10 +100,11 @@ def build_from_bytes(directory: Path, files: Mapping[str, bytes]) -> BuildReport
         return refresh(directory, sources)
 
 
-def _run_child(out: Path, sources: Mapping[str, Path]) -> _Said:
+def _run_child(out: Path, sources: Mapping[str, Path], expected: Sequence[str]) -> _Said:
     """A new interpreter, never a fork of this one: a fork would take its threads' locks along."""
     named = [part for name, path in sources.items() for part in ("--source", f"{name}={path.resolve()}")]
     command = [sys.executable, "-m", "app.brokers.fyers.index_build", "--out", str(out.resolve()), *named]
+    command += [part for name in expected for part in ("--expected", name)]
     try:
         child = subprocess.run(  # noqa: S603 - our own interpreter and module
             command,
@@ -122,9 +124,9 @@ def _run_child(out: Path, sources: Mapping[str, Path]) -> _Said:
     return _Said(said["rows"], said["skipped"], said["dates"])
 
 
-def _digest(sources: Mapping[str, Path]) -> str:
-    """One name for the sources' content, whatever their paths and order."""
-    whole = hashlib.sha256()
+def _digest(sources: Mapping[str, Path], expected: Sequence[str]) -> str:
+    """One name for the sources' content and what was expected, whatever their paths and order."""
+    whole = hashlib.sha256("\0".join(sorted(expected)).encode())
     for name in sorted(sources):
         with sources[name].open("rb") as content:
             whole.update(f"{name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\0".encode())

@@ -150,7 +150,19 @@ def strike_text(strike: Decimal) -> str:
 
 
 def _choose_exchange(index: OpenIndex, symbol: str, wanted: Exchange | None) -> tuple[Exchange, str] | Denial:
+    """Raises NoMaster where the answer hangs on a list that the index lacks: an NSE that is not known is no reason for
+    BSE, and passing trouble must not use up the alert's key.
+    """
     lists = [e for e in Exchange if (e, symbol) in index.underlyings]
+    for place in Exchange if wanted is None else (wanted,):
+        if place in lists:
+            break
+        if (file := f"{place}_FO.csv") in index.lacking:
+            mend = ", or name the exchange" if wanted is None and lists else ""
+            raise NoMaster(
+                f"{place}'s list of options is missing ({file} could not be had), so whether it lists {symbol} is not "
+                f"known: wait for the next refresh{mend}"
+            )
     if not lists:
         return Denial(
             "unknown_symbol", f"no exchange lists options on {symbol!r}: expected a name like NIFTY"

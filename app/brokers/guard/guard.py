@@ -51,7 +51,7 @@ class _BrokerFailedError(Exception):
 
 
 class _NoOutcomeError(NothingLearntError):
-    """An order stopped by a check of ours: it carries that check's NotSent."""
+    """An order stopped by a check of ours, or answered 429 in unknown words: it carries that outcome."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(type(outcome).__name__)
@@ -68,6 +68,8 @@ def _tell(outcome: Outcome, *, was_ours: bool) -> None:
     """Raise what the breaker counts by; an answer, also a refusal, is a success and raises nothing."""
     if isinstance(outcome, NotSent) and (was_ours or outcome.code not in UNREACHABLE):
         raise _NoOutcomeError(outcome)
+    if isinstance(outcome, Unknown) and outcome.rate_limited:
+        raise _NoOutcomeError(outcome)  # as a read's 429: the broker is neither well nor sick by it
     if isinstance(outcome, Unknown | NotSent):
         raise _BrokerFailedError(outcome)
 
@@ -202,7 +204,7 @@ class Guard:
                 outcome = call(check)
                 _tell(outcome, was_ours=bool(stopped) or not is_fair)
         except (_BrokerFailedError, _NoOutcomeError) as told:
-            return told.outcome
+            outcome = told.outcome
         except pybreaker.CircuitBreakerError:
             if entered:
                 raise  # not a no of the breaker: the call was made, and nobody may take it for unsent
@@ -236,13 +238,24 @@ class Guard:
         return deadline.left(started) >= FAIR_S or not deadline.passed(self.clock.monotonic())
 
     def _heeded(self, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, Refused) and outcome.code in {"429", "-429", "-353"}:
-            self.budget.heed(outcome.retry_after_s)
+        """Any 429 is waited out and counted, also one that proves nothing: the fourth blocks the account."""
+        match outcome:
+            case (
+                Refused(code="429" | "-429" | "-353", retry_after_s=wait)
+                | Unknown(rate_limited=True, retry_after_s=wait)
+            ):
+                self.budget.heed(wait)
         return outcome
 
-    def _learn(self) -> None:
+    def learn(self) -> bool:
+        """Take over what the other instances know; False when nobody could be asked. One round trip to Redis, so for
+        a look that no alert waits for: a guarded call does it by itself.
+        """
+        return self._learn()
+
+    def _learn(self) -> bool:
         if self._shared is None:
-            return
+            return False
         names = [*self.orders.fields(), *self.reads.fields()]
         answer = self._shared.ask(lambda r: r.hmget(self._key, names))
         if answer is not None:
@@ -251,6 +264,7 @@ class Guard:
             self.reads.learn(read_state, read_fails)
             self.orders.publish()
             self.reads.publish()
+        return answer is not None
 
     def _probe_token(self, deadline: Deadline) -> str | None:
         """The right to be the one probe, when a probe is due."""
