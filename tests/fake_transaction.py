@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from app.domain.alert import AlertKey, Product
+from app.domain.alert import ADMIN_CLIENT, AlertKey, Product
 from app.domain.contract import ist_date
 from app.domain.order import Order, Purpose, Scope, Side
 from app.domain.risk import Denial, Exposure, TradingState
@@ -257,8 +257,11 @@ class FakeTransaction:
     def stake(self, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
         here = [h for h in self.holdings(scope, client) if (h.ticker, h.product) == (ticker, product)]
         entries = [o for o in self.open_orders(scope, client, ticker=ticker) if o.purpose is Purpose.ENTRY]
+        exits = self.open_orders(scope, ADMIN_CLIENT, ticker=ticker)
         return Stake(
-            sum(h.net_quantity for h in here), frozenset(o.side for o in entries if o.product is product)
+            sum(h.net_quantity for h in here),
+            frozenset(o.side for o in entries if o.product is product),
+            any(o.purpose is Purpose.EXIT and o.product is product for o in exits),
         )
 
     def tried(self, order: Order, within: timedelta) -> int:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from app.domain.alert import Action, AlertKey, Exchange, KeyKind, OptionType, Product
 from app.domain.audit import Event
 from app.domain.contract import Contract, ist_date
-from app.domain.order import Order, Protection, Purpose, is_keyed, order_id
+from app.domain.order import Order, Protection, Purpose, Side, is_keyed, order_id
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.errors import NoMaster
@@ -164,6 +164,9 @@ def _without_orders(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], to
     known = tx.known_at_broker(desk.scope, [r.broker_order_id for r in book])
     ours = tx.orders_on(desk.scope, today)
     legs = {(o.ticker, o.product.value, o.side.opposite) for o in ours if o.protection is not Protection.NONE}
+    # Of what was carried over from days before, too: its legs may have been put on again today.
+    for held in tx.holdings(desk.scope, None):
+        legs.add((held.ticker, held.product.value, Side.SELL if held.net_quantity > 0 else Side.BUY))
     keyless = {
         (o.ticker, o.product.value, o.side, o.quantity)
         for o in ours

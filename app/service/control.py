@@ -15,7 +15,7 @@ from app.errors import FieldError, InvalidAlert, NotFound
 from app.service.desk import Desk, event_of
 from app.service.ports import Transaction
 from app.service.records import Moved, StateChange, Stranger
-from app.service.takeover import give_back
+from app.service.takeover import share_out
 
 BY_HAND = frozenset({Status.IN_DOUBT, Status.NEEDS_REVIEW, Status.EXIT_PENDING})
 """States that a person may end. Everything else is the broker's word or a fact."""
@@ -114,8 +114,7 @@ class Control:
             tx.release(order.scope, order.id)
         elif after in ENDED:
             tx.release(order.scope, order.id, unfilled=Fraction(order.quantity - filled, order.quantity))
-        if after in NEVER_TRADED | ENDED:
-            give_back(tx, moved)
+        share_out(tx, moved)
         return moved
 
     def _filled(self, order: Order, verdict: Resolution) -> int:

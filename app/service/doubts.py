@@ -16,7 +16,7 @@ from app.service.ports import Transaction
 from app.service.records import BookOrder, BookStatus, Moved
 from app.service.send import SENT_LATE
 from app.service.settle import SLACK, Settle, fitting, has_witness, sent_before
-from app.service.takeover import give_back, take_again
+from app.service.takeover import share_out
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def settle_one(
     moved = tx.move(order, Status.NOT_PLACED, event, Moved(code="not_placed", reason=reason))
     if moved is None:
         return []
-    give_back(tx, moved)
+    share_out(tx, moved)
     return [moved]
 
 
@@ -119,7 +119,7 @@ def _found(tx: Transaction, desk: Desk, order: Order, row: BookOrder) -> list[Or
         moved = tx.move(order, Status.REJECTED, event, change)
         if moved is not None:
             tx.release(order.scope, order.id)
-            give_back(tx, moved)
+            share_out(tx, moved)
         return [] if moved is None else [moved]
     late = came_late(order, row)
     code, why = SENT_LATE if late else "settled_by_book", "found in the broker's order book"
@@ -183,7 +183,7 @@ def verdict_was_wrong(tx: Transaction, desk: Desk, order: Order, row: BookOrder)
     if moved is None:
         return []
     tx.reserve_again(order.scope, order.id, ())
-    take_again(tx, moved)
+    share_out(tx, moved)
     tx.reduce(desk.scope, "reconcile", f"order {order.id}: {reason}")
     desk.notifier.notify("wrong_verdict", f"order {order.id} {order.ticker}: {reason}", page=True)
     return [moved]

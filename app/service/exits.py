@@ -21,14 +21,14 @@ from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
 from app.service.amount import asked_of, bracket_denial, how_much, is_entry
 from app.service.desk import Answer, Desk, broker_says_open, event_of
 from app.service.exchanger import Exchanger
-from app.service.holding import Held, book_row, legs_shown, open_part
+from app.service.holding import book_row, legs_shown, open_part
 from app.service.intent import Job, claim, deny, draft, listed, put, put_denied, put_sending, sender
 from app.service.legs import Legs, send_without_legs
 from app.service.ports import Transaction
 from app.service.position import Place, Readings, Seen, look, read_on
 from app.service.replay import nearer
 from app.service.send import armed, committed_after_all
-from app.service.takeover import take_over
+from app.service.takeover import in_hands, take_over
 from app.service.under_way import UnderWay, for_exit, is_mine, under_way_for
 from app.service.which import Target, choose
 
@@ -171,10 +171,10 @@ def _commit(
             if not tx.owns_lock(place.lease, owner):
                 raise OutOfTime("the exit's lease was lost", retry_after_s=1)
             seen = look(tx, place, None if job.all_clients else job.alert.client, readings, job.today)
-            under_way = under_way_for(job, seen, side, book)
+            under_way = _under_way(tx, job, place, under_way_for(job, seen, side, book))
             if is_entry(seen.held, side, under_way.waiting):
                 return None
-            out = side or _way_out(seen.held, under_way.waiting or under_way.unsure)
+            out = side or _way_out(seen.held.own or under_way.in_hands, under_way.waiting or under_way.unsure)
             order = replace(draft(desk, job, contract, out, 0, Purpose.EXIT), explanation=target.explanation)
             repeat = claim(desk, tx, job, order.id)
             if repeat is not None:
@@ -198,6 +198,13 @@ def _commit(
     return _legs(order, seen)
 
 
+def _under_way(tx: Transaction, job: Job, place: Place, found: UnderWay) -> UnderWay:
+    if job.all_clients:
+        return found
+    theirs = in_hands(tx, place.scope, job.alert.client, place.ticker, place.product)
+    return replace(found, in_hands=theirs)
+
+
 def _sized(
     job: Job, order: Order, target: Target, seen: Seen, under_way: UnderWay, cancelled: list[Order]
 ) -> tuple[Order, Denial | None]:
@@ -210,8 +217,9 @@ def _sized(
         if isinstance(amount, Denial) and amount.code == "nothing_to_exit":
             amount = Denial(amount.code, f"nothing had filled; cancelled: {words}")
     unsure = under_way.unsure or (seen.unexplained and held.own)
-    if under_way.waiting or held.waits_for_exit or (unsure and not held.quantity):
-        most = max(abs(held.own) + under_way.may_come, 1)
+    in_hands_only = under_way.in_hands and not held.quantity
+    if under_way.waiting or held.waits_for_exit or in_hands_only or (unsure and not held.quantity):
+        most = max(abs(held.own) + under_way.may_come + abs(under_way.in_hands), 1)
         return replace(order, quantity=asked_of(job, order.lot) or most), PENDING
     if isinstance(amount, Denial):
         if not job.reconciled and not held.quantity:
@@ -223,9 +231,9 @@ def _sized(
     return replace(order, quantity=amount.quantity, warnings=order.warnings + amount.warnings), None
 
 
-def _way_out(held: Held, waiting: list[Order]) -> Side:
-    if held.own:
-        return Side.SELL if held.own > 0 else Side.BUY
+def _way_out(own: int, waiting: list[Order]) -> Side:
+    if own:
+        return Side.SELL if own > 0 else Side.BUY
     return waiting[0].side.opposite if waiting else Side.SELL
 
 

@@ -14,7 +14,7 @@ from app.domain.status import WORKING, Status
 from app.service.holding import book_row, filled
 from app.service.ports import Transaction
 from app.service.records import AuditEvent, BookOrder, BookStatus, Moved
-from app.service.takeover import give_back, take_again
+from app.service.takeover import share_out
 
 EVENTS: dict[Status, Event] = {
     Status.FILLED: Event.ORDER_FILLED,
@@ -90,17 +90,18 @@ def _record_row(tx: Transaction, order: Order, row: BookOrder, after: Status) ->
     detail = {"filled": str(change.filled_quantity), "price": str(change.fill_price or "")}
     event = AuditEvent(EVENTS[after], tx.now(), after, detail)
     unfilled = Fraction(max(0, order.quantity - (change.filled_quantity or 0)), order.quantity)
+    crossed = order.status in CLOSED  # a fill crossed the end: all of it was given back
     if after is order.status:
-        if order.status in CLOSED:  # a fill crossed the end: all of it was given back
+        if crossed:
             tx.reserve_again(order.scope, order.id, ())
             tx.release(order.scope, order.id, unfilled=unfilled)
-            take_again(tx, order)
-        return tx.record(order, event, change)
-    moved = tx.move(order, after, event, change)
-    if moved is not None and order.status in CLOSED:
-        tx.reserve_again(order.scope, order.id, ())
-        take_again(tx, order)
-    elif moved is not None and after in ENDED.values():
-        tx.release(order.scope, order.id, unfilled=unfilled)
-        give_back(tx, moved)
+        moved: Order | None = tx.record(order, event, change)
+    else:
+        moved = tx.move(order, after, event, change)
+        if moved is not None and crossed:
+            tx.reserve_again(order.scope, order.id, ())
+        elif moved is not None and after in ENDED.values():
+            tx.release(order.scope, order.id, unfilled=unfilled)
+    if moved is not None and (crossed or after in ENDED.values()):
+        share_out(tx, moved)
     return moved

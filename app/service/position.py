@@ -78,7 +78,7 @@ def look(
     orders = tx.orders_in(place.scope, place.ticker, place.product)
     replay, owners = None, owners_at_broker(orders, book)
     before = _at_the_beginning(tx, place, today)
-    trades = readings.trades if _are_whole(readings, owners) else ()
+    trades = readings.trades if _are_whole(readings, owners, orders, today) else ()
     net = position.net_quantity if position else 0
     own = sum(own_by_client(_here(tx, place), orders, book).values())
     traded = sum(t.side.sign * t.quantity for t in trades)
@@ -110,15 +110,18 @@ def _at_the_beginning(tx: Transaction, place: Place, today: date) -> dict[str, i
     return held
 
 
-def _are_whole(readings: Readings, owners: Mapping[str, str]) -> bool:
-    """Whether the trades, which are read after the book, show all that the book says of our own orders. A list that lags
-    behind would let a holding of ours look like nobody's.
+def _are_whole(readings: Readings, owners: Mapping[str, str], orders: Sequence[Order], today: date) -> bool:
+    """Whether the trades, which are read after the book, show all that the book and our own rows say of our orders. A
+    list that lags behind would let a holding of ours look like nobody's; so would a book from before our latest fill.
     """
     told: dict[str, int] = {}
     for trade in readings.trades:
         told[trade.broker_order_id] = told.get(trade.broker_order_id, 0) + trade.quantity
-    ours = (row for row in readings.book if row.broker_order_id in owners)
-    return all(row.filled_quantity <= told.get(row.broker_order_id, 0) for row in ours)
+    wanted = [(r.broker_order_id, r.filled_quantity) for r in readings.book if r.broker_order_id in owners]
+    wanted += [
+        (o.broker_order_id, o.filled_quantity) for o in orders if o.broker_order_id and o.ist_date == today
+    ]
+    return all(filled <= told.get(ident, 0) for ident, filled in wanted)
 
 
 def _here(tx: Transaction, place: Place, before: date | None = None) -> list[Holding]:

@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 LEASE = timedelta(seconds=10)
 MISSING_FOR = timedelta(minutes=5)
+LOOKS_APART = timedelta(seconds=150)
+"""More than READ_ANYWAY and the longest interval of the passes: looks of one process that follow each other."""
 LOST_AFTER = timedelta(seconds=60)
 """TradingView re-sends at 5 s intervals, three times: what has not come again by then does not come."""
 OVERDUE_AFTER = timedelta(seconds=1)
@@ -69,6 +71,7 @@ class Reconcile:
     _read_at: datetime | None = field(default=None, init=False)
     _unknown_told_at: datetime | None = field(default=None, init=False)
     _missing: dict[Place, datetime] = field(default_factory=dict, init=False)
+    _looked_at: datetime | None = field(default=None, init=False)
 
     def __call__(self, budget_s: float = 5.0) -> Pass:
         desk = self.desk
@@ -180,7 +183,9 @@ class Reconcile:
             orders = {p: tx.orders_in(desk.scope, p.ticker, p.product) for p in places}
             now = tx.now()
         missing = {p for p in places if _is_missing(p, held, orders[p], book, positions, today)}
-        self._missing = {p: self._missing.get(p, now) for p in missing}
+        # Looks that lie far apart, while other instances or nobody looked, do not show that it was missing between them.
+        began = self._missing if self._looked_at and now - self._looked_at <= LOOKS_APART else {}
+        self._missing, self._looked_at = {p: began.get(p, now) for p in missing}, now
         for place in sorted(places, key=lambda p: p.lease):
             long_missing = place in missing and now - self._missing[place] >= MISSING_FOR
             if not long_missing and not has_foreign_fills(orders[place], book, place.ticker, place.product):

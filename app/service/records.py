@@ -186,6 +186,8 @@ class Stake:
     """Signed: filled entries and exits plus adjustments."""
     entering: frozenset[Side]
     """Sides on which an entry may still fill."""
+    operator_exits: bool = False
+    """Whether an operator's exit of all clients is under way here: it may have some of this client's in its hands."""
 
 
 @dataclass(frozen=True, slots=True)

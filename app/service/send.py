@@ -18,7 +18,7 @@ from app.service.desk import RECORD_S, Answer, Budget, Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.ports import Transaction
 from app.service.records import Moved
-from app.service.takeover import give_back, take_again
+from app.service.takeover import share_out
 
 log = logging.getLogger(__name__)
 
@@ -197,46 +197,47 @@ def record(desk: Desk, order: Order, outcome: Outcome, budget: Budget) -> Answer
 
 def _recorded(tx: Transaction, order: Order, outcome: Outcome) -> Order:
     after, kind, change = _move_of(outcome, tx.now())
-    if isinstance(outcome, NotSent) and outcome.code == LOST_FENCE:
-        return _gave_up(tx, order)
     event = event_of(kind, tx.now(), after, reason=change.reason or "", attempt=str(order.attempt))
-    row = tx.move(order, after, event, change)
+    # Without its fence the row may be another sender's by now.
+    is_ours = not (isinstance(outcome, NotSent) and outcome.code == LOST_FENCE)
+    row = tx.move(order, after, event, change) if is_ours else None
     if row is None:
         row = tx.get_order(order.scope, order.id, lock=True)
         if row is None:
             raise LookupError(f"expected order {order.id}, was gone")
+        if isinstance(outcome, NotSent):
+            return _gave_up(tx, order, row)
         settled = isinstance(outcome, Accepted) and row.status in DISPROVED_BY_ACCEPTANCE
         settled = settled or (isinstance(outcome, Refused) and row.status is Status.IN_DOUBT)
         moved = tx.move(row, after, event, change) if settled and row.attempt == order.attempt else None
         if moved is None:
             return row
         if row.status is Status.NOT_PLACED:
-            _was_wrong(tx, row)
+            _was_wrong(tx, moved)
         row = moved
     if after in (Status.NOT_SENT, Status.REJECTED):
         tx.release(order.scope, order.id)
-        give_back(tx, row)
+        share_out(tx, row)
     return row
 
 
 def _was_wrong(tx: Transaction, order: Order) -> None:
     """Called absent, and the broker took it after all: it counts again, and until a person has looked only exits pass."""
     tx.reserve_again(order.scope, order.id, ())
-    take_again(tx, order)
+    share_out(tx, order)
     tx.reduce(order.scope, "sender", f"order {order.id} was called NOT_PLACED, and the broker accepted it")
 
 
-def _gave_up(tx: Transaction, order: Order) -> Order:
+def _gave_up(tx: Transaction, order: Order, row: Order) -> Order:
     """Somebody settled the row for a sender that was late: the sender itself is the proof that nothing went out."""
-    row = tx.get_order(order.scope, order.id, lock=True)
-    if row is None or (row.status, row.attempt) != (Status.IN_DOUBT, order.attempt):
-        return row or order
+    if (row.status, row.attempt, row.fence) != (Status.IN_DOUBT, order.attempt, order.fence):
+        return row
     reason = "its sender was too late, and stopped before the first byte"
     event = event_of(Event.ORDER_NOT_PLACED, tx.now(), Status.NOT_PLACED, reason=reason)
     moved = tx.move(row, Status.NOT_PLACED, event, Moved(code="not_placed", reason=reason))
     if moved is None:
         return row
-    give_back(tx, moved)
+    share_out(tx, moved)
     return moved
 
 

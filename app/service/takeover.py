@@ -1,16 +1,23 @@
-"""What several clients hold, in the hands of an operator's one exit of all of it; and theirs again if nothing came of it."""
+"""What several clients hold, in the hands of an operator's one exit of all of it; and theirs again as far as it closed
+nothing.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from app.domain.alert import ADMIN_CLIENT
-from app.domain.order import Order, Purpose
+from app.domain.alert import ADMIN_CLIENT, Product
+from app.domain.order import Order, Purpose, Scope
+from app.domain.status import Status
 from app.service.holding import Held
 from app.service.ports import Transaction
+from app.service.records import Holding
+from app.service.replay import nearer
 
 TAKEN = "taken over by the exit {} of all clients"
 GIVEN = "given back: the exit {} of all clients was not made"
+OVER = frozenset({Status.CANCELLED, Status.EXPIRED, Status.REJECTED, Status.NOT_PLACED, Status.NOT_SENT})
+"""Nothing more is closed by an exit in one of these, as far as is known."""
 
 
 def _of(words: str, order: Order) -> str:
@@ -19,37 +26,66 @@ def _of(words: str, order: Order) -> str:
 
 
 def take_over(tx: Transaction, order: Order, held: Held, *, all_clients: bool) -> Order:
-    """The order in the name that it closes under: its client's, or an operator's that the holdings then stand under."""
+    """The order in the name that it closes under: its client's, or an operator's that as much of the holdings as it
+    sends stands under then.
+    """
     if not all_clients:
         return order
     if len(held.owners) == 1:
         return replace(order, client=held.owners[0][0])
+    left = order.quantity
+    closes_all = left >= abs(sum(own for _, own in held.owners))
     for client, own in held.owners:
+        part = own if closes_all else nearer(own, -order.side.sign * left)
+        left -= abs(part)
         if client != order.client:
-            for name, delta in ((client, -own), (order.client, own)):
-                tx.adjust_holding(order.scope, name, order.ticker, order.product, delta, _of(TAKEN, order))
+            _hand_over(tx, order, Holding(client, order.ticker, order.product, part), _of(TAKEN, order))
     return order
 
 
-def give_back(tx: Transaction, order: Order) -> None:
-    """An exit that was refused, or not sent, closes nothing: each holder's own exit must find what is held. Twice is once."""
-    if order.client != ADMIN_CLIENT or order.purpose is not Purpose.EXIT or order.filled_quantity:
-        return
-    reasons = (_of(TAKEN, order), _of(GIVEN, order))
-    for holding in tx.adjusted(order.scope, reasons):
-        tx.adjust_holding(
-            order.scope, holding.client, holding.ticker, holding.product, -holding.net_quantity, reasons[1]
-        )
-
-
-def take_again(tx: Transaction, order: Order) -> None:
-    """The exit was made after all: what was given back is its again. Twice is once."""
+def share_out(tx: Transaction, order: Order) -> None:
+    """What an operator's exit can close no more is its holders' again, and what it closes after all is not: each
+    holder's own exit must find what is held. Twice is once.
+    """
     if order.client != ADMIN_CLIENT or order.purpose is not Purpose.EXIT:
         return
+    unfilled = order.quantity - order.filled_quantity if order.status in OVER else 0
     taken, given = _of(TAKEN, order), _of(GIVEN, order)
-    if tx.adjusted(order.scope, (taken, given)):
-        return  # it still is
-    for holding in tx.adjusted(order.scope, (taken,)):
-        tx.adjust_holding(
-            order.scope, holding.client, holding.ticker, holding.product, holding.net_quantity, given
-        )
+    back = {h.client: h.net_quantity for h in _others(tx, order, given)}
+    for holding in reversed(_others(tx, order, taken)):
+        wanted = nearer(-holding.net_quantity, unfilled if holding.net_quantity < 0 else -unfilled)
+        unfilled -= abs(wanted)
+        if order.status in OVER and not order.filled_quantity:
+            wanted = -holding.net_quantity
+        more = back.get(holding.client, 0) - wanted
+        _hand_over(tx, order, replace(holding, net_quantity=more), given)
+
+
+def in_hands(tx: Transaction, scope: Scope, client: str, ticker: str, product: Product) -> int:
+    """Signed contracts of a client's that an operator's exit, which is not over yet, may be closing."""
+    exits = [o for o in tx.open_orders(scope, ADMIN_CLIENT, ticker=ticker) if o.product is product]
+    return -sum(h.net_quantity for o in exits for h in _of_one(tx, o, client))
+
+
+def exits_in_hands(tx: Transaction, scope: Scope, client: str) -> list[Order]:
+    """The operator's exits that have something of this client's."""
+    return [o for o in tx.open_orders(scope, ADMIN_CLIENT) if _of_one(tx, o, client)]
+
+
+def _of_one(tx: Transaction, order: Order, client: str) -> list[Holding]:
+    if order.purpose is not Purpose.EXIT or client == ADMIN_CLIENT:
+        return []
+    reasons = (_of(TAKEN, order), _of(GIVEN, order))
+    return [h for h in tx.adjusted(order.scope, reasons) if h.client == client]
+
+
+def _others(tx: Transaction, order: Order, reason: str) -> list[Holding]:
+    return [h for h in tx.adjusted(order.scope, (reason,)) if h.client != ADMIN_CLIENT]
+
+
+def _hand_over(tx: Transaction, order: Order, part: Holding, reason: str) -> None:
+    """From one client to the operator, both in the same transaction."""
+    if not part.net_quantity:
+        return
+    for name, delta in ((part.client, -part.net_quantity), (order.client, part.net_quantity)):
+        tx.adjust_holding(order.scope, name, order.ticker, order.product, delta, reason)

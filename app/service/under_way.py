@@ -23,6 +23,8 @@ class UnderWay:
     """A person was asked about them."""
     may_come: int
     """Contracts that may still fill."""
+    in_hands: int = 0
+    """Signed contracts of this client's that an operator's exit may be closing: his own waits for what comes of it."""
 
 
 def under_way_for(job: Job, seen: Seen, side: Side | None, book: tuple[BookOrder, ...]) -> UnderWay:

@@ -14,6 +14,7 @@ from app.service.desk import Desk
 from app.service.intent import Job, unknown_contract
 from app.service.ports import Transaction
 from app.service.records import Resolved
+from app.service.takeover import exits_in_hands, in_hands
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ def _own_rows(desk: Desk, job: Job) -> list[Order]:
         for holding in tx.holdings(desk.scope, client):
             if holding.product is product:
                 rows += tx.orders_in(desk.scope, holding.ticker, product)[-1:]
+        if client is not None:
+            rows += [o for o in exits_in_hands(tx, desk.scope, client) if o.product is product]
     return rows
 
 
@@ -98,4 +101,6 @@ def is_against_own(tx: Transaction, job: Job, scope: Scope, contract: Contract) 
     """Whether a BUY or SELL may be the exit of what the client holds here, or has under way."""
     client, product, side = job.alert.client, job.alert.product, Side(job.alert.action.value)
     stake = tx.stake(scope, client, contract.ticker, product)
-    return stake.net_quantity * side.sign < 0 or side.opposite in stake.entering
+    if stake.net_quantity * side.sign < 0 or side.opposite in stake.entering:
+        return True
+    return stake.operator_exits and in_hands(tx, scope, client, contract.ticker, product) * side.sign < 0

@@ -26,7 +26,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.domain.alert import Product
+from app.domain.alert import ADMIN_CLIENT, Product
 from app.domain.order import Order, Purpose, Scope, Side
 from app.domain.risk import Exposure
 from app.service.records import Stake
@@ -149,6 +149,10 @@ _STAKE = select(
         select(_c.id).where(in_scope(orders), IS_OPEN, _ENTRY, _c.side == side.value, *_ONE_PLACE).exists()
         for side in Side
     ),
+    select(_c.id)
+    .where(in_scope(orders), IS_OPEN, _c.purpose == Purpose.EXIT.value, _c.client == ADMIN_CLIENT)
+    .where(_c.ticker == bindparam("ticker"), _c.product == bindparam("product"))
+    .exists(),
 )
 
 _ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))")
@@ -164,8 +168,9 @@ def entries_wait(connection: Connection, order: Order) -> None:
 
 def stake(connection: Connection, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
     place = scoped(scope) | {"client": client, "ticker": ticker, "product": product.value}
-    net, *entering = connection.execute(_STAKE, place).one()
-    return Stake(int(net), frozenset(side for side, some in zip(Side, entering, strict=True) if some))
+    net, *entering, operator = connection.execute(_STAKE, place).one()
+    sides = frozenset(side for side, some in zip(Side, entering, strict=True) if some)
+    return Stake(int(net), sides, bool(operator))
 
 
 def tried(connection: Connection, order: Order, now: datetime, within: timedelta) -> int:

@@ -9,10 +9,12 @@ import pytest
 
 from app.domain.alert import Product
 from app.domain.audit import Event
-from app.domain.order import Order, Protection
+from app.domain.order import Order, Protection, Side
 from app.domain.outcome import Refused
+from app.domain.risk import TradingState
 from app.domain.status import Status
-from app.service.records import BookStatus
+from app.service.reconcile import Reconcile
+from app.service.records import BookOrder, BookStatus
 from app.service.watch import watch
 from tests.builders import LOT, SCOPE, a_contract
 from tests.service.desk import TradingDesk
@@ -92,14 +94,26 @@ def test_a_holding_that_went_while_nobody_looked_ends_after_some_minutes(
     desk.broker.book.clear()
     desk.broker.fills_of_today.clear()
     desk.broker.net.clear()
-    desk.reconcile()
-    assert holdings(desk) == LOT
-    desk.clock.advance(200)
-    desk.reconcile()
-    assert holdings(desk) == LOT
-    desk.clock.advance(200)
+    for _ in range(5):
+        desk.reconcile()
+        assert holdings(desk) == LOT
+        desk.clock.advance(70)
     desk.reconcile()
     assert holdings(desk) == 0
+
+
+def test_two_looks_that_lie_far_apart_do_not_show_that_it_was_gone_between(desk: TradingDesk) -> None:
+    """Another instance looked meanwhile, and saw it: one empty morning list and one incomplete answer end nothing."""
+    desk.held(product=Product.MARGIN)
+    desk.reconcile()
+    desk.clock.advance(86_400)
+    desk.broker.book.clear()
+    desk.broker.fills_of_today.clear()
+    desk.broker.net.clear()
+    desk.reconcile()
+    desk.clock.advance(600)
+    desk.reconcile()
+    assert holdings(desk) == LOT
 
 
 def test_an_empty_morning_list_takes_nothing_away(desk: TradingDesk) -> None:
@@ -134,3 +148,34 @@ def test_a_stop_of_an_order_without_an_id_is_none_of_the_rows_without_a_parent(d
     with desk.store.write() as tx:
         watch(tx, desk.desk, desk.broker.order_book(), desk.broker.positions(), row.ist_date)
     assert desk.row(entry).protection is Protection.MISSING
+
+
+@pytest.mark.parametrize(
+    ("side", "state"), [(Side.SELL, TradingState.ACTIVE), (Side.BUY, TradingState.HALTED)]
+)
+def test_a_leg_of_what_was_carried_over_is_no_stranger(
+    desk: TradingDesk, side: Side, state: TradingState
+) -> None:
+    """Put on again today, by the API and without a parent. An order on the other side fits nothing of ours."""
+    entry = desk.held(product=Product.MARGIN)
+    desk.reconcile()
+    desk.clock.advance(86_400)
+    desk.broker.book.clear()
+    desk.broker.fills_of_today.clear()
+    leg = BookOrder(
+        "00000000000099",
+        TICKER,
+        side,
+        LOT,
+        0,
+        BookStatus.PENDING,
+        "MARGIN",
+        None,
+        desk.clock.now(),
+        source="API",
+    )
+    desk.broker.book.append(leg)
+    Reconcile(desk.desk)()
+    with desk.store.read() as tx:
+        assert tx.trading_state(SCOPE) is state
+    assert desk.row(entry).status is Status.FILLED

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from app.domain.status import Status
 from app.errors import NoMaster
 from app.service.control import Control
 from app.service.desk import Budget
-from app.service.records import BookStatus
+from app.service.records import BookStatus, Trade
 from app.service.send import LOST_FENCE, record
 from tests.builders import a_policy
 from tests.service.desk import TradingDesk
@@ -182,6 +184,85 @@ def test_a_late_sender_whose_order_was_taken_takes_over_again(desk: TradingDesk)
     desk.clock.advance(1)
     desk.reconcile()
     assert (desk.row(out).status, desk.owned()) == (Status.FILLED, {})
+
+
+@pytest.mark.parametrize("action", ["EXIT", "SELL"])
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_holder_s_own_exit_waits_for_the_operator_s(
+    desk: TradingDesk, action: str, *, arrives: bool
+) -> None:
+    """In doubt: it may have closed everything, or nothing. A SELL is no entry meanwhile either."""
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], arrives
+    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    desk.broker.next_place = []
+    sized: dict[str, Any] = {"qty": LOT, "lots": None} if action == "SELL" else {}
+    own = desk.alert(action, client="anna", **sized).order
+    assert (out.status, own.status) == (Status.IN_DOUBT, Status.EXIT_PENDING)
+    if arrives:
+        desk.clock.advance(10)
+        desk.reconcile()
+    else:
+        desk.proven_absent(out)
+    desk.reconcile()
+    desk.reconcile()
+    if arrives:
+        assert (desk.row(own).status, desk.net(), desk.owned()) == (Status.DENIED, 0, {})
+    else:
+        assert (desk.row(own).quantity, desk.net(), desk.owned()) == (LOT, LOT, {"ben": LOT})
+
+
+def test_an_operator_s_exit_of_a_part_leaves_the_rest_whose_it_is(desk: TradingDesk) -> None:
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    out = desk.alert("EXIT", client="admin", all_clients=True, qty=LOT, lots=None).order
+    desk.reconcile()
+    assert (desk.row(out).status, desk.owned()) == (Status.FILLED, {"ben": LOT})
+    assert desk.alert("EXIT", client="anna").order.code == "nothing_to_exit"
+    assert desk.alert("EXIT", client="ben").order.quantity == LOT
+    desk.reconcile()
+    assert desk.net() == 0
+
+
+def test_what_an_operator_s_exit_did_not_fill_is_its_holders_again(desk: TradingDesk) -> None:
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    desk.broker.fills = False
+    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    row = desk.broker.book[-1]
+    partly = replace(row, filled_quantity=LOT, status=BookStatus.CANCELLED)
+    desk.broker.book[-1] = partly
+    desk.broker.net[row.ticker, row.product] = LOT
+    desk.broker.fills_of_today.append(
+        Trade(
+            "t9",
+            row.broker_order_id,
+            row.ticker,
+            row.product,
+            row.side,
+            LOT,
+            Decimal(101),
+            desk.clock.now(),
+            row.tag,
+        )
+    )
+    for _ in range(2):
+        desk.reconcile()
+    assert (desk.row(out).status, desk.owned()) == (Status.CANCELLED, {"ben": LOT})
+    desk.broker.fills = True
+    assert desk.alert("EXIT", client="ben").order.quantity == LOT
+
+
+def test_an_operator_s_exit_that_was_stopped_after_the_verdict_is_proof(desk: TradingDesk) -> None:
+    """Any NotSent is one: no byte went out. Without it the row stayed in doubt, and every exit with it."""
+    out = replace(in_doubt(desk), status=Status.SENDING)  # as its sender knows it
+    said = record(desk.desk, out, NotSent("out_of_time", "no byte was written"), budget(desk))
+    assert said.order.status is Status.NOT_PLACED
+    assert desk.owned() == {"anna": LOT, "ben": LOT}
 
 
 def in_doubt(desk: TradingDesk) -> Order:

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import pytest
 
+from app.domain.alert import Product
 from app.domain.limits import Limits
 from app.domain.status import Status
-from tests.builders import a_policy
+from app.service.position import Place, Readings, look
+from app.service.records import Position
+from tests.builders import SCOPE, a_policy
 from tests.service.desk import TradingDesk
 
 LOT = 65
@@ -141,6 +144,29 @@ def test_a_list_of_trades_that_lags_takes_nothing_away(desk: TradingDesk) -> Non
     assert desk.owned() == {"default": LOT}
     desk.broker.fills_of_today += late
     assert desk.alert("EXIT").order.quantity == LOT
+
+
+def test_a_book_of_before_our_latest_fill_takes_nothing_away(desk: TradingDesk) -> None:
+    """An exit has read it and the trades; the entry's fill is recorded by a pass meanwhile, before the exit's look."""
+    first = desk.held()
+    desk.reconcile()
+    desk.broker.trigger_stop(position(desk))
+    desk.clock.advance(10)
+    desk.reconcile()
+    assert desk.owned() == {}
+    old_book, old_trades = tuple(desk.broker.book), tuple(desk.broker.fills_of_today)
+    desk.clock.advance(60)
+    again = desk.held()
+    desk.reconcile()
+    assert (desk.row(first).status, desk.row(again).status) == (Status.FILLED, Status.FILLED)
+    ticker = desk.contract.ticker
+    place = Place(SCOPE, ticker, Product.INTRADAY)
+    for net in (0, LOT):
+        readings = Readings(old_book, old_trades, Position(position(desk), ticker, "INTRADAY", net))
+        with desk.store.write() as tx:
+            seen = look(tx, place, None, readings, desk.row(again).ist_date)
+        assert desk.owned() == {"default": LOT}
+        assert seen.unexplained is (net == 0)
 
 
 def test_a_hand_that_sold_more_than_its_own_leaves_what_is_shown(desk: TradingDesk) -> None:
