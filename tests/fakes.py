@@ -51,6 +51,7 @@ class FakeBroker:
         self.protected: dict[str, tuple[Decimal, Decimal, int | None]] = {}
         self.next_place: list[Step] = []
         self.next_protection: list[Step] = []
+        self.no_room: NotSent | None = None
         self.unknown_arrives = True
         self.fills = True
         self.unready: str | None = None
@@ -124,6 +125,9 @@ class FakeBroker:
         if stop_distance or target_distance:
             self.protected[position_id] = (stop_distance, target_distance, quantity)
         return Accepted(position_id)
+
+    def room_for_exit(self) -> NotSent | None:
+        return self.no_room
 
     def close_position(self, position_id: str, before_send: Callable[[], NotSent | None]) -> Outcome:
         self.calls.append("close_position")

@@ -32,7 +32,10 @@ class GuardDesk:
         shared: SharedRedis | None = None,
         rates: Rates = WIDE,
         policy: BreakerPolicy | None = None,
+        *,
+        waits: bool = False,
     ) -> None:
+        """`waits`: the clock goes on while the guard sleeps."""
         self.clock = clock or FakeClock()
         self.broker = broker or FakeBroker(self.clock)
         self.notifier = FakeNotifier()
@@ -45,7 +48,7 @@ class GuardDesk:
             self.budget,
             policy=policy,
             shared=shared,
-            sleep=self.slept.append,
+            sleep=self.clock.advance if waits else self.slept.append,
         )
 
     def on(self, work: Callable[[GuardedExchanger], _T], seconds: float = 2) -> _T:

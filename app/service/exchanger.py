@@ -45,6 +45,9 @@ class Exchanger(Protocol):
     ) -> Outcome:
         """`reduces`: an exit. It may go out when the broker has failed, if its own position read has just succeeded."""
 
+    def room_for_exit(self) -> NotSent | None:
+        """Why the legs of a position must stay on for now: the exit after them could not go. None: it could."""
+
     def cancel(self, broker_order_id: str) -> Outcome: ...
 
     def set_protection(

@@ -44,7 +44,7 @@ class Legs:
         """Take the overlay legs off. None: there are none to take off; the exit may go."""
         if self.position is None or not self.order.product.takes_tag or not (self.shown or self.asked):
             return None
-        stopped = last_check(desk, self.order, budget, admin=admin)()
+        stopped = exchanger.room_for_exit() or last_check(desk, self.order, budget, admin=admin)()
         if stopped is not None:
             return stopped
         try:

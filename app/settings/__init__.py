@@ -31,6 +31,7 @@ FERNET_KEY_BYTES = 32
 SETTLE_MIN_SECONDS = 90
 SETTLE_MIN_READS = 5
 WORKERS_ON_POSTGRES = 2
+EXIT_CALLS = 3
 """What gunicorn.conf.py starts there."""
 EXAMPLE_SECRET = "change-me"  # noqa: S105 - what .env.example says, refused in live mode
 
@@ -173,7 +174,7 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
         if self.trading_mode is not Mode.LIVE:
             return self
         missing = [] if plain(self.fyers_app_id) else ["FYERS_APP_ID"]
-        problems = self._without_login()
+        problems = self._without_login() + self._too_many_alone()
         if not self.is_sqlite:
             missing += [
                 name.upper()
@@ -196,6 +197,16 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _too_many_alone(self) -> list[str]:
+        """An exit takes the legs off, looks again, and goes: a share that does not hold these leaves positions open."""
+        share = self.fyers_calls_per_second // self.processes
+        if self.redis_url or self.processes == 1 or share >= EXIT_CALLS:
+            return []
+        return [
+            f"EXPECTED_PROCESSES is {self.processes}: without REDIS_URL each may make {share} calls to the broker in a "
+            f"second, and an exit needs {EXIT_CALLS}"
+        ]
 
     def _without_login(self) -> list[str]:
         """What a live start lacks to get at a token: one is given, or there can be a login."""

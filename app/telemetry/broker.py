@@ -78,6 +78,9 @@ class ObservedExchanger:
             lambda: self._inner.set_protection(position_id, stop_distance, target_distance, quantity),
         )
 
+    def room_for_exit(self) -> NotSent | None:
+        return self._inner.room_for_exit()
+
     def close_position(self, position_id: str, before_send: Callable[[], NotSent | None]) -> Outcome:
         return self._change("close_position", lambda: self._inner.close_position(position_id, before_send))
 

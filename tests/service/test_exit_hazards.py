@@ -108,3 +108,15 @@ def test_a_refused_exit_gets_its_legs_back_over_what_is_ours(desk: TradingDesk) 
     assert row.status is Status.REJECTED
     assert desk.broker.protected[position_id()][2] == LOT
     assert Event.LEG_RESTORED in desk.events(row)
+
+
+def test_legs_stay_on_where_the_exit_after_them_could_not_go() -> None:
+    desk = TradingDesk()
+    desk.held()
+    desk.reconcile()
+    legs = dict(desk.broker.protected)
+    assert legs
+    desk.broker.no_room = NotSent("rate_budget", "the share of a process is too small", 1)
+    order = desk.alert("EXIT").order
+    assert (order.status, order.code) == (Status.NOT_SENT, "rate_budget")
+    assert (desk.broker.protected, desk.notifier.pages) == (legs, [])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
 
 from app.brokers.guard import CallBudget, Rates
+from app.domain.alert import Exchange
+from app.domain.deadline import Deadline
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.errors import BrokerReadFailed
 from tests.fake_store import FakeClock
@@ -188,16 +191,56 @@ def test_429_answers_to_reads_and_orders_are_heeded_and_trip_nothing() -> None:
     assert isinstance(desk.place(reduces=True), Accepted)
 
 
-def test_an_order_budget_of_ones_own_can_stand_in() -> None:
-    class Nothing:
-        def take_order(self, *, reserved: bool) -> NotSent | None:
-            return NotSent("rate_budget", f"reserved={reserved}", 1)
+def exit_of(desk: GuardDesk, seconds: float = 1.5) -> list[str]:
+    """The calls of an exit from a position with legs, as the service makes them; what was done."""
+    done: list[str] = []
+    with desk.guard.exchange(Deadline(desk.clock.monotonic() + seconds)) as exchanger:
 
-    desk = GuardDesk()
-    desk.guard.order_budget = Nothing()
-    assert desk.place() == NotSent("rate_budget", "reserved=False", 1)
-    assert desk.protect() == NotSent("rate_budget", "reserved=True", 1)
-    assert desk.broker.ledger == []
+        def made(what: str, outcome: object) -> bool:
+            desk.clock.advance(0.12)
+            done.append(what if not isinstance(outcome, NotSent) else f"no {what}")
+            return not isinstance(outcome, NotSent)
+
+        made("status", exchanger.market_open(Exchange.NSE))
+        made("book", exchanger.order_book())
+        made("positions", exchanger.positions())
+        if exchanger.room_for_exit() is not None:
+            return [*done, "no room"]
+        if made("legs off", exchanger.set_protection("p", Decimal(0), Decimal(0))):
+            made("positions", exchanger.positions())
+            made("exit", exchanger.place(TICKET, lambda: None, reduces=True))
+    return done
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_an_exit_waits_for_the_next_second_rather_than_leave_a_position_bare(processes: int) -> None:
+    """Six calls, and a process has ten, five or three in a second while Redis does not count."""
+    desk = GuardDesk(rates=Rates(processes=processes), waits=True)
+    began = desk.clock.monotonic()
+    assert exit_of(desk) == ["status", "book", "positions", "legs off", "positions", "exit"]
+    assert desk.clock.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize("processes", [4, 5])
+def test_what_a_share_does_not_hold_leaves_the_legs_on(processes: int) -> None:
+    desk = GuardDesk(rates=Rates(processes=processes), waits=True)
+    assert exit_of(desk)[-1] == "no room"
+    assert "set_protection" not in desk.broker.calls
+
+
+def test_just_after_redis_was_lost_an_exit_waits_for_its_share() -> None:
+    desk = GuardDesk(rates=Rates(processes=2), waits=True)
+    desk.guard.budget._lost_at = desk.clock.now().timestamp()
+    assert desk.guard.room(Deadline(desk.clock.monotonic() + 1)) is not None
+    assert desk.guard.room(Deadline(desk.clock.monotonic() + 1.5)) is None
+
+
+def test_an_entry_does_not_wait() -> None:
+    desk = GuardDesk(rates=Rates(processes=5), waits=True)
+    began = desk.clock.monotonic()
+    said = [desk.place() for _ in range(4)]
+    assert isinstance(said[-1], NotSent)
+    assert desk.clock.monotonic() == began
 
 
 def test_unknown_answers_keep_their_place_in_the_budget() -> None:

@@ -72,3 +72,18 @@ def test_an_unreachable_redis_stops_no_start_and_no_call() -> None:
     guard, _ = guard_of(redis_url="redis://127.0.0.1:1/0")
     assert guard.budget.take_read(reserved=False) is None
     assert guard.ready() is None
+
+
+@pytest.mark.parametrize(
+    ("processes", "redis_url", "starts"), [(3, "", True), (4, "", False), (40, "redis://host", True)]
+)
+def test_a_share_that_holds_no_exit_starts_nothing_with_real_money(
+    processes: int, redis_url: str, *, starts: bool
+) -> None:
+    live = {"trading_mode": "live", "fyers_app_id": "X-200", "fyers_access_token": "t"}
+    given = {**live, "expected_processes": processes, "redis_url": redis_url}
+    if starts:
+        assert load(**given).processes == processes
+        return
+    with pytest.raises(SettingsError, match="EXPECTED_PROCESSES is 4: without REDIS_URL"):
+        load(**given)

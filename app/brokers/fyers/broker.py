@@ -125,6 +125,9 @@ class FyersExchanger:
         work: Callable[[Calls], Reply] = lambda calls: calls.attach_position_legs(fields)  # noqa: E731
         return self._change(Change.PROTECT, work, subject=position_id)
 
+    def room_for_exit(self) -> NotSent | None:
+        return None  # the budget is the guard's
+
     def close_position(self, position_id: str, before_send: BeforeSend) -> Outcome:
         if not position_id:  # Fyers takes an empty choice for "all positions"
             return NotSent("no_position_id", "expected the id of the position to close")

@@ -2,7 +2,7 @@
 
 from app.brokers.guard.assemble import guarded
 from app.brokers.guard.breaker import Breaker
-from app.brokers.guard.budget import CallBudget, OrderBudget, Rates
+from app.brokers.guard.budget import CallBudget, Rates
 from app.brokers.guard.exchanger import GuardedExchanger
 from app.brokers.guard.guard import BreakerPolicy, Guard
 from app.brokers.guard.redis_client import SharedRedis, connect
@@ -13,7 +13,6 @@ __all__ = [
     "CallBudget",
     "Guard",
     "GuardedExchanger",
-    "OrderBudget",
     "Rates",
     "SharedRedis",
     "connect",

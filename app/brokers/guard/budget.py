@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from app.brokers.guard.redis_client import SharedRedis
 from app.brokers.guard.windows import MINUTE_S, SCRIPT, SECOND_S, Window, part
@@ -70,13 +70,6 @@ class Over:
         return NotSent(self.code, self.message, self.retry_after_s)
 
 
-class OrderBudget(Protocol):
-    """What an order operation must get right before its first byte. The database's reservations can stand here."""
-
-    def take_order(self, *, reserved: bool) -> NotSent | None:
-        """None: it may go out now. `reserved`: a cancel or an exit, which the kept part is for."""
-
-
 class CallBudget:
     """Safe for many threads. `key` keeps accounts apart; in Redis all of its keys stand in one slot."""
 
@@ -114,9 +107,22 @@ class CallBudget:
     def take_read(self, *, reserved: bool) -> Over | None:
         return self._take(self._calls, reserved=reserved)
 
-    def take_order(self, *, reserved: bool) -> NotSent | None:
-        over = self._take((self._orders, *self._calls), reserved=reserved)
-        return over.not_sent() if over else None
+    def take_order(self, *, reserved: bool) -> Over | None:
+        """None: it may go out now. `reserved`: a cancel or an exit, which the kept part is for."""
+        return self._take((self._orders, *self._calls), reserved=reserved)
+
+    def ready_in(self, orders: int, reads: int) -> float:
+        """Seconds until so many reserved calls, one after the other, can all have been made; as far as Redis, or without
+        it this process's own count, tells.
+        """
+        now, _ = self._time()
+        wanted = {self._orders: orders} | dict.fromkeys(self._calls, orders + reads)
+        with self._lock:
+            trusted = self._trusted
+            wait_s = max(w.ready_in(now, n, self._lost_at, alone=not trusted) for w, n in wanted.items())
+        left = self.left_shared() if trusted else {}
+        is_short = any(left.get(w.name, n) < n for w, n in wanted.items())
+        return max(wait_s, SECOND_S) if is_short else wait_s
 
     def heed(self, retry_after_s: int | None) -> None:
         """The broker answered 429: nobody calls before its time is over, and too many in a day stop entries."""

@@ -33,6 +33,8 @@ class Doors(Protocol):
         passes_by: tuple[str, ...],
     ) -> Outcome: ...
 
+    def room(self, deadline: Deadline) -> NotSent | None: ...
+
 
 class GuardedExchanger:
     """One conversation. Books and positions are read from what is kept for exits and reconcile; quotes are not."""
@@ -59,6 +61,9 @@ class GuardedExchanger:
 
     def market_open(self, exchange: Exchange) -> bool | None:
         return self._read("market status", lambda: self._inner.market_open(exchange), reserved=False)
+
+    def room_for_exit(self) -> NotSent | None:
+        return self._guard.room(self._deadline)
 
     def place(self, ticket: Ticket, before_send: BeforeSend, *, reduces: bool = False) -> Outcome:
         passes_by = ("positions",) if reduces else ()

@@ -17,8 +17,9 @@ from typing import TypeVar
 import pybreaker
 
 from app.brokers.guard.breaker import Breaker, NothingLearntError
-from app.brokers.guard.budget import CallBudget, OrderBudget
+from app.brokers.guard.budget import CallBudget
 from app.brokers.guard.exchanger import GuardedExchanger
+from app.brokers.guard.patience import Patience
 from app.brokers.guard.probe import ProbeTurn
 from app.brokers.guard.redis_client import SharedRedis
 from app.brokers.guard.retries import BREAKER_OPEN, NOT_THE_BROKERS_HEALTH, READ_TRIES, Retries
@@ -95,13 +96,12 @@ class Guard:
         policy: BreakerPolicy | None = None,
         shared: SharedRedis | None = None,
         key: str = "guard",
-        orders: OrderBudget | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         policy = policy or BreakerPolicy()
         self.name = inner.name
         self._inner, self._shared = inner, shared
-        self.clock, self.budget, self.order_budget = clock, budget, orders or budget
+        self.clock, self.budget = clock, budget
         self._key = f"{{{key}}}:breakers"
         self.orders, self.reads = (
             Breaker(
@@ -117,7 +117,8 @@ class Guard:
             for name in ("orders", "reads")
         )
         self._turn = ProbeTurn(clock, shared, f"{{{key}}}:probe")
-        self._retries = Retries(clock, budget, sleep)
+        self._patience = Patience(clock, budget, sleep)
+        self._retries = Retries(clock, budget, self._patience, sleep)
         self._read_at = threading.local()
 
     @contextmanager
@@ -155,6 +156,9 @@ class Guard:
         setattr(self._read_at, what, self.clock.monotonic())
         return found
 
+    def room(self, deadline: Deadline) -> NotSent | None:
+        return self._patience.room(deadline)
+
     def order(
         self,
         call: Callable[[BeforeSend], Outcome],
@@ -178,7 +182,7 @@ class Guard:
         stopped: list[NotSent] = []
 
         def check() -> NotSent | None:
-            no = self.order_budget.take_order(reserved=reserved) or (before_send() if before_send else None)
+            no = self._patience.order(deadline, reserved=reserved) or (before_send() if before_send else None)
             stopped.extend([no] if no else [])
             return no
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 import tenacity
 
 from app.brokers.guard.budget import CallBudget
+from app.brokers.guard.patience import Patience
 from app.domain.deadline import Deadline
 from app.errors import BrokerReadFailed
 from app.service.ports import Clock
@@ -27,8 +28,10 @@ _T = TypeVar("_T")
 
 
 class Retries:
-    def __init__(self, clock: Clock, budget: CallBudget, sleep: Callable[[float], None]) -> None:
-        self._clock, self._budget, self._sleep = clock, budget, sleep
+    def __init__(
+        self, clock: Clock, budget: CallBudget, patience: Patience, sleep: Callable[[float], None]
+    ) -> None:
+        self._clock, self._budget, self._patience, self._sleep = clock, budget, patience, sleep
 
     def __call__(
         self, what: str, call: Callable[[], _T], deadline: Deadline, *, reserved: bool, tries: int
@@ -38,7 +41,7 @@ class Retries:
 
         def attempt() -> _T:
             nonlocal failed
-            over = self._budget.take_read(reserved=reserved)
+            over = self._patience.read(deadline, reserved=reserved)
             if over is not None:
                 no = BrokerReadFailed(
                     f"{over.message} ({what})", code=over.code, retry_after_s=over.retry_after_s

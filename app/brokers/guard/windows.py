@@ -52,7 +52,7 @@ return out
 its 429 of the day, and seconds to wait (0: counted). KEYS: state, the day's count, a sorted set per window."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Window:
     name: str
     limit: int
@@ -83,6 +83,21 @@ class Window:
         if not most:
             return max(self.width_s - width_s, 0.001)
         return max(recent[-most] + width_s - now, 0.001)
+
+    def ready_in(self, now: float, calls: int, lost_at: float, *, alone: bool) -> float:
+        """Seconds until the last of so many further calls fits, each made as soon as it does."""
+        most, width_s = self.own(now, lost_at) if alone else (self.shared_limit, self.width_s)
+        at = now
+        if not most:
+            at = lost_at + self.width_s + 0.001
+            most, width_s = self.own(at, lost_at)
+        times = list(self.times)
+        for _ in range(calls):
+            recent = [t for t in times if t > at - width_s]
+            if len(recent) >= most:
+                at = recent[-most] + width_s
+            times.append(at)
+        return at - now
 
     def left(self, now: float) -> int:
         """Of this process's share, by its own count."""

@@ -189,6 +189,9 @@ class PaperExchanger:
 
         return self._change(protect)
 
+    def room_for_exit(self) -> NotSent | None:
+        return None
+
     def close_position(self, position_id: str, before_send: BeforeSend) -> Outcome:
         def leave(_: Connection, book: Book, market: engine.Market) -> Outcome:
             order = engine.close(book, position_id, market)
