@@ -203,10 +203,8 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
         share = self.fyers_calls_per_second // self.processes
         if self.redis_url or self.processes == 1 or share >= EXIT_CALLS:
             return []
-        return [
-            f"EXPECTED_PROCESSES is {self.processes}: without REDIS_URL each may make {share} calls to the broker in a "
-            f"second, and an exit needs {EXIT_CALLS}"
-        ]
+        each = f"without REDIS_URL each may make {share} calls to the broker in a second"
+        return [f"EXPECTED_PROCESSES is {self.processes}: {each}, and an exit needs {EXIT_CALLS}"]
 
     def _without_login(self) -> list[str]:
         """What a live start lacks to get at a token: one is given, or there can be a login."""
