@@ -58,7 +58,7 @@ class Rough(FyersSim):
     EVERY: ClassVar[int] = 40
 
     def __init__(self, **given: Any) -> None:
-        self._asked, self._answered = itertools.count(1), itertools.count(1)
+        self._asked, self._answered, self._due = itertools.count(1), itertools.count(1), 0
         super().__init__(**given)
         self.exchange.fill = self._filled  # type: ignore[method-assign]
 
@@ -73,7 +73,11 @@ class Rough(FyersSim):
         if endpoint_of(request.method, request.path) != ORDER_POST or fault is not None:
             return super().respond(request, fault)
         number = next(self._answered)
-        if number % self.EVERY not in self.CANCELS or request.json().get("side") != 1:
+        with self.exchange.lock:
+            self._due += number % self.EVERY in self.CANCELS
+            cancels = self._due > 0 and request.json().get("side") == 1  # else the next entry is the one
+            self._due -= cancels
+        if not cancels:
             return super().respond(request, fault)
         with self.exchange.lock:
             before, had = self.fill_mode, len(self.exchange.orders)
