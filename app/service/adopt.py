@@ -165,8 +165,11 @@ def _without_orders(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], to
     ours = tx.orders_on(desk.scope, today)
     legs = {(o.ticker, o.product.value, o.side.opposite) for o in ours if o.protection is not Protection.NONE}
     # Of what was carried over from days before, too: its legs may have been put on again today.
-    for held in tx.holdings(desk.scope, None):
-        legs.add((held.ticker, held.product.value, Side.SELL if held.net_quantity > 0 else Side.BUY))
+    carried: dict[tuple[str, str, Side], int] = {}
+    for held in tx.holdings(desk.scope, None, before=today):
+        out = Side.SELL if held.net_quantity > 0 else Side.BUY
+        place = (held.ticker, held.product.value, out)
+        carried[place] = carried.get(place, 0) + abs(held.net_quantity)
     keyless = {
         (o.ticker, o.product.value, o.side, o.quantity)
         for o in ours
@@ -180,6 +183,7 @@ def _without_orders(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], to
         and row.broker_order_id not in known
         and not is_ours(row, desk.policy.tag_prefix)
         and (row.ticker, row.product, row.side) not in legs
+        and row.quantity > carried.get((row.ticker, row.product, row.side), 0)
         and (row.ticker, row.product, row.side, row.quantity) not in keyless
     ]
 

@@ -21,7 +21,7 @@ from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
 from app.service.amount import asked_of, bracket_denial, how_much, is_entry
 from app.service.desk import Answer, Desk, broker_says_open, event_of
 from app.service.exchanger import Exchanger
-from app.service.holding import book_row, legs_shown, open_part
+from app.service.holding import book_row, leaving_by_client, legs_shown, open_part
 from app.service.intent import Job, claim, deny, draft, listed, put, put_denied, put_sending, sender
 from app.service.legs import Legs, send_without_legs
 from app.service.ports import Transaction
@@ -186,7 +186,8 @@ def _commit(
                 return _pending(tx, job, order, seen)
             if no is not None:
                 return Answer(put_denied(tx, job, order, no), replayed=False)
-            order = take_over(tx, order, for_exit(job, seen), all_clients=job.all_clients)
+            leaving = leaving_by_client(seen.orders, book, job.today)
+            order = take_over(tx, order, for_exit(job, seen), leaving, all_clients=job.all_clients)
             order = armed(desk, tx, order, job.budget)
             put_sending(tx, job, order)
     except CommitUnknown:

@@ -79,6 +79,15 @@ def open_part(order: Order, book: Sequence[BookOrder], today: date) -> int:
     return max(0, order.quantity - filled(order, row))
 
 
+def leaving_by_client(orders: Iterable[Order], book: Sequence[BookOrder], today: date) -> dict[str, int]:
+    """What each client's own exits may still close."""
+    found: dict[str, int] = {}
+    for order in orders:
+        if order.purpose is Purpose.EXIT:
+            found[order.client] = found.get(order.client, 0) + open_part(order, book, today)
+    return found
+
+
 def net_of(positions: Iterable[Position], ticker: str, product: Product) -> Position | None:
     return next((p for p in positions if p.ticker == ticker and p.product == product.value), None)
 

@@ -125,8 +125,9 @@ class PlaceOrder:
         chosen = policy.rollout.choose(alert.strategy, alert.key.digest, alert.product)
         order = replace(order, explanation=resolved.explanation, variant=chosen.label if chosen else "")
         proposal = proposal_of(desk, job, contract, order.quantity)
-        denial = policy.rollout.denial(alert.strategy)
-        denial = denial or first_denial(proposal, policy.limits, (Stage.SHAPE,))
+        if (off := policy.rollout.denial(alert.strategy)) is not None:
+            return deny(desk, job, order, off)  # switched off already: whatever it fires stops nobody else
+        denial = first_denial(proposal, policy.limits, (Stage.SHAPE,))
         if denial is not None:
             return deny_entry(desk, job, order, denial)
         if (missing := desk.broker.ready()) is not None:

@@ -4,12 +4,13 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from app.domain.alert import ADMIN_CLIENT, Product
 from app.domain.order import Order, Purpose, Scope
 from app.domain.status import Status
-from app.service.holding import Held
+from app.service.holding import Held, reduced
 from app.service.ports import Transaction
 from app.service.records import Holding
 from app.service.replay import nearer
@@ -25,17 +26,19 @@ def _of(words: str, order: Order) -> str:
     return words.format(order.id if order.attempt == 1 else f"{order.id}, attempt {order.attempt},")
 
 
-def take_over(tx: Transaction, order: Order, held: Held, *, all_clients: bool) -> Order:
+def take_over(
+    tx: Transaction, order: Order, held: Held, leaving: Mapping[str, int], *, all_clients: bool
+) -> Order:
     """The order in the name that it closes under: its client's, or an operator's that as much of the holdings as it
-    sends stands under then.
+    sends stands under then. `leaving`: what exits of each client's own are closing.
     """
     if not all_clients:
         return order
     if len(held.owners) == 1:
         return replace(order, client=held.owners[0][0])
-    left = order.quantity
-    closes_all = left >= abs(sum(own for _, own in held.owners))
-    for client, own in held.owners:
+    left, free = order.quantity, [(c, reduced(own, leaving.get(c, 0))) for c, own in held.owners]
+    closes_all = left >= abs(sum(own for _, own in free))
+    for client, own in free:
         part = own if closes_all else nearer(own, -order.side.sign * left)
         left -= abs(part)
         if client != order.client:

@@ -31,9 +31,10 @@ FERNET_KEY_BYTES = 32
 SETTLE_MIN_SECONDS = 90
 SETTLE_MIN_READS = 5
 WORKERS_ON_POSTGRES = 2
-EXIT_CALLS = 3
 """What gunicorn.conf.py starts there."""
 EXAMPLE_SECRET = "change-me"  # noqa: S105 - what .env.example says, refused in live mode
+EXIT_CALLS = 3
+"""In a second: the legs off, a look at the position, and the exit."""
 
 
 class SettingsError(Exception):

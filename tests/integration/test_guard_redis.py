@@ -13,7 +13,9 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app.brokers.guard import CallBudget, SharedRedis, connect
+from app.brokers.guard import CallBudget, Rates, SharedRedis, connect
+from app.brokers.guard.budget import TRUST_AFTER_S
+from app.domain.deadline import Deadline
 from app.domain.outcome import Accepted, NotSent, Outcome
 from app.errors import BrokerReadFailed
 from tests.fake_store import FakeClock
@@ -310,3 +312,22 @@ def test_a_429_on_one_instance_holds_all(server: RedisServer) -> None:
     assert (stopped := one.take_order(reserved=False)) is not None
     assert stopped.code == "broker_rate_limited"
     assert one.take_order(reserved=True) is None
+
+
+def test_an_exit_s_room_is_what_all_instances_leave_it(server: RedisServer) -> None:
+    """Eight calls of another instance within 0.4 s: the third free place comes 0.6 s later, and not only after a second."""
+    clock = FakeClock()
+    broker = FakeBroker(clock)
+    one, other = (
+        GuardDesk(clock, broker, SharedRedis(connect(server.url), clock.monotonic), Rates(processes=2))
+        for _ in range(2)
+    )
+    for _ in range(2):  # from the second on Redis has seen two whole minutes, and decides alone
+        for desk in (one, other):
+            desk.guard.budget.take_read(reserved=True)
+        clock.advance(2 * TRUST_AFTER_S)
+    for _ in range(8):
+        other.on(lambda x: x.positions())
+        clock.advance(0.05)
+    assert one.guard.room(Deadline(clock.monotonic() + 0.8)) is None
+    assert other.guard.room(Deadline(clock.monotonic() + 0.7)) is not None

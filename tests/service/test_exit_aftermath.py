@@ -151,12 +151,17 @@ def test_a_stop_of_an_order_without_an_id_is_none_of_the_rows_without_a_parent(d
 
 
 @pytest.mark.parametrize(
-    ("side", "state"), [(Side.SELL, TradingState.ACTIVE), (Side.BUY, TradingState.HALTED)]
+    ("side", "quantity", "state"),
+    [
+        (Side.SELL, LOT, TradingState.ACTIVE),
+        (Side.SELL, LOT + 1, TradingState.HALTED),
+        (Side.BUY, LOT, TradingState.HALTED),
+    ],
 )
 def test_a_leg_of_what_was_carried_over_is_no_stranger(
-    desk: TradingDesk, side: Side, state: TradingState
+    desk: TradingDesk, side: Side, quantity: int, state: TradingState
 ) -> None:
-    """Put on again today, by the API and without a parent. An order on the other side fits nothing of ours."""
+    """Put on again today, by the API and without a parent. An order on the other side, or of more, fits nothing of ours."""
     entry = desk.held(product=Product.MARGIN)
     desk.reconcile()
     desk.clock.advance(86_400)
@@ -166,7 +171,7 @@ def test_a_leg_of_what_was_carried_over_is_no_stranger(
         "00000000000099",
         TICKER,
         side,
-        LOT,
+        quantity,
         0,
         BookStatus.PENDING,
         "MARGIN",

@@ -227,6 +227,20 @@ def test_an_operator_s_exit_of_a_part_leaves_the_rest_whose_it_is(desk: TradingD
     assert desk.net() == 0
 
 
+def test_what_a_holder_is_closing_himself_is_not_taken_over(desk: TradingDesk) -> None:
+    for client in ("anna", "ben"):
+        desk.held(client=client)
+    desk.reconcile()
+    desk.broker.fills = False
+    own = desk.alert("EXIT", client="anna").order
+    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    assert (own.quantity, out.quantity) == (LOT, LOT)
+    for order in (own, out):
+        desk.broker.fill(order.broker_order_id or "")
+    desk.reconcile()
+    assert (desk.net(), desk.owned()) == (0, {})
+
+
 def test_what_an_operator_s_exit_did_not_fill_is_its_holders_again(desk: TradingDesk) -> None:
     for client in ("anna", "ben"):
         desk.held(client=client)

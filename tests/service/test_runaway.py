@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.experiment import Flag, Rollout
 from app.domain.limits import Limits, Runaway
 from app.domain.risk import TradingState
 from app.domain.status import Status
@@ -57,3 +58,12 @@ def test_several_strategies_are_no_loop() -> None:
     for number in range(3 * MOST.orders):
         desk.alert(strategy=f"s{number % 3}")
     assert state(desk) is TradingState.ACTIVE
+
+
+def test_a_strategy_that_is_switched_off_stops_nobody_else() -> None:
+    off = Rollout(Flag(100, {"loop": False}), ())
+    desk = TradingDesk(policy=a_policy(limits=Limits(max_lots=1, runaway=MOST), rollout=off))
+    for _ in range(3 * MOST.orders):
+        assert desk.alert(strategy="loop").order.status is Status.DENIED
+    assert (state(desk), desk.notifier.pages) == (TradingState.ACTIVE, [])
+    assert desk.alert(strategy="another").order.status is Status.ACCEPTED

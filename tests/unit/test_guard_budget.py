@@ -235,6 +235,15 @@ def test_just_after_redis_was_lost_an_exit_waits_for_its_share() -> None:
     assert desk.guard.room(Deadline(desk.clock.monotonic() + 1.5)) is None
 
 
+def test_exits_at_once_do_not_count_on_the_same_room() -> None:
+    desk = GuardDesk(rates=Rates(processes=2), waits=True)
+    until = Deadline(desk.clock.monotonic() + 1.5)
+    said = [desk.guard.room(until) for _ in range(4)]
+    assert [no is None for no in said] == [True, True, True, False], "a process has ten calls in these 1.5 s"
+    desk.clock.advance(1)
+    assert desk.guard.room(Deadline(desk.clock.monotonic() + 1.5)) is None, "what was told is over"
+
+
 def test_an_entry_does_not_wait() -> None:
     desk = GuardDesk(rates=Rates(processes=5), waits=True)
     began = desk.clock.monotonic()

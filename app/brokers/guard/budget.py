@@ -112,17 +112,34 @@ class CallBudget:
         return self._take((self._orders, *self._calls), reserved=reserved)
 
     def ready_in(self, orders: int, reads: int) -> float:
-        """Seconds until so many reserved calls, one after the other, can all have been made; as far as Redis, or without
-        it this process's own count, tells.
+        """Seconds until so many reserved calls, one after the other, can all have been made; by all instances' calls
+        where Redis decides, else by this process's own.
         """
         now, _ = self._time()
         wanted = {self._orders: orders} | dict.fromkeys(self._calls, orders + reads)
         with self._lock:
-            trusted = self._trusted
-            wait_s = max(w.ready_in(now, n, self._lost_at, alone=not trusted) for w, n in wanted.items())
-        left = self.left_shared() if trusted else {}
-        is_short = any(left.get(w.name, n) < n for w, n in wanted.items())
-        return max(wait_s, SECOND_S) if is_short else wait_s
+            trusted, lost_at = self._trusted, self._lost_at
+        shared = self._shared_times(now) if trusted else {}
+        with self._lock:
+            return max(w.ready_in(now, n, lost_at, shared.get(w.name)) for w, n in wanted.items())
+
+    def _shared_times(self, now: float) -> dict[str, list[float]]:
+        """By window, of all instances; empty when Redis does not answer."""
+        windows = (self._orders, *self._calls)
+
+        def ask(redis: Any) -> list[Any]:  # noqa: ANN401 - the client's own types say nothing useful
+            pipe = redis.pipeline(transaction=False)
+            for window in windows:
+                pipe.zrange(
+                    self._name(window.name), now - window.width_s, "+inf", byscore=True, withscores=True
+                )
+            found: list[Any] = pipe.execute()
+            return found
+
+        answer = self._shared.ask(ask) if self._shared is not None else None
+        if answer is None:
+            return {}
+        return {w.name: [float(at) for _, at in rows] for w, rows in zip(windows, answer[0], strict=True)}
 
     def heed(self, retry_after_s: int | None) -> None:
         """The broker answered 429: nobody calls before its time is over, and too many in a day stop entries."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from app.brokers.guard.budget import CallBudget, Over
@@ -13,6 +14,8 @@ CALL_S = 0.12
 """What a call of the broker's takes as a rule."""
 MOST_WAITS = 10
 """Each ends when by the count there is room again: more mean that others take it."""
+PROMISED_S = 0.5
+"""By then an exit has made its calls, or they stand in the budget."""
 ORDERS, READS = 2, 1
 """The legs off, a look at the position, and the exit."""
 
@@ -22,6 +25,8 @@ class Patience:
 
     def __init__(self, clock: Clock, budget: CallBudget, sleep: Callable[[float], None]) -> None:
         self._clock, self._budget, self._sleep = clock, budget, sleep
+        self._promised: list[float] = []
+        self._lock = threading.Lock()
 
     def read(self, deadline: Deadline, *, reserved: bool) -> Over | None:
         """None: it is counted, and may be made."""
@@ -33,16 +38,18 @@ class Patience:
 
     def room(self, deadline: Deadline) -> NotSent | None:
         """Whether an exit can be made once its legs are off. Asked before: refused between the two, the position would
-        have neither its stop nor its exit.
+        have neither its stop nor its exit. What one exit of this process was told, the next one counts as used.
         """
-        wait_s = self._budget.ready_in(ORDERS, READS)
-        if max(wait_s + CALL_S, (ORDERS + READS) * CALL_S) <= deadline.left(self._clock.monotonic()):
-            return None
-        return Over(
-            "rate_budget",
-            "the budget of calls to the broker does not hold this exit now: its legs stay on",
-            wait_s,
-        ).not_sent()
+        now = self._clock.monotonic()
+        with self._lock:
+            self._promised = [at for at in self._promised if at > now]
+            others = len(self._promised)
+            wait_s = self._budget.ready_in(ORDERS * (others + 1), (others + 1) * READS)
+            if max(wait_s + CALL_S, (ORDERS + READS) * CALL_S) <= deadline.left(now):
+                self._promised.append(now + PROMISED_S)
+                return None
+        text = "the budget of calls to the broker does not hold this exit now: its legs stay on"
+        return Over("rate_budget", text, max(wait_s, PROMISED_S)).not_sent()
 
     def _wait(self, take: Callable[[], Over | None], deadline: Deadline, *, patient: bool) -> Over | None:
         over = take()

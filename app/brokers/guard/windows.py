@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SLACK_S = 2.0
@@ -84,14 +85,18 @@ class Window:
             return max(self.width_s - width_s, 0.001)
         return max(recent[-most] + width_s - now, 0.001)
 
-    def ready_in(self, now: float, calls: int, lost_at: float, *, alone: bool) -> float:
-        """Seconds until the last of so many further calls fits, each made as soon as it does."""
-        most, width_s = self.own(now, lost_at) if alone else (self.shared_limit, self.width_s)
+    def ready_in(
+        self, now: float, calls: int, lost_at: float, shared: Sequence[float] | None = None
+    ) -> float:
+        """Seconds until the last of so many further calls fits, each made as soon as it does. `shared`: the times of all
+        instances' calls, where Redis decides.
+        """
+        most, width_s = self.own(now, lost_at) if shared is None else (self.shared_limit, self.width_s)
         at = now
         if not most:
             at = lost_at + self.width_s + 0.001
             most, width_s = self.own(at, lost_at)
-        times = list(self.times)
+        times = sorted(self.times if shared is None else shared)
         for _ in range(calls):
             recent = [t for t in times if t > at - width_s]
             if len(recent) >= most:
