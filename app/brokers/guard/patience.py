@@ -12,8 +12,8 @@ from app.service.ports import Clock
 
 CALL_S = 0.12
 """What a call of the broker's takes as a rule."""
-MOST_WAITS = 10
-"""Each ends when by the count there is room again: more mean that others take it."""
+MOST_WAITS = 2
+"""Each ends when by the count there is room again; not so after the second, others take it all."""
 PROMISED_S = 0.5
 """By then an exit has made its calls, or they stand in the budget."""
 ORDERS, READS = 2, 1
