@@ -81,7 +81,10 @@ class Rough(FyersSim):
             return super().respond(request, fault)
         with self.exchange.lock:
             before, had = self.fill_mode, len(self.exchange.orders)
-            self.fill_mode = "rest" if number // self.EVERY % 2 else f"partial:{LOT}"
+            rests = (
+                number // self.EVERY % 2 or request.json()["qty"] <= LOT
+            )  # of one lot nothing would be left
+            self.fill_mode = "rest" if rests else f"partial:{LOT}"
             reply = super().respond(request, fault)
             self.fill_mode = before
             if len(self.exchange.orders) > had:
