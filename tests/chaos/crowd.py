@@ -114,6 +114,7 @@ def copies(place: Place, keys: int) -> list[Verdict]:
         # In this fork only: what a process knows of its own work would leave one copy of each to the database.
         InFlight.only = lambda *_: nullcontext()  # type: ignore[assignment,method-assign]
         world = place.world(sim, f"XCOPIES{keys}-200", report)
+        barrier.wait(ROUND_WITHIN_S)  # a pass is a first one for those that had started when it began
         if mine == 0:
             world.one_pass()
         barrier.wait(ROUND_WITHIN_S)
@@ -128,7 +129,8 @@ def copies(place: Place, keys: int) -> list[Verdict]:
                     report({"repeat": sent.name, **post(world, sent)})
                 statuses = Counter(str(a["status"]) for a in found)
                 ids = sorted({a["order_id"] for a in found if a["order_id"]})
-                report({"answers": sent.name, "statuses": statuses, "ids": ids})
+                refusals = sorted({a["code"] for a in found if a["status"] == 503})
+                report({"answers": sent.name, "statuses": statuses, "ids": ids, "refusals": refusals})
         barrier.wait(ROUND_WITHIN_S)
         if mine == 0:
             world.advance(RESEND_S)
@@ -160,7 +162,7 @@ def answers(verdict: Verdict, said: Iterable[dict[str, Any]], row_of: dict[str, 
             given.update(dict.fromkeys([line["answers"]], sum(line["statuses"].values())))
             wrong = {s: n for s, n in line["statuses"].items() if int(s) not in ANSWERS}
             if wrong:
-                verdict.note("unaccounted", f"{line['answers']}: answered {wrong}")
+                verdict.note("unaccounted", f"{line['answers']}: answered {wrong} {line['refusals']}")
             if set(line["ids"]) - {row_of.get(line["answers"], {}).get("order_id")}:
                 verdict.note("unaccounted", f"{line['answers']}: answers name {line['ids']}")
         name = line.get("repeat") or line.get("late")

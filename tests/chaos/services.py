@@ -90,7 +90,8 @@ def run(directory: Path, url: str, keys: int) -> list[Verdict]:
             given = list(pool.map(ask, itertools.islice(itertools.cycle(place.services), COPIES)))
             statuses = Counter(str(a["status"]) for a in given)
             ids = sorted({a["order_id"] for a in given if a["order_id"]})
-            said.append({"answers": sent.name, "statuses": statuses, "ids": ids})
+            refusals = sorted({a["code"] for a in given if a["status"] == 503})
+            said.append({"answers": sent.name, "statuses": statuses, "ids": ids, "refusals": refusals})
             said.append({"repeat": sent.name, **ask(place.services[number % INSTANCES])})
         rows = settled(place.services[1], place.sim)
         said += [
