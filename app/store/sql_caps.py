@@ -8,12 +8,13 @@ from datetime import datetime
 from fractions import Fraction
 from functools import cache
 
-from sqlalchemy import Connection, TextClause, bindparam, text
+from sqlalchemy import Connection, bindparam, text
 
 from app.domain.order import Scope
 from app.domain.risk import Denial
 from app.service.records import Cap
 from app.store.column_types import UtcTime
+from app.store.prepared import Prepared
 
 _OF_ORDER = "WHERE mode = :mode AND account = :account AND order_id = :order_id"
 _OF_CAP = 'WHERE mode = :mode AND account = :account AND name = :name AND "window" = :window'
@@ -39,27 +40,29 @@ _RESERVE_ONE = text(
 
 
 @cache
-def _add_all(many: int) -> TextClause:
+def _add_all(many: int) -> Prepared:
     """Add to `many` counters, to each only as far as its own limit. The rows that were added to come back."""
     rows = ", ".join(f"(:mode, :account, :name{n}, :window{n}, :amount{n})" for n in range(many))
     limits = " ".join(
         f'WHEN excluded.name = :name{n} AND excluded."window" = :window{n} THEN CAST(:limit{n} AS BIGINT)'
         for n in range(many)
     )
-    return text(
-        _COUNT.format(rows=rows)
-        + f" WHERE caps.used + excluded.used <= CASE {limits} END"
-        + ' RETURNING name, "window"'
+    return Prepared(
+        text(
+            _COUNT.format(rows=rows)
+            + f" WHERE caps.used + excluded.used <= CASE {limits} END"
+            + ' RETURNING name, "window"'
+        )
     )
 
 
 @cache
-def _reserve_all(many: int) -> TextClause:
+def _reserve_all(many: int) -> Prepared:
     rows = ", ".join(
         f"(:mode, :account, :order_id, :name{n}, :window{n}, :whole{n}, :returnable{n}, 0, NULL)"
         for n in range(many)
     )
-    return text(_RESERVE.format(rows=rows))
+    return Prepared(text(_RESERVE.format(rows=rows)))
 
 
 _TAKE_BACK = text(
@@ -106,10 +109,10 @@ def _count(
         rows |= {f"name{n}": cap.name, f"window{n}": cap.window, f"amount{n}": more, f"limit{n}": cap.limit}
         rows |= {f"whole{n}": cap.amount, f"returnable{n}": cap.returnable}
     too_much = [cap for cap in missing if cap.amount > cap.limit]
-    counted = set() if too_much else {(r[0], r[1]) for r in connection.execute(_add_all(len(missing)), rows)}
+    counted = set() if too_much else {(r[0], r[1]) for r in _add_all(len(missing)).all(connection, rows)}
     full = next((cap for cap in missing if (cap.name, cap.window) not in counted), None)
     if full is None:
-        connection.execute(_reserve_all(len(missing)), rows)
+        _reserve_all(len(missing)).all(connection, rows)
         return None
     for n, cap in enumerate(missing):
         if (cap.name, cap.window) in counted:  # locked by this transaction: nobody saw the counter higher

@@ -11,6 +11,7 @@ from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.service.records import Evidence, Standing, StateChange, Stranger
 from app.store.column_types import UtcTime
+from app.store.prepared import Prepared
 from app.store.sql_orders import in_scope, of_scope, scoped
 from app.store.tables import idempotency_keys, orders, trading_state, trading_state_history
 from app.store.tables_reconcile import reconcile_passes, strangers
@@ -18,8 +19,8 @@ from app.store.tables_reconcile import reconcile_passes, strangers
 UNREADABLE = "no readable trading state"
 
 _TIME = bindparam("at", type_=UtcTime)
-_STATE = select(trading_state.c.state).where(in_scope(trading_state))
-_STANDING = (
+_STATE = Prepared(select(trading_state.c.state).where(in_scope(trading_state)))
+_STANDING = Prepared(
     select(orders.c.status, orders.c.fence, trading_state.c.state)
     .outerjoin(
         trading_state,
@@ -68,7 +69,7 @@ _PASSED = text(
     "ON CONFLICT (mode, account) DO UPDATE SET began_at = excluded.began_at "
     "WHERE reconcile_passes.began_at < excluded.began_at"
 ).bindparams(_TIME)
-_LAST_PASS = select(reconcile_passes.c.began_at).where(in_scope(reconcile_passes))
+_LAST_PASS = Prepared(select(reconcile_passes.c.began_at).where(in_scope(reconcile_passes)))
 
 
 def state_of(word: str | None) -> TradingState:
@@ -79,11 +80,12 @@ def state_of(word: str | None) -> TradingState:
 
 
 def state(connection: Connection, scope: Scope) -> TradingState:
-    return state_of(connection.execute(_STATE, scoped(scope)).scalar_one_or_none())
+    row = _STATE.one_or_none(connection, scoped(scope))
+    return state_of(None if row is None else row.state)
 
 
 def standing(connection: Connection, scope: Scope, order_id: str) -> Standing | None:
-    row = connection.execute(_STANDING, {"in_id": order_id, **scoped(scope)}).one_or_none()
+    row = _STANDING.one_or_none(connection, {"in_id": order_id, **scoped(scope)})
     return None if row is None else Standing(Status(row.status), row.fence, state_of(row.state))
 
 
@@ -195,7 +197,8 @@ def record_pass(connection: Connection, scope: Scope, began_at: datetime) -> Non
 
 
 def last_pass(connection: Connection, scope: Scope) -> datetime | None:
-    return connection.execute(_LAST_PASS, scoped(scope)).scalar_one_or_none()
+    row = _LAST_PASS.one_or_none(connection, scoped(scope))
+    return None if row is None else row.began_at
 
 
 def purge_keys(connection: Connection, scope: Scope, expired_before: datetime, limit: int) -> int:

@@ -31,6 +31,7 @@ from app.domain.order import Order, Purpose, Scope, Side
 from app.domain.risk import Exposure
 from app.service.records import Stake
 from app.store.column_types import UtcTime
+from app.store.prepared import Prepared
 from app.store.sql_orders import in_scope, scoped
 from app.store.tables import HAS_LEFT, IS_FILLED, IS_OPEN, holding_adjustments, orders
 
@@ -126,36 +127,40 @@ _BEFORE = select(
     *(_NO_VALUE, _NONE, _NO_VALUE),
     _LAST_SAME.scalar_subquery(),
 )
-_ALL = union_all(_HELD, _WAITING, _ADJUSTED, _BEFORE)
+_ALL = Prepared(union_all(_HELD, _WAITING, _ADJUSTED, _BEFORE))
 
 _ONE_PLACE = (
     _c.client == bindparam("client"),
     _c.ticker == bindparam("ticker"),
     _c.product == bindparam("product"),
 )
-_STAKE = select(
-    select(func.coalesce(func.sum(_buys - _sells), 0))
-    .where(in_scope(orders), IS_FILLED, *_ONE_PLACE)
-    .scalar_subquery()
-    + select(func.coalesce(func.sum(_a.delta), 0))
-    .where(
-        in_scope(holding_adjustments),
-        _a.client == bindparam("client"),
-        _a.ticker == bindparam("ticker"),
-        _a.product == bindparam("product"),
+_STAKE = Prepared(
+    select(
+        select(func.coalesce(func.sum(_buys - _sells), 0))
+        .where(in_scope(orders), IS_FILLED, *_ONE_PLACE)
+        .scalar_subquery()
+        + select(func.coalesce(func.sum(_a.delta), 0))
+        .where(
+            in_scope(holding_adjustments),
+            _a.client == bindparam("client"),
+            _a.ticker == bindparam("ticker"),
+            _a.product == bindparam("product"),
+        )
+        .scalar_subquery(),
+        *(
+            select(_c.id)
+            .where(in_scope(orders), IS_OPEN, _ENTRY, _c.side == side.value, *_ONE_PLACE)
+            .exists()
+            for side in Side
+        ),
+        select(_c.id)
+        .where(in_scope(orders), IS_OPEN, _c.purpose == Purpose.EXIT.value, _c.client == ADMIN_CLIENT)
+        .where(_c.ticker == bindparam("ticker"), _c.product == bindparam("product"))
+        .exists(),
     )
-    .scalar_subquery(),
-    *(
-        select(_c.id).where(in_scope(orders), IS_OPEN, _ENTRY, _c.side == side.value, *_ONE_PLACE).exists()
-        for side in Side
-    ),
-    select(_c.id)
-    .where(in_scope(orders), IS_OPEN, _c.purpose == Purpose.EXIT.value, _c.client == ADMIN_CLIENT)
-    .where(_c.ticker == bindparam("ticker"), _c.product == bindparam("product"))
-    .exists(),
 )
 
-_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))")
+_ONE_AT_A_TIME = Prepared(text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))"))
 """Two instances that read the same exposure and then both commit an entry would pass a limit together. A lock on the
 trading state's row would do too, but then a halt would have to queue behind the entries that it is to stop."""
 
@@ -163,12 +168,12 @@ trading state's row would do too, but then a halt would have to queue behind the
 def entries_wait(connection: Connection, order: Order) -> None:
     """Until this transaction ends no other reads the exposure in order to enter. SQLite has one writer anyway."""
     if connection.dialect.name != "sqlite":
-        connection.execute(_ONE_AT_A_TIME, {"scope": f"entries {order.scope.mode} {order.scope.account}"})
+        _ONE_AT_A_TIME.all(connection, {"scope": f"entries {order.scope.mode} {order.scope.account}"})
 
 
 def stake(connection: Connection, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
     place = scoped(scope) | {"client": client, "ticker": ticker, "product": product.value}
-    net, *entering, operator = connection.execute(_STAKE, place).one()
+    net, *entering, operator = _STAKE.one_or_none(connection, place)
     sides = frozenset(side for side, some in zip(Side, entering, strict=True) if some)
     return Stake(int(net), sides, bool(operator))
 
@@ -193,7 +198,7 @@ def exposure(connection: Connection, order: Order, now: datetime, runaway: timed
         "since": now - (runaway or timedelta(0)),
     }
     kinds: dict[str, list[Row[Any]]] = {"held": [], "waiting": [], "adjusted": [], "before": []}
-    for row in connection.execute(_ALL, about):
+    for row in _ALL.all(connection, about):
         kinds[row.kind].append(row)
     adjusted = {(row.ticker, row.product): row.bought for row in kinds["adjusted"]}
     lots, value = Decimal(0), 0.0

@@ -10,9 +10,7 @@ from typing import Any
 from sqlalchemy import (
     BindParameter,
     Connection,
-    Select,
     TextClause,
-    Update,
     and_,
     bindparam,
     case,
@@ -30,6 +28,7 @@ from app.domain.alert import IST, Product
 from app.domain.order import Order, Scope, Side
 from app.domain.status import Status
 from app.service.records import AuditEvent, Holding
+from app.store.prepared import Prepared
 from app.store.sql_rows import FIRST_HASH, chained, event_from, order_from, order_values
 from app.store.tables import (
     AT_BROKER,
@@ -61,13 +60,13 @@ def scoped(scope: Scope) -> dict[str, Any]:
     return {"in_mode": scope.mode.value, "in_account": scope.account}
 
 
-_INSERT = insert(orders)
-_ADD_EVENT = insert(order_events)
+_INSERT = Prepared(insert(orders))
+_ADD_EVENT = Prepared(insert(order_events))
 _EVENT_CTE = (
     insert(order_events).values({c: bindparam(f"event_{c.name}") for c in order_events.c}).cte("event")
 )
 """Postgres takes an event and what it happened to in one statement; SQLite, where a statement costs no way, in two."""
-_INSERT_WITH_EVENT = (
+_INSERT_WITH_EVENT = Prepared(
     insert(orders).values({c: bindparam(f"order_{c.name}") for c in orders.c}).add_cte(_EVENT_CTE)
 )
 
@@ -77,22 +76,23 @@ def upsert(connection: Connection) -> type[postgresql.Insert | sqlite.Insert]:
     return sqlite.Insert if connection.dialect.name == "sqlite" else postgresql.Insert
 
 
-_SET_HEAD = update(orders).where(_c.id == bindparam("order")).values(head_hash=bindparam("head"))
-_SET_HEAD_WITH_EVENT = _SET_HEAD.add_cte(_EVENT_CTE)
+_NEW_HEAD = update(orders).where(_c.id == bindparam("order")).values(head_hash=bindparam("head"))
+_SET_HEAD, _SET_HEAD_WITH_EVENT = Prepared(_NEW_HEAD), Prepared(_NEW_HEAD.add_cte(_EVENT_CTE))
 # The columns to set are the names of the values that come with the call.
-_RECORD = (
+_ONE = (
     update(orders)
     .where(_c.id == bindparam("in_id"), in_scope(orders))
     .values(event_count=_c.event_count + 1)
     .returning(orders)
 )
-_MOVE = _RECORD.where(_c.status == bindparam("before"), _c.attempt == bindparam("of_attempt"))
-_RESTART = _RECORD.where(_c.status == bindparam("before"), _c.attempt <= bindparam("of_attempt"))
-_FIND = select(orders).where(_c.id == bindparam("in_id"), in_scope(orders))
-_FIND_LOCKED = _FIND.with_for_update()
+_RECORD = Prepared(_ONE)
+_MOVE = Prepared(_ONE.where(_c.status == bindparam("before"), _c.attempt == bindparam("of_attempt")))
+_RESTART = Prepared(_ONE.where(_c.status == bindparam("before"), _c.attempt <= bindparam("of_attempt")))
+_BY_ID = select(orders).where(_c.id == bindparam("in_id"), in_scope(orders))
+_FIND, _FIND_LOCKED = Prepared(_BY_ID), Prepared(_BY_ID.with_for_update())
 
 
-_FIND_TAG = select(_c.id).where(_c.tag == bindparam("in_tag"), in_scope(orders))
+_FIND_TAG = Prepared(select(_c.id).where(_c.tag == bindparam("in_tag"), in_scope(orders)))
 
 
 def insert_order(connection: Connection, order: Order, event: AuditEvent) -> None:
@@ -102,11 +102,11 @@ def insert_order(connection: Connection, order: Order, event: AuditEvent) -> Non
     values["created_at"] = order.created_at or event.at
     values["updated_at"] = order.updated_at or event.at
     if connection.dialect.name == "sqlite":
-        connection.execute(_INSERT, values)
-        connection.execute(_ADD_EVENT, first)
+        _INSERT.all(connection, values)
+        _ADD_EVENT.all(connection, first)
     else:
         row = {f"order_{c.name}": values.get(c.name) for c in orders.c}
-        connection.execute(_INSERT_WITH_EVENT, row | _event_values(first))
+        _INSERT_WITH_EVENT.all(connection, row | _event_values(first))
 
 
 def move(connection: Connection, order: Order, values: dict[str, Any], event: AuditEvent) -> Order | None:
@@ -128,20 +128,20 @@ def record(connection: Connection, order: Order, values: dict[str, Any], event: 
 
 
 def _change(
-    connection: Connection, statement: Update, order: Order, values: dict[str, Any], event: AuditEvent
+    connection: Connection, statement: Prepared, order: Order, values: dict[str, Any], event: AuditEvent
 ) -> Order | None:
     """One conditional UPDATE of one row and its event. None: no row fits the condition any more."""
     place = {"in_id": order.id, **scoped(order.scope)}
-    row = connection.execute(statement, values | place).one_or_none()
+    row = statement.one_or_none(connection, values | place)
     if row is None:
         return None
     added = chained(row.id, row.event_count, event, row.head_hash)
     head = {"order": row.id, "head": added["hash"]}
     if connection.dialect.name == "sqlite":
-        connection.execute(_ADD_EVENT, added)
-        connection.execute(_SET_HEAD, head)
+        _ADD_EVENT.all(connection, added)
+        _SET_HEAD.all(connection, head)
     else:
-        connection.execute(_SET_HEAD_WITH_EVENT, head | _event_values(added))
+        _SET_HEAD_WITH_EVENT.all(connection, head | _event_values(added))
     return order_from(row)
 
 
@@ -153,17 +153,17 @@ def find(connection: Connection, scope: Scope, order_id: str, *, lock: bool) -> 
     if "\0" in order_id:  # Postgres takes none in a value, and no order has one
         return None
     place = {"in_id": order_id, **scoped(scope)}
-    row = connection.execute(_FIND_LOCKED if lock else _FIND, place).one_or_none()
+    row = (_FIND_LOCKED if lock else _FIND).one_or_none(connection, place)
     return None if row is None else order_from(row)
 
 
 @cache
-def _open_query(*, client: bool, ticker: bool, side: bool) -> Select[Any]:
+def _open_query(*, client: bool, ticker: bool, side: bool) -> Prepared:
     wanted = select(orders).where(in_scope(orders), IS_OPEN)
     for column, given in ((_c.client, client), (_c.ticker, ticker), (_c.side, side)):
         if given:
             wanted = wanted.where(column == bindparam(f"in_{column.name}"))
-    return wanted
+    return Prepared(wanted)
 
 
 def open_orders(
@@ -173,7 +173,7 @@ def open_orders(
     given = {"in_client": client, "in_ticker": ticker, "in_side": side and side.value}
     values = scoped(scope) | {name: value for name, value in given.items() if value is not None}
     # Sorted here: an ORDER BY makes SQLite walk all of history in order rather than sort the few open rows.
-    rows = sorted(connection.execute(query, values), key=lambda row: (row.created_at, row.id))
+    rows = sorted(query.all(connection, values), key=lambda row: (row.created_at, row.id))
     return tuple(order_from(row) for row in rows)
 
 
@@ -192,8 +192,8 @@ def orders_in(connection: Connection, scope: Scope, ticker: str, product: Produc
 
 def find_tag(connection: Connection, scope: Scope, tag: str) -> Order | None:
     """Our tags are upper case from the start (`tag_of`), so that the unique index serves."""
-    found = connection.execute(_FIND_TAG, scoped(scope) | {"in_tag": tag.upper()}).scalar_one_or_none()
-    return None if found is None else find(connection, scope, found, lock=False)
+    found = _FIND_TAG.one_or_none(connection, scoped(scope) | {"in_tag": tag.upper()})
+    return None if found is None else find(connection, scope, found.id, lock=False)
 
 
 def known_at_broker(connection: Connection, scope: Scope, ids: Collection[str]) -> frozenset[str]:
@@ -235,7 +235,7 @@ def _oldest_first(connection: Connection, *where: ColumnElement[bool] | TextClau
 
 
 @cache
-def _holdings_query(*, client: bool, before: bool) -> Select[Any]:
+def _holdings_query(*, client: bool, before: bool) -> Prepared:
     a = holding_adjustments.c
     signed = case((_c.side == Side.BUY.value, _c.filled_quantity), else_=-_c.filled_quantity)
     filled = select(_c.client, _c.ticker, _c.product, signed.label("net")).where(in_scope(orders), IS_FILLED)
@@ -251,7 +251,7 @@ def _holdings_query(*, client: bool, before: bool) -> Select[Any]:
     both = union_all(filled, adjusted).subquery()
     net = func.sum(both.c.net)
     names = (both.c.client, both.c.ticker, both.c.product)
-    return select(*names, net).group_by(*names).having(net != 0).order_by(*names)
+    return Prepared(select(*names, net).group_by(*names).having(net != 0).order_by(*names))
 
 
 def holdings(
@@ -265,7 +265,7 @@ def holdings(
         began = datetime(before.year, before.month, before.day, tzinfo=IST).astimezone(UTC)
         values |= {"before": before, "began": began}
     query = _holdings_query(client=client is not None, before=before is not None)
-    return tuple(Holding(r[0], r[1], Product(r[2]), int(r[3])) for r in connection.execute(query, values))
+    return tuple(Holding(r[0], r[1], Product(r[2]), int(r[3])) for r in query.all(connection, values))
 
 
 def adjusted(connection: Connection, scope: Scope, reasons: Sequence[str]) -> tuple[Holding, ...]:

@@ -29,12 +29,13 @@ from app.service.records import (
 )
 from app.store import sql_caps, sql_control, sql_exposure, sql_orders, sql_slots
 from app.store.column_types import UtcTime
+from app.store.prepared import Prepared
 from app.store.sql_orders import in_scope, scoped
 from app.store.sql_rows import changes, order_values
 from app.store.tables import holding_adjustments, idempotency_keys, locks, trading_state
 
 _K = idempotency_keys.c
-_FIND_KEY = (
+_FIND_KEY = Prepared(
     select(_K.order_id, _K.body_hash)
     .where(
         in_scope(idempotency_keys), _K.client == bindparam("in_client"), _K.digest == bindparam("in_digest")
@@ -42,7 +43,7 @@ _FIND_KEY = (
     .where(_K.expires_at > bindparam("now"))
 )
 """Most alerts are new: the order's many columns are asked for only where there is one."""
-_ARRIVAL = (
+_ARRIVAL = Prepared(
     select(trading_state.c.state, _K.order_id, _K.body_hash)
     .outerjoin(
         idempotency_keys,
@@ -55,14 +56,16 @@ _ARRIVAL = (
     )
     .where(in_scope(trading_state))
 )
-_CLAIM_KEY = text(
-    "INSERT INTO idempotency_keys "
-    "(mode, account, client, digest, body_hash, order_id, claimed_at, expires_at) "
-    "VALUES (:mode, :account, :client, :digest, :body_hash, :order_id, :now, :until) "
-    "ON CONFLICT (mode, account, client, digest) DO UPDATE SET body_hash = excluded.body_hash, "
-    "order_id = excluded.order_id, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at "
-    "WHERE idempotency_keys.expires_at <= :now"
-).bindparams(bindparam("now", type_=UtcTime), bindparam("until", type_=UtcTime))
+_CLAIM_KEY = Prepared(
+    text(
+        "INSERT INTO idempotency_keys "
+        "(mode, account, client, digest, body_hash, order_id, claimed_at, expires_at) "
+        "VALUES (:mode, :account, :client, :digest, :body_hash, :order_id, :now, :until) "
+        "ON CONFLICT (mode, account, client, digest) DO UPDATE SET body_hash = excluded.body_hash, "
+        "order_id = excluded.order_id, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at "
+        "WHERE idempotency_keys.expires_at <= :now RETURNING order_id"
+    ).bindparams(bindparam("now", type_=UtcTime), bindparam("until", type_=UtcTime))
+)
 
 
 class SqlTransaction:
@@ -93,12 +96,12 @@ class SqlTransaction:
 
     def find_key(self, scope: Scope, client: str, key: AlertKey) -> Known | None:
         place = {"in_client": client, "in_digest": key.digest, "now": self._now, **scoped(scope)}
-        key_row = self._connection.execute(_FIND_KEY, place).one_or_none()
+        key_row = _FIND_KEY.one_or_none(self._connection, place)
         return None if key_row is None else self._known(scope, key_row.order_id, key_row.body_hash)
 
     def arrival(self, scope: Scope, client: str, key: AlertKey) -> Arrival:
         place = {"in_client": client, "in_digest": key.digest, "now": self._now, **scoped(scope)}
-        row = self._connection.execute(_ARRIVAL, place).one_or_none()
+        row = _ARRIVAL.one_or_none(self._connection, place)
         if row is None:
             return Arrival(TradingState.HALTED, self.find_key(scope, client, key))
         known = None if row.order_id is None else self._known(scope, row.order_id, row.body_hash)
@@ -119,7 +122,7 @@ class SqlTransaction:
             "now": self._now,
             "until": self._now + ttl,
         }
-        return self._connection.execute(_CLAIM_KEY, claim).rowcount == 1
+        return _CLAIM_KEY.one_or_none(self._connection, claim) is not None
 
     def take_order_slot(self, scope: Scope, per_second: int) -> bool:
         return sql_slots.take_slot(self._connection, scope, self._now, per_second)

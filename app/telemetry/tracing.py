@@ -100,6 +100,23 @@ def _phases(trail: Trail) -> str:
     return "; ".join(f"{phase} {took * 1000:.1f}" for phase, took in trail.phases.items())
 
 
+class _OnSpan:
+    """Each is told on the span that it ran under: a span or a clock for each would slow an alert. A look outside of any
+    request or job is no trace of its own. Implements store.prepared.Hearer.
+    """
+
+    @staticmethod
+    def asked(statement: str) -> None:
+        if (done := _STATEMENTS.get()) is not None:
+            done.add(statement)
+
+    @staticmethod
+    def failed(statement: str | None, error: BaseException) -> None:
+        done = _STATEMENTS.get()
+        if done is not None and done.asked and statement == done.asked[-1] and not done.more:
+            done.failed[len(done.asked) - 1] = type(error).__name__
+
+
 def _entered(span: Span) -> tuple[Span, Token[Context], Token[_Statements | None]]:
     """What `Tracing.end` needs again."""
     return span, context.attach(trace.set_span_in_context(span)), _STATEMENTS.set(_Statements())
@@ -107,6 +124,8 @@ def _entered(span: Span) -> tuple[Span, Token[Context], Token[_Statements | None
 
 class Tracing:
     """Spans of requests, jobs and what happens in them. Implements service.observe.Spans."""
+
+    statements = _OnSpan()
 
     def __init__(self, endpoint: str, exporter: SpanExporter | None = None) -> None:
         self._provider = TracerProvider(
@@ -229,27 +248,6 @@ class Tracing:
             attributes={"order_id": order.id, "state": order.status.value},
         )
         span.end()
-
-    # -- the database
-
-    def watch_database(self, engine: Any) -> None:  # noqa: ANN401 - SQLAlchemy's Engine, not imported here
-        """Each statement is told on the span that it ran under: a span or a clock for each would slow an alert."""
-        from sqlalchemy import event
-
-        def asked(_cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
-            done = _STATEMENTS.get()
-            if done is not None:  # a look outside of any request or job is no trace of its own
-                done.add(statement)
-
-        def failed(found: Any) -> None:  # noqa: ANN401
-            done = _STATEMENTS.get()
-            if done is not None and done.asked and found.statement == done.asked[-1] and not done.more:
-                done.failed[len(done.asked) - 1] = type(found.original_exception).__name__
-
-        # The dialect's events: with one of the engine's own, SQLAlchemy prepares every statement for all of its events.
-        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-            event.listen(engine, name, asked)
-        event.listen(engine, "handle_error", failed)
 
     # -- the end
 

@@ -45,7 +45,9 @@ class Watching:
         self.watch = Watch(Metrics(figures_dir()), tracing_of(settings))
         self.watch.metrics.samplers.append(self._sample_database)
         if self.watch.tracing is not None:
-            self.watch.tracing.watch_database(database.engine)
+            from app.store.prepared import hear
+
+            hear(database.engine, self.watch.tracing.statements)
 
     def notifier(self, inner: Notifier) -> Notifier:
         return CountingNotifier(inner, self.watch.metrics)

@@ -35,6 +35,20 @@ class Clock:
         self.at += timedelta(seconds=seconds)
 
 
+class Asked:
+    """Hears statements."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+        self.errors: list[str] = []
+
+    def asked(self, statement: str) -> None:
+        self.statements.append(statement)
+
+    def failed(self, statement: str | None, error: BaseException) -> None:
+        self.errors.append(f"{(statement or '')[:6]} {type(error).__name__}")
+
+
 def key(digest: str = "d1", body: str = "b1") -> AlertKey:
     return AlertKey(KeyKind.EXPLICIT, digest, body)
 

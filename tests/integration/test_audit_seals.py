@@ -103,6 +103,7 @@ def test_no_false_alarm_and_nothing_skipped_while_three_instances_write_and_seal
             long = stack.enter_context(slow.database.engine.connect())
             # The engine's own connections begin no transaction by themselves.
             long = long.execution_options(isolation_level="READ COMMITTED")
+            long.begin()
             from app.store.sql_transaction import SqlTransaction
 
             tx = SqlTransaction(long, datetime.now(UTC), writing=True)

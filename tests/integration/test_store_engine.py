@@ -33,9 +33,10 @@ from app.store import (
     tables_reconcile,
 )
 from app.store.engine import Database
+from app.store.prepared import hear
 from app.store.sql import SqlStore, connect
 from app.store.writers import WriterQueue
-from tests.integration.store_rows import NOON, SCOPE, TICKER, Clock, insert, order, said
+from tests.integration.store_rows import NOON, SCOPE, TICKER, Asked, Clock, insert, order, said
 
 
 def test_migrations_build_exactly_the_metadata(database_url: str) -> None:
@@ -250,12 +251,8 @@ def test_a_failing_commit_on_sqlite_is_commit_unknown(sqlite_url: str, clock: Cl
 
 def test_the_frequent_reads_use_their_partial_indexes(sqlite_url: str, clock: Clock) -> None:
     store = connect(sqlite_url, clock)
-    asked: list[tuple[str, object]] = []
-
-    @event.listens_for(store.database.engine, "before_cursor_execute")
-    def note(_c: object, _k: object, statement: str, parameters: object, *_: object) -> None:
-        asked.append((statement, parameters))
-
+    asked = Asked()
+    hear(store.database.engine, asked)
     with store.read() as tx:
         tx.open_orders(SCOPE, "trader", ticker=TICKER, side=Side.SELL)
         tx.holdings(SCOPE, "trader")
@@ -266,12 +263,11 @@ def test_the_frequent_reads_use_their_partial_indexes(sqlite_url: str, clock: Cl
         tx.stake(SCOPE, "trader", TICKER, Product.INTRADAY)
         tx.exposure(order(), timedelta(seconds=60))
         tx.orders_in(SCOPE, TICKER, Product.INTRADAY)
-    event.remove(store.database.engine, "before_cursor_execute", note)
-    reads = [one for one in asked if one[0].startswith("SELECT")]
+    reads = [one for one in asked.statements if one.startswith("SELECT")]
     with store.database.read() as connection:
         plans = [
-            str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all())  # type: ignore[arg-type]
-            for sql, values in reads
+            str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", (None,) * sql.count("?")).all())
+            for sql in reads
         ]
     assert "ix_orders_open (mode=? AND account=? AND ticker=? AND side=?)" in plans[0]
     assert "ix_orders_filled" in plans[1]

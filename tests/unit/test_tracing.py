@@ -22,6 +22,7 @@ from app.domain.outcome import Unknown
 from app.factory import create_app
 from app.service.observe import phase
 from app.service.reconcile import Pass
+from app.store.prepared import hear
 from app.telemetry import tracing
 from app.telemetry.broker import ObservedBroker
 from app.telemetry.requests import trace_of
@@ -153,7 +154,7 @@ def test_no_secret_stands_in_a_span(traced: Traced) -> None:
 
 def test_a_statement_is_its_verb_and_its_table(traced: Traced) -> None:
     engine = create_engine("sqlite://")
-    traced.tracing.watch_database(engine)
+    hear(engine, traced.tracing.statements)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE orders (id TEXT)"))  # outside of any work: nothing
         with traced.watch.job("purge"):
@@ -171,7 +172,7 @@ def test_a_statement_is_its_verb_and_its_table(traced: Traced) -> None:
 
 def test_an_error_while_rows_are_fetched_is_not_put_on_a_statement_begun_since(traced: Traced) -> None:
     engine = create_engine("sqlite://")
-    traced.tracing.watch_database(engine)
+    hear(engine, traced.tracing.statements)
     with engine.begin() as connection, traced.watch.job("purge"):
         # The second row's value cannot be worked out: SQLite says so when it is fetched, not before.
         rows = connection.execute(
@@ -196,7 +197,7 @@ def test_a_job_tells_its_phases(traced: Traced) -> None:
 
 def test_a_pass_over_thousands_of_orders_makes_no_span_of_their_length(traced: Traced) -> None:
     engine = create_engine("sqlite://")
-    traced.tracing.watch_database(engine)
+    hear(engine, traced.tracing.statements)
     with engine.begin() as connection, traced.watch.job("purge"):
         for _ in range(MOST_STATEMENTS + 7):
             connection.execute(text("SELECT 1 FROM sqlite_master"))
