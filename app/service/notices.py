@@ -105,8 +105,10 @@ class Outbox(Protocol):
     def renew(self, owner: str) -> None:
         """What `owner` has claimed stays its own for CLAIM_LEASE more. Only its own process may say so."""
 
-    def settle(self, ref: str, channel: str, *, sent: bool) -> None:
-        """How a parcel ended. One that failed is due again later, with its whole channel."""
+    def settle(self, owner: str, ref: str, channel: str, *, sent: bool) -> None:
+        """How a parcel of `owner` ended. One that failed is due again later, with its whole channel, unless somebody
+        has taken it over meanwhile; one that was sent has been told, whoever has it now.
+        """
 
 
 DERIVED: dict[Event, tuple[str, bool]] = {

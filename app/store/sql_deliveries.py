@@ -153,11 +153,15 @@ def _parcel(ref: str, channel: Channel, group: Sequence[Row[Any]]) -> Parcel:
     return Parcel(ref, channel.id, title, body, first.page)
 
 
-def settle(connection: Connection, ref: str, channel: str, at: datetime, *, sent: bool) -> None:
+def settle(connection: Connection, owner: str, ref: str, channel: str, at: datetime, *, sent: bool) -> None:
     """A channel that fails is left alone for a while, longer each time; no other one is touched."""
-    mine = and_(d.ref == ref, d.channel == channel, d.state == SENDING)
+    this = and_(d.ref == ref, d.channel == channel)
     if sent:
-        connection.execute(update(deliveries).where(mine).values(state=SENT, changed_at=at))
+        told = update(deliveries).where(this, d.state.in_((SENDING, WAITING)))
+        connection.execute(told.values(state=SENT, changed_at=at))
+        return
+    mine = and_(this, d.state == SENDING, d.owner == owner)
+    if connection.execute(select(d.ref).where(mine).limit(1)).first() is None:
         return
     tried = connection.execute(select(func.max(d.attempts)).where(mine)).scalar() or 0
     pause = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(tried, 10))

@@ -110,9 +110,10 @@ class SqlOutbox:
         with self._database.write() as connection:
             sql_deliveries.keep(connection, owner, self._database.now(connection) + self._lease)
 
-    def settle(self, ref: str, channel: str, *, sent: bool) -> None:
+    def settle(self, owner: str, ref: str, channel: str, *, sent: bool) -> None:
         with self._database.write() as connection:
-            sql_deliveries.settle(connection, ref, channel, self._database.now(connection), sent=sent)
+            at = self._database.now(connection)
+            sql_deliveries.settle(connection, owner, ref, channel, at, sent=sent)
 
     def purge(self) -> int:
         """Forget what is old, delivered or not. Returns how many."""

@@ -203,6 +203,6 @@ class Sender:
         if not sent:
             log.warning("channel %s does not take messages now", self._names.get(channel, channel))
         try:
-            self._outbox.settle(ref, channel, sent=sent)
+            self._outbox.settle(self._own_name(), ref, channel, sent=sent)
         except ServiceError as error:
             log.warning("how a notification ended could not be recorded: %s", error.code)

@@ -58,7 +58,7 @@ def undone(store: SqlStore, do: Callable[[], None]) -> None:
 
 def sent(outbox: SqlOutbox, parcels: list[Parcel]) -> list[str]:
     for parcel in parcels:
-        outbox.settle(parcel.ref, parcel.channel, sent=True)
+        outbox.settle("me", parcel.ref, parcel.channel, sent=True)
     return [p.title for p in parcels]
 
 
@@ -263,7 +263,7 @@ def test_a_dead_channel_holds_up_no_other_and_gets_all_pages_once_it_is_back(
         outbox.add(note(number, f"fire{'abc'[number]}", page=True))
     pauses = []
     for parcel in outbox.hand_out([ALL, OTHER], "me", ()):
-        outbox.settle(parcel.ref, parcel.channel, sent=parcel.channel == "b")
+        outbox.settle("me", parcel.ref, parcel.channel, sent=parcel.channel == "b")
     outbox.add(note(9, "later", page=True))
     (other,) = (p for p in outbox.hand_out([ALL, OTHER], "me", ()) if p.channel == "b")
     assert other.title == "PAPER PAGE later"
@@ -274,7 +274,7 @@ def test_a_dead_channel_holds_up_no_other_and_gets_all_pages_once_it_is_back(
             clock.pass_(1)
         pauses.append((clock.now() - began).total_seconds())
         for parcel in again:
-            outbox.settle(parcel.ref, parcel.channel, sent=False)
+            outbox.settle("me", parcel.ref, parcel.channel, sent=False)
     assert pauses == [5, 10, 20, 40, 80, 120, 120, 120]
     clock.pass_(120)
     titles = sent(outbox, outbox.hand_out([ALL], "me", ()))
@@ -313,7 +313,7 @@ def test_what_a_dead_sender_had_claimed(outbox: SqlOutbox, clock: Clock) -> None
     assert (again.ref, again.title, again.body) == (smoke.ref, smoke.title, smoke.body)
     sent(outbox, [again])
     assert outbox.hand_out([ALL], "heir", [fire.ref]) == []
-    outbox.settle(plain.ref, plain.channel, sent=True)  # too late to matter
+    outbox.settle("dead", plain.ref, plain.channel, sent=True)  # too late to matter
     assert outbox.hand_out([ALL], "heir", ()) == []
 
 

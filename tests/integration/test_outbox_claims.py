@@ -223,7 +223,7 @@ def test_what_waits_of_one_scope_is_nothing_to_another(
     live = SqlOutbox(store.database, LIVE)
     outbox.add(note(1, "fire", page=True))
     (page,) = outbox.hand_out([ALL], "paper", ())
-    outbox.settle(page.ref, page.channel, sent=False)
+    outbox.settle("paper", page.ref, page.channel, sent=False)
     clock.pass_(60)
     live.derive(clock.now())
     assert live.is_idle(clock.now())
@@ -256,3 +256,30 @@ def test_scopes_share_a_channels_minute_and_no_silence(
     assert len(sent(live, live.hand_out([narrow], "live", ()))) == 1
     live.add(note(4))
     assert [p.title for p in live.hand_out([ALL], "live", ()) if "fire" not in p.title] == ["LIVE note"]
+
+
+def test_a_sender_that_was_taken_over_changes_nothing_of_its_heirs_when_it_failed(
+    outbox: SqlOutbox, clock: Clock
+) -> None:
+    outbox.add(note(1, "fire", page=True))
+    (page,) = outbox.hand_out([ALL], "paused", ())
+    clock.pass_(CLAIM_LEASE.total_seconds())
+    assert outbox.hand_out([ALL], "heir", ()) == [page]
+    outbox.settle("paused", page.ref, page.channel, sent=False)
+    clock.pass_(10)
+    outbox.renew("heir")
+    assert outbox.hand_out([ALL], "third", ()) == []  # it is still on its way
+    outbox.settle("heir", page.ref, page.channel, sent=True)
+    clock.pass_(3600)
+    assert outbox.hand_out([ALL], "third", ()) == []
+
+
+def test_what_a_sender_that_was_taken_over_did_send_has_been_told(outbox: SqlOutbox, clock: Clock) -> None:
+    outbox.add(note(1, "fire", page=True))
+    (page,) = outbox.hand_out([ALL], "paused", ())
+    clock.pass_(CLAIM_LEASE.total_seconds())
+    assert outbox.hand_out([ALL], "heir", ()) == [page]
+    outbox.settle("heir", page.ref, page.channel, sent=False)  # waits to be sent again
+    outbox.settle("paused", page.ref, page.channel, sent=True)
+    clock.pass_(3600)
+    assert outbox.hand_out([ALL], "third", ()) == []
