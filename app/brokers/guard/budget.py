@@ -115,31 +115,35 @@ class CallBudget:
         """Seconds until so many reserved calls, one after the other, can all have been made; by all instances' calls
         where Redis decides, else by this process's own.
         """
-        now, _ = self._time()
+        now, day = self._time()
         wanted = {self._orders: orders} | dict.fromkeys(self._calls, orders + reads)
         with self._lock:
             trusted, lost_at = self._trusted, self._lost_at
-        shared = self._shared_times(now) if trusted else {}
+        shared, _ = (trusted and self._read_shared(now, day)) or ({}, 0)
         with self._lock:
             return max(w.ready_in(now, n, lost_at, shared.get(w.name)) for w, n in wanted.items())
 
-    def _shared_times(self, now: float) -> dict[str, list[float]]:
-        """By window, of all instances; empty when Redis does not answer."""
+    def _read_shared(self, now: float, day: str) -> tuple[dict[str, list[float]], int] | None:
+        """All instances' calls: their times by window, and how many this day has had. None: Redis does not answer."""
+        if self._shared is None:
+            return None
         windows = (self._orders, *self._calls)
 
         def ask(redis: Any) -> list[Any]:  # noqa: ANN401 - the client's own types say nothing useful
             pipe = redis.pipeline(transaction=False)
             for window in windows:
-                pipe.zrange(
-                    self._name(window.name), now - window.width_s, "+inf", byscore=True, withscores=True
-                )
+                since = now - window.width_s
+                pipe.zrange(self._name(window.name), since, "+inf", byscore=True, withscores=True)
+            pipe.get(self._name(f"day:{day}"))
             found: list[Any] = pipe.execute()
             return found
 
-        answer = self._shared.ask(ask) if self._shared is not None else None
+        answer = self._shared.ask(ask)
         if answer is None:
-            return {}
-        return {w.name: [float(at) for _, at in rows] for w, rows in zip(windows, answer[0], strict=True)}
+            return None
+        *calls, spent = answer[0]
+        times = {w.name: [float(at) for _, at in rows] for w, rows in zip(windows, calls, strict=True)}
+        return times, int(spent or 0)
 
     def heed(self, retry_after_s: int | None) -> None:
         """The broker answered 429: nobody calls before its time is over, and too many in a day stop entries."""
@@ -196,25 +200,12 @@ class CallBudget:
 
     def left_shared(self) -> dict[str, int]:
         """What all instances may still send, by Redis's count; empty without it."""
-        if self._shared is None:
+        read = self._read_shared(*self._time())
+        if read is None:
             return {}
-        now, day = self._time()
-        windows = (self._orders, *self._calls)
-
-        def ask(redis: Any) -> list[Any]:  # noqa: ANN401 - the client's own types say nothing useful
-            pipe = redis.pipeline(transaction=False)
-            for window in windows:
-                pipe.zcount(self._name(window.name), now - window.width_s, "+inf")
-            pipe.get(self._name(f"day:{day}"))
-            found: list[Any] = pipe.execute()
-            return found
-
-        answer = self._shared.ask(ask)
-        if answer is None:
-            return {}
-        *counts, spent = answer[0]
-        left = {w.name: max(0, w.shared_limit - int(c)) for w, c in zip(windows, counts, strict=True)}
-        return {**left, "day": max(0, self._rates.calls_per_day - int(spent or 0))}
+        times, spent = read
+        left = {w.name: max(0, w.shared_limit - len(times[w.name])) for w in (self._orders, *self._calls)}
+        return {**left, "day": max(0, self._rates.calls_per_day - spent)}
 
     def _take(self, windows: tuple[Window, ...], *, reserved: bool) -> Over | None:
         now, day = self._time()
