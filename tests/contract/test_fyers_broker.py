@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import date
 from decimal import Decimal
@@ -21,22 +21,10 @@ from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.errors import BrokerReadFailed
 from app.settings import Settings
 from tests.contract.brokers import APP_ID, OPEN, RealTime, fyers_on
-from tests.fyers_sim import FyersSim, SimClock, nifty_ticker
+from tests.fyers_sim import FyersSim, nifty_ticker
 
 TICKER = nifty_ticker(date(2026, 9, 9))
 ORDER = Ticket(TICKER, Side.BUY, 65, Product.INTRADAY, "ABCD1", Decimal("15.00"), Decimal("25.00"))
-
-
-@pytest.fixture
-def sim() -> Iterator[FyersSim]:
-    with FyersSim(clock=SimClock(OPEN, running=False), rate_limits=False) as running:
-        yield running
-
-
-@pytest.fixture
-def broker(sim: FyersSim) -> Iterator[FyersBroker]:
-    with closing(fyers_on(sim)) as made:
-        yield made
 
 
 def within(seconds: float) -> Deadline:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from time import monotonic
 
 import pytest
@@ -11,8 +9,7 @@ import pytest
 from app.brokers.fyers.broker import FyersBroker
 from app.domain.deadline import Deadline
 from app.domain.outcome import Outcome, Refused, Unknown
-from tests.contract.brokers import OPEN, fyers_on
-from tests.fyers_sim import FyersSim, SimClock
+from tests.fyers_sim import FyersSim
 from tests.guard_desk import TICKET
 
 REFUSED = '{"s":"error","code":-429,"message":"request limit reached"}'
@@ -24,18 +21,6 @@ PROVES_NOTHING = {
     "half": REFUSED[:20],
     "another code": '{"s":"error","code":-1,"message":"request limit reached"}',
 }
-
-
-@pytest.fixture
-def sim() -> Iterator[FyersSim]:
-    with FyersSim(clock=SimClock(OPEN, running=False), rate_limits=False) as running:
-        yield running
-
-
-@pytest.fixture
-def broker(sim: FyersSim) -> Iterator[FyersBroker]:
-    with closing(fyers_on(sim)) as made:
-        yield made
 
 
 def answered(
