@@ -36,20 +36,24 @@ class FakeClock:
 
 
 class FakeStore:
-    """In memory; a block that raises leaves nothing behind. `before_write` sees each write's number."""
+    """In memory; a block that raises leaves nothing behind. `before_write` sees each write's number; while
+    `is_queue_stuck` no queued one gets its turn.
+    """
 
     def __init__(self, clock: Clock, scope: Scope) -> None:
         self.clock, self.data = clock, Data()
         self._lock = threading.RLock()
-        self.down = False
+        self.down = self.is_queue_stuck = False
         self.before_write: Callable[[int], None] | None = None
         self.writes = 0
         self.ensure_scope(scope)
 
     @contextmanager
-    def write(self, deadline: Deadline | None = None) -> Iterator[FakeTransaction]:
+    def write(self, deadline: Deadline | None = None, *, queued: bool = False) -> Iterator[FakeTransaction]:
         with self._lock:
             self._up()
+            if queued and self.is_queue_stuck:
+                raise StoreUnavailable("those before did not get done before the deadline")
             self.writes += 1
             if self.before_write is not None:
                 self.before_write(self.writes)

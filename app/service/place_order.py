@@ -165,7 +165,8 @@ class PlaceOrder:
         wild: str | None = None
         slot: Slot | None = None
         try:
-            with desk.store.write(job.budget.send) as tx:
+            # Entries wait for one another anyway (`exposure`): one connection for them leaves the others to exits.
+            with desk.store.write(job.budget.send, queued=True) as tx:
                 repeat = claim(desk, tx, job, order.id)
                 if repeat is not None:
                     return repeat, None

@@ -250,7 +250,12 @@ class Store(Protocol):
     `None` as a deadline means the store's own default bound, never for ever.
     """
 
-    def write(self, deadline: Deadline | None = None) -> AbstractContextManager[Transaction]: ...
+    def write(
+        self, deadline: Deadline | None = None, *, queued: bool = False
+    ) -> AbstractContextManager[Transaction]:
+        """`queued`: one at a time in this process, for those that would only wait for one another in the database, each
+        with a connection that an exit could have.
+        """
 
     def read(self, deadline: Deadline | None = None) -> AbstractContextManager[Transaction]:
         """A transaction for reading: it takes no write lock and must not change anything."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, Insert, SelectBase, TextClause, Update, event
@@ -96,9 +97,7 @@ class _Compiled:
             given[name] = convert(given[name])
         if self._places is not None:
             given = tuple(given[name] for name in self._places)
-        if (
-            not connection.in_transaction()
-        ):  # SQLAlchemy begins one at its own statements, and would not end this one
+        if not connection.in_transaction():  # SQLAlchemy would neither begin one for it nor end it
             raise RuntimeError("expected a transaction that has begun")
         raw: Any = connection.connection.dbapi_connection
         cursor = connection.info.get("cursor")
@@ -113,12 +112,9 @@ class _Compiled:
                 self._look(cursor)
             return [] if self._rows is None else self._rows(cursor.fetchall())
         except BaseException as error:
+            _give_up(connection, raw, error)
             if hearer is not None:
                 hearer.failed(self._sql, error)
-            if getattr(raw, "closed", False) or not isinstance(error, Exception):
-                connection.invalidate(
-                    error
-                )  # lost, or left in the middle: the pool must not give it to the next
             raise
 
     def _look(self, cursor: Any) -> None:  # noqa: ANN401 - the driver's
@@ -132,6 +128,18 @@ class _Compiled:
             )
             self._rows = _reader(kind._make, _converters(processors))
         self._asked = True
+
+
+def _give_up(connection: Connection, raw: Any, error: BaseException) -> None:  # noqa: ANN401 - the driver's
+    """What SQLAlchemy does after a statement of its own has failed."""
+    # SQLite's statement would stay open, and the connection with the database as it was when that began.
+    with suppress(Exception):
+        connection.info.pop("cursor").close()
+    if getattr(raw, "closed", False):
+        connection.invalidate(error)
+        connection.engine.dispose()  # what cut this one off has cut off its neighbours in the pool
+    elif not isinstance(error, Exception):
+        connection.invalidate(error)  # left in the middle: it must not serve the next
 
 
 def _reader(

@@ -44,8 +44,8 @@ class SqlStore:
         self._pause = pause
 
     @contextmanager
-    def write(self, deadline: Deadline | None = None) -> Iterator[SqlTransaction]:
-        with transaction(writing=True), self.database.write(deadline) as connection:
+    def write(self, deadline: Deadline | None = None, *, queued: bool = False) -> Iterator[SqlTransaction]:
+        with transaction(writing=True), self.database.write(deadline, queued=queued) as connection:
             yield SqlTransaction(connection, self.database.now(connection), writing=True)
 
     @contextmanager

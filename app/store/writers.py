@@ -1,4 +1,4 @@
-"""The queue of SQLite's writers."""
+"""The queue of writers in one process: all of SQLite's, the entries on Postgres."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class Metrics:
         )
         self.writers = Gauge(
             "database_writers_waiting",
-            "Writers in the queue (SQLite)",
+            "Writers in the queue of their process (SQLite: all; Postgres: entries)",
             multiprocess_mode="livesum",
             registry=r,
         )

@@ -37,7 +37,7 @@ class QuickStore(FakeStore):
     """The working store in memory, without its deep copies."""
 
     @contextmanager
-    def write(self, deadline: Deadline | None = None) -> Iterator[FakeTransaction]:
+    def write(self, deadline: Deadline | None = None, *, queued: bool = False) -> Iterator[FakeTransaction]:
         with self._lock:
             kept = copy_of(self.data)
             try:
@@ -171,9 +171,9 @@ class Door:
         self._store, self._life = store, life
 
     @contextmanager
-    def write(self, deadline: Deadline | None = None) -> Iterator[Any]:
+    def write(self, deadline: Deadline | None = None, *, queued: bool = False) -> Iterator[Any]:
         self._life.step("before commit")
-        with self._store.write(deadline) as tx:
+        with self._store.write(deadline, queued=queued) as tx:
             yield tx
         self._life.step("after commit")
 

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from time import monotonic
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from time import monotonic, sleep
 
 import pytest
 from sqlalchemy import Connection, text
@@ -15,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.domain.deadline import Deadline
 from app.errors import StoreUnavailable
-from app.store.engine import Database
+from app.store.engine import POSTGRES_CONNECTIONS, Database
 from app.store.sql_audit import SqlAudit
 
 LOCK = text("SELECT pg_advisory_xact_lock(42)")
@@ -49,6 +51,13 @@ def database(postgres_url: str) -> Iterator[Database]:
 
 def within(seconds: float) -> Deadline:
     return Deadline(monotonic() + seconds)
+
+
+def until(there: Callable[[], bool]) -> None:
+    ends = monotonic() + 20
+    while not there():
+        assert monotonic() < ends
+        sleep(0.005)
 
 
 def settings(connection: Connection) -> tuple[str, ...]:
@@ -111,3 +120,55 @@ def test_no_setting_outlives_its_transaction(database: Database) -> None:
         assert connection.execute(text("SELECT pg_backend_pid()")).scalar() == process
     with database.engine.connect() as outside:
         assert settings(outside) == ("0", "0", "0", "off", "read committed")
+
+
+def test_entries_that_wait_for_another_instances_leave_the_connections_to_exits(
+    database: Database, postgres_url: str
+) -> None:
+    """Another instance is in the middle of an entry. However many entries of this one wait for it, they have one
+    connection, and whoever else wants one gets it at once.
+    """
+    many = POSTGRES_CONNECTIONS * 3
+    other = Database(postgres_url, None)
+
+    def enter() -> None:
+        with database.write(within(20), queued=True) as connection:
+            connection.execute(LOCK)
+
+    with ThreadPoolExecutor(many) as pool:
+        with other.write(within(20)) as elsewhere:
+            elsewhere.execute(LOCK)
+            waiting = [pool.submit(enter) for _ in range(many)]
+            until(lambda: database.writers.waiting == many - 1)
+            assert database.busy == 1
+            for _ in range(POSTGRES_CONNECTIONS):
+                with database.write(within(1)) as connection:
+                    connection.execute(text("SELECT 1"))
+        for entry in waiting:
+            entry.result(20)
+    assert database.busy == 0
+    other.close()
+
+
+def test_an_entry_whose_turn_does_not_come_in_time_has_had_no_connection(database: Database) -> None:
+    first, done = Event(), Event()
+
+    def enter() -> None:
+        with database.write(within(20), queued=True):
+            first.set()
+            done.wait(20)
+
+    def late() -> None:
+        with database.write(within(0.05), queued=True):
+            pytest.fail("expected no turn")
+
+    with ThreadPoolExecutor(1) as pool:
+        entry = pool.submit(enter)
+        first.wait(20)
+        with pytest.raises(StoreUnavailable, match="did not get done"):
+            late()
+        assert (database.busy, database.writers.waiting) == (1, 0)
+        done.set()
+        entry.result(20)
+    with database.write(within(1), queued=True) as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1

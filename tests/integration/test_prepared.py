@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta, timezone
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, bindparam, insert, literal, select, text, update
 
+from app.domain.deadline import Deadline
 from app.domain.order import Side
 from app.domain.status import Status
 from app.errors import StoreUnavailable
@@ -20,7 +22,7 @@ from app.store.column_types import Exact, UtcTime
 from app.store.engine import Database
 from app.store.prepared import Prepared, hear
 from app.store.sql import SqlStore
-from app.store.tables import order_events, orders, refusals
+from app.store.tables import locks, order_events, orders, refusals
 from tests.integration.store_rows import NOON, SCOPE, Asked, order, said
 from tests.integration.store_rows import insert as put
 
@@ -157,6 +159,51 @@ def test_a_connection_that_is_lost_in_a_statement_is_not_given_to_the_next(postg
     with database.read() as connection:
         assert tuple(Prepared(text("SELECT 1 AS n")).one_or_none(connection, {})) == (1,)
     database.close()
+
+
+def test_what_cut_one_connection_off_has_cut_off_those_in_the_pool(postgres_url: str) -> None:
+    """A pool's idle connections would each cost somebody the time that it takes to find that they are silent."""
+    database = Database(postgres_url, None)
+    with database.read(), database.read():
+        pass
+
+    def cut() -> None:
+        with database.read() as connection:
+            Prepared(text("SELECT pg_terminate_backend(pg_backend_pid())")).all(connection, {})
+
+    pool = database.engine.pool
+    with pytest.raises(StoreUnavailable):
+        cut()
+    assert (pool.checkedin(), database.engine.pool is pool) == (0, False)  # type: ignore[attr-defined]
+    database.close()
+
+
+def test_a_row_that_cannot_be_read_does_not_hold_the_connection_in_the_past(sqlite_url: str) -> None:
+    """Text that is not UTF-8, from another tool: SQLite's statement stays open where its rows are not read to the end."""
+    database, other = Database(sqlite_url, None), Database(sqlite_url, None)
+    for number, value in ((1, "CAST(x'ff' AS TEXT)"), (2, "'b'")):
+        with database.write() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO locks (name, owner, expires_at) "
+                f"VALUES ('l{number}', {value}, '2026-11-23 06:30:00.000000')"
+            )
+    owners = Prepared(select(locks.c.owner).order_by(locks.c.name))
+
+    def broken() -> None:
+        with database.read() as connection:
+            owners.all(connection, {})
+
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            broken()
+    with other.write() as connection:
+        connection.exec_driver_sql("UPDATE locks SET owner = 'good'")
+    with database.read() as connection:
+        assert [row.owner for row in owners.all(connection, {})] == ["good", "good"]
+    with database.write(Deadline(time.monotonic() + 1)) as connection:
+        connection.exec_driver_sql("DELETE FROM locks")
+    for one in (database, other):
+        one.close()
 
 
 def test_one_that_is_left_in_the_middle_is_not_given_to_the_next(postgres_url: str) -> None:

@@ -39,6 +39,17 @@ def test_one_alert_is_one_order_with_distances(desk: TradingDesk) -> None:
     assert desk.events(order) == [Event.ORDER_SENDING, Event.ORDER_ACCEPTED]
 
 
+def test_entries_have_a_queue_of_their_own_that_no_exit_stands_in(desk: TradingDesk) -> None:
+    desk.held()
+    desk.store.is_queue_stuck = True
+    with pytest.raises(StoreUnavailable, match="did not get done"):
+        desk.alert("BUY")
+    desk.alert("EXIT")
+    assert desk.net() == 0
+    desk.store.is_queue_stuck = False
+    assert desk.held().status is Status.ACCEPTED
+
+
 def test_a_doubled_alert_is_one_order(desk: TradingDesk) -> None:
     first, second = desk.alert(key="k"), desk.alert(key="k")
     assert (first.replayed, second.replayed) == (False, True)

@@ -28,9 +28,9 @@ class Losing:
         return getattr(self._store, name)
 
     @contextmanager
-    def write(self, deadline: Any = None) -> Iterator[Transaction]:
+    def write(self, deadline: Any = None, *, queued: bool = False) -> Iterator[Transaction]:
         try:
-            with self._store.write(deadline) as tx:
+            with self._store.write(deadline, queued=queued) as tx:
                 seen = _Watched(tx)
                 yield seen
                 self._undo(seen.put)
