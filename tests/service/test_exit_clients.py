@@ -13,7 +13,6 @@ from app.domain.order import Order
 from app.domain.outcome import Accepted, NotSent, Unknown
 from app.domain.risk import TradingState
 from app.domain.status import Status
-from app.errors import NoMaster
 from app.service.control import Control
 from app.service.desk import Budget
 from app.service.records import BookStatus, Trade
@@ -127,14 +126,7 @@ def test_without_an_index_only_the_adoption_waits(desk: TradingDesk) -> None:
     assert (entry.status, out.status) == (Status.IN_DOUBT, Status.EXIT_PENDING)
     desk.broker.next_place = []
     desk.contracts.missing = True
-    for _ in range(60):
-        desk.clock.advance(10)
-        desk.broker.by_hand("NSE:SOMETHING", 1)
-        with pytest.raises(NoMaster):
-            desk.reconcile()
-        if desk.row(out).status is not Status.EXIT_PENDING:
-            break
-    assert desk.row(entry).status is Status.NOT_PLACED
+    desk.proven_absent(entry)
     assert (desk.row(out).status, desk.row(out).quantity) == (Status.ACCEPTED, LOT)
 
 

@@ -219,11 +219,10 @@ def test_without_an_index_no_waiting_exit_is_told_that_nothing_is_there(desk: Tr
     assert (entry.status, out.status) == (Status.IN_DOUBT, Status.EXIT_PENDING)
     desk.broker.next_place = []
     desk.contracts.missing = True
-    for _ in range(60):
+    desk.proven_absent(entry)
+    for _ in range(30):
         desk.clock.advance(10)
-        desk.broker.by_hand("NSE:SOMETHING", 1)
-        with pytest.raises(NoMaster):
-            desk.reconcile()
+        desk.one_pass()
     assert (desk.row(entry).status, desk.row(out).status) == (Status.NOT_PLACED, Status.EXIT_PENDING)
     desk.contracts.missing = False
     desk.reconcile()
