@@ -9,10 +9,11 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.domain.deadline import Deadline
 from app.errors import CommitUnknown, StoreUnavailable
@@ -43,6 +44,9 @@ _START = (
 for a process that was stopped in the middle: the locks that it holds must not stop all the others with it."""
 
 
+_CLOCK = text("SELECT clock_timestamp()")
+
+
 class Database:
     """Where transactions come from. With a clock, `now` is that clock's; without one it is the database's own
     (on SQLite this machine's, which is the only one there).
@@ -57,8 +61,12 @@ class Database:
         self._writers = WriterQueue()
         self._own = threading.local()
         self._silent_until = 0.0
+        self._lost_at = float("-inf")
         self._watchdog = Watchdog()
         self.engine = _sqlite(url, size) if self.is_sqlite else _postgres(url, size, self._watchdog)
+        event.listen(self.engine, "connect", _made)
+        event.listen(self.engine, "invalidate", self._note_loss)
+        event.listen(self.engine, "checkin", self._part_with_old)
         self.driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
 
     @property
@@ -104,14 +112,41 @@ class Database:
 
     @contextmanager
     def read(self, deadline: Deadline | None = None) -> Iterator[Connection]:
-        """A transaction for reading: no write lock, and on Postgres no right to change anything."""
+        """A transaction for reading: no write lock, and on Postgres no right to change anything. A thread that is in a
+        writing one reads in that: for a second connection it might wait for those who wait for it.
+        """
+        if (own := self.joinable) is not None:
+            began, own.info["now"] = own.info["now"], self._fresh_now(own)
+            try:
+                yield own
+            finally:
+                own.info["now"] = began
+            return
         with self._transaction(self._ends(deadline), write=False) as connection:
             yield connection
+
+    @contextmanager
+    def seat(self, deadline: Deadline | None = None) -> Iterator[None]:
+        """The right to one of the pool's connections: without it somebody would wait for his past his deadline."""
+        if not self._seats.acquire(timeout=self._left(self._ends(deadline))):
+            raise StoreUnavailable("no database connection became free before the deadline")
+        try:
+            yield
+        finally:
+            self._seats.release()
 
     def now(self, connection: Connection) -> datetime:
         """The time of the transaction, aware UTC; the same from its first statement to its last."""
         now: datetime = connection.info["now"]
         return now
+
+    def _fresh_now(self, connection: Connection) -> datetime:
+        if self._clock is not None:
+            return self._clock.now().astimezone(UTC)
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        now: datetime = connection.execute(_CLOCK).scalar_one()
+        return now.astimezone(UTC)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -127,17 +162,14 @@ class Database:
 
     @contextmanager
     def _transaction(self, ends: Deadline, *, write: bool) -> Iterator[Connection]:
-        if not self._seats.acquire(timeout=self._left(ends)):
-            raise StoreUnavailable("no database connection became free before the deadline")
-        try:
-            # The watch ends after the connection is given back: a ROLLBACK is waited for too.
-            with ExitStack() as watch, self._started(ends, watch, write=write) as connection:
-                yield connection
-                self._commit(connection, write=write)
-        except (DBAPIError, PoolTimeout, PendingRollbackError, self.driver_error, _Dead) as error:
-            raise StoreUnavailable(f"the database failed: {_cause(error)}") from error
-        finally:
-            self._seats.release()
+        with self.seat(ends):
+            try:
+                # The watch ends after the connection is given back: a ROLLBACK is waited for too.
+                with ExitStack() as watch, self._started(ends, watch, write=write) as connection:
+                    yield connection
+                    self._commit(connection, write=write)
+            except (DBAPIError, PoolTimeout, PendingRollbackError, self.driver_error, _Dead) as error:
+                raise StoreUnavailable(f"the database failed: {_cause(error)}") from error
 
     def _commit(self, connection: Connection, *, write: bool) -> None:
         if write and not self.is_sqlite and _status(connection) == "INERROR":
@@ -169,11 +201,25 @@ class Database:
         if began < self._silent_until and not self._has_idle():
             raise StoreUnavailable("the database did not answer a moment ago")
         try:
-            return self.engine.connect()
+            while True:
+                connection = self.engine.connect()
+                if connection.info["made"] >= self._lost_at:
+                    return connection
+                connection.close()  # which parts with it
         except DBAPIError:
             if (ended := time.monotonic()) - began > SILENT_S:
                 self._silent_until = ended + REST_S
             raise
+
+    def _note_loss(self, _raw: Any, _record: object, error: BaseException | None) -> None:  # noqa: ANN401
+        """What cut one connection off has cut off those that were there with it: each would cost somebody his time."""
+        if isinstance(error, Exception):
+            self._lost_at = time.monotonic()
+
+    def _part_with_old(self, raw: object | None, record: ConnectionPoolEntry) -> None:
+        """Given back to the pool, or to the one that was the pool before the loss and that nobody asks any more."""
+        if raw is not None and record.info["made"] < self._lost_at:
+            record.invalidate()
 
     def _has_idle(self) -> bool:
         checked_in = getattr(self.engine.pool, "checkedin", None)
@@ -214,6 +260,10 @@ class _Dead(Exception):
     def __init__(self, orig: Exception) -> None:
         super().__init__(str(orig))
         self.orig = orig
+
+
+def _made(_raw: Any, record: ConnectionPoolEntry) -> None:  # noqa: ANN401 - the driver's connection
+    record.info["made"] = time.monotonic()
 
 
 def _begin_sqlite(connection: Connection, busy_ms: int, *, write: bool) -> datetime:

@@ -135,11 +135,8 @@ def _give_up(connection: Connection, raw: Any, error: BaseException) -> None:  #
     # SQLite's statement would stay open, and the connection with the database as it was when that began.
     with suppress(Exception):
         connection.info.pop("cursor").close()
-    if getattr(raw, "closed", False):
-        connection.invalidate(error)
-        connection.engine.dispose()  # what cut this one off has cut off its neighbours in the pool
-    elif not isinstance(error, Exception):
-        connection.invalidate(error)  # left in the middle: it must not serve the next
+    if getattr(raw, "closed", False) or not isinstance(error, Exception):
+        connection.invalidate(error)  # lost, or left in the middle: it must not serve the next
 
 
 def _reader(

@@ -128,12 +128,16 @@ def claim(connection: Connection, scope: Scope, channel: Channel, owner: str, at
             continue
         left -= 1
         sent_as = ref or secrets.token_hex(6)
-        connection.execute(
+        taken = connection.execute(
             update(deliveries)
-            .where(of_channel, d.notice_id.in_([r.id for r in group]))
+            # Still waiting: a sender that was taken over may have told of it since the look above.
+            .where(of_channel, d.notice_id.in_([r.id for r in group]), d.state == WAITING)
             .values(state=SENDING, ref=sent_as, owner=owner, changed_at=at)
+            .returning(d.notice_id)
         )
-        parcels.append(_parcel(sent_as, channel, group))
+        ours_now = set(taken.scalars())
+        if kept := [row for row in group if row.id in ours_now]:
+            parcels.append(_parcel(sent_as, channel, kept))
     return parcels
 
 

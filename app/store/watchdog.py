@@ -26,18 +26,21 @@ class Watchdog:
 
     @contextmanager
     def over(self, descriptor: int, within_s: float) -> Iterator[None]:
-        """Shut the socket down if this block lasts longer. `descriptor` must stay open until the block's end."""
-        key, ends = object(), time.monotonic() + within_s
-        self._start()
-        with self._changed:
-            self._until[key] = ends, descriptor
-            if ends < self._wakes_at:
-                self._changed.notify()
+        """Shut the socket down if this block lasts longer. Its owner may close it before: another's may have its number
+        then, and so it is watched by a number of our own.
+        """
+        key, ends, own = object(), time.monotonic() + within_s, os.dup(descriptor)
         try:
+            self._start()
+            with self._changed:
+                self._until[key] = ends, own
+                if ends < self._wakes_at:
+                    self._changed.notify()
             yield
         finally:
             with self._changed:
                 self._until.pop(key, None)
+            os.close(own)
 
     def _start(self) -> None:
         if self._process == os.getpid():

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from app.errors import StoreUnavailable
 from app.service.notices import CLAIM_LEASE, Parcel
-from app.store.sql import SqlStore
+from app.store import sql_deliveries
+from app.store.sql import SqlStore, connect
 from app.store.sql_outbox import SqlOutbox
 from app.store.tables import locks
 from app.store.tables_notices import deliveries
@@ -283,3 +286,30 @@ def test_what_a_sender_that_was_taken_over_did_send_has_been_told(outbox: SqlOut
     outbox.settle("paused", page.ref, page.channel, sent=True)
     clock.pass_(3600)
     assert outbox.hand_out([ALL], "third", ()) == []
+
+
+def test_what_has_been_told_since_the_look_is_not_claimed(
+    postgres_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = connect(postgres_url, clock), connect(postgres_url, clock)
+    outbox, slow = SqlOutbox(store.database, SCOPE), SqlOutbox(other.database, SCOPE)
+    outbox.add(note(1, "fire", page=True))
+    (page,) = slow.hand_out([ALL], "paused", ())
+    clock.pass_(CLAIM_LEASE.total_seconds())
+    assert outbox.hand_out([ALL], "heir", ()) == [page]
+    outbox.settle("heir", page.ref, page.channel, sent=False)
+    clock.pass_(60)
+    groups = sql_deliveries._groups
+
+    def told_meanwhile(rows: Any) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(slow.settle, "paused", page.ref, page.channel, sent=True).result(5)
+        return groups(rows)
+
+    monkeypatch.setattr(sql_deliveries, "_groups", told_meanwhile)
+    assert outbox.hand_out([ALL], "third", ()) == []
+    monkeypatch.undo()
+    clock.pass_(3600)
+    assert outbox.hand_out([ALL], "third", ()) == []
+    for one in (store, other):
+        one.close()

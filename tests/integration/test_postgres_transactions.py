@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Event
 from time import monotonic, sleep
 
@@ -172,3 +173,26 @@ def test_an_entry_whose_turn_does_not_come_in_time_has_had_no_connection(databas
         entry.result(20)
     with database.write(within(1), queued=True) as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+def test_whoever_is_in_a_transaction_reads_in_it_and_waits_for_no_second_connection(
+    database: Database,
+) -> None:
+    """More of them than there are connections, all of which wait for what the first one has locked."""
+
+    def change(_: int) -> bool:
+        with database.write(within(20)) as connection:
+            connection.execute(LOCK)
+            with database.read(within(20)) as again:
+                return again is connection and again.execute(text("SELECT 1")).scalar_one() == 1
+
+    with ThreadPoolExecutor(POSTGRES_CONNECTIONS * 2) as pool:
+        assert all(pool.map(change, range(POSTGRES_CONNECTIONS * 4)))
+
+
+def test_an_audit_that_reads_for_long_has_one_of_the_connections(database: Database) -> None:
+    with SqlAudit(database).reading(), ExitStack() as others:
+        for _ in range(POSTGRES_CONNECTIONS - 1):
+            others.enter_context(database.read(within(5)))
+        with pytest.raises(StoreUnavailable, match="became free"):
+            others.enter_context(database.read(within(0.05)))

@@ -161,20 +161,34 @@ def test_a_connection_that_is_lost_in_a_statement_is_not_given_to_the_next(postg
     database.close()
 
 
-def test_what_cut_one_connection_off_has_cut_off_those_in_the_pool(postgres_url: str) -> None:
-    """A pool's idle connections would each cost somebody the time that it takes to find that they are silent."""
+def test_what_cut_one_connection_off_has_cut_off_those_that_were_there_with_it(postgres_url: str) -> None:
+    """Idle ones would each cost somebody the time that it takes to find that they are silent; those in use go when they
+    are given back.
+    """
     database = Database(postgres_url, None)
-    with database.read(), database.read():
-        pass
+    mine = Prepared(text("SELECT pg_backend_pid() AS pid"))
 
-    def cut() -> None:
+    def pid() -> int:
         with database.read() as connection:
-            Prepared(text("SELECT pg_terminate_backend(pg_backend_pid())")).all(connection, {})
+            return int(mine.all(connection, {})[0].pid)
 
-    pool = database.engine.pool
-    with pytest.raises(StoreUnavailable):
-        cut()
-    assert (pool.checkedin(), database.engine.pool is pool) == (0, False)  # type: ignore[attr-defined]
+    with database.read() as used:
+        before = mine.one_or_none(used, {}).pid
+        idle = pid()
+        assert len({before, idle}) == 2
+
+        def cut() -> None:
+            with database.read() as connection:
+                Prepared(text("SELECT pg_terminate_backend(pg_backend_pid())")).all(connection, {})
+
+        with pytest.raises(StoreUnavailable):
+            cut()
+    new = pid()
+    there = Prepared(text("SELECT pid FROM pg_stat_activity WHERE datname = current_database()"))
+    with database.read() as connection:
+        left = {row.pid for row in there.all(connection, {})}
+    assert not {before, idle} & left
+    assert new in left
     database.close()
 
 

@@ -235,6 +235,25 @@ def test_a_connection_that_died_in_the_pool_is_replaced_unseen(postgres_url: str
     store.close()
 
 
+def test_a_read_within_a_writing_transaction_has_a_time_of_its_own(store: SqlStore, clock: Clock) -> None:
+    """The last look before a send: what was paused since the transaction began must be late there."""
+    with store.write() as tx:
+        began = tx.now()
+        clock.pass_(3)
+        with store.read() as look:
+            assert (look.now() - began).total_seconds() == 3
+        assert tx.now() == began
+
+
+def test_that_time_is_the_databases_own_where_there_is_no_other_clock(database_url: str) -> None:
+    database = Database(database_url, None)
+    with database.write() as connection:
+        began = database.now(connection)
+        with database.read() as look:
+            assert timedelta() < database.now(look) - began < timedelta(minutes=1)
+    database.close()
+
+
 def test_a_failing_commit_on_sqlite_is_commit_unknown(sqlite_url: str, clock: Clock) -> None:
     store = connect(sqlite_url, clock)
 

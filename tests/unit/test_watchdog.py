@@ -47,3 +47,18 @@ def test_what_ended_in_time_is_left_alone() -> None:
             assert other.recv(1) == b""
         far.send(b"x")
         assert near.recv(1) == b"x"
+
+
+def test_whoever_has_the_number_of_a_socket_that_was_closed_is_left_alone() -> None:
+    near, far = socket.socketpair()
+    other, silent = socket.socketpair()
+    with far, other, silent:
+        far.settimeout(5)
+        with Watchdog().over(near.fileno(), 0.05):
+            number = near.detach()
+            os.dup2(other.fileno(), number)  # what was `near` is closed, and `other` has its number too
+            assert far.recv(1) == b"", "its time is over"
+        silent.send(b"x")
+        other.settimeout(5)
+        assert other.recv(1) == b"x"
+        os.close(number)
