@@ -102,7 +102,7 @@ class SqlAudit:
     def reading(self) -> Iterator[SqlReading]:
         """Its own transaction, without a statement's time limit: a whole audit takes as long as it takes."""
         try:
-            with self._database.seat(), self._database.engine.connect() as connection:
+            with self._database.without_limits() as connection:
                 if self._database.is_sqlite:
                     connection.begin()
                     connection.exec_driver_sql("BEGIN")

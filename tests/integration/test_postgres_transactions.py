@@ -18,7 +18,8 @@ from sqlalchemy.exc import DBAPIError
 
 from app.domain.deadline import Deadline
 from app.errors import StoreUnavailable
-from app.store.engine import POSTGRES_CONNECTIONS, Database
+from app.store.engine import Database
+from app.store.pool import POSTGRES_CONNECTIONS
 from app.store.sql_audit import SqlAudit
 
 LOCK = text("SELECT pg_advisory_xact_lock(42)")
