@@ -40,10 +40,11 @@ def database(sqlite_url: str, time: Time) -> Iterator[Database]:
     made.close()
 
 
-def identity(database: Database) -> int:
-    """Of the connection that the next one gets."""
+def made_at(database: Database) -> float:
+    """When the connection was made that the next one gets."""
     with database.read() as connection:
-        return id(connection.connection.dbapi_connection)
+        made: float = connection.info["made"]
+        return made
 
 
 def lose(database: Database) -> None:
@@ -67,18 +68,18 @@ def test_after_a_loss_one_waits_for_a_silent_database_and_the_next_does_not(
 
     lose(database)
     with pytest.raises(StoreUnavailable, match="failed"):
-        identity(database)
+        made_at(database)
     for _ in range(3):
         with pytest.raises(StoreUnavailable, match="a moment ago"):
-            identity(database)
+            made_at(database)
     assert len(tries) == 1
     time.at += pool.REST_S
     with pytest.raises(StoreUnavailable, match="failed"):
-        identity(database)
+        made_at(database)
     assert len(tries) == 2
     event.remove(database.engine, "do_connect", silent)
     time.at += pool.REST_S
-    assert identity(database)
+    assert made_at(database)
 
 
 def test_one_from_before_the_last_loss_says_nothing_of_those_made_since(
@@ -90,11 +91,11 @@ def test_one_from_before_the_last_loss_says_nothing_of_those_made_since(
         time.at += 1
         lose(database)
         time.at += 1
-        new = identity(database)
-        assert identity(database) == new
+        new = made_at(database)
+        assert new == time.at
         time.at += 1
         old.invalidate(LOST)
-    assert identity(database) == new
+    assert made_at(database) == new
 
 
 def test_one_in_use_at_a_loss_does_its_work_and_is_not_used_again(database: Database, time: Time) -> None:
