@@ -28,7 +28,7 @@ GRACE_S = 0.05
 
 _START = (
     "SELECT clock_timestamp(), set_config('statement_timeout', '{ms}', true), set_config('lock_timeout', '{ms}', true), "
-    "set_config('idle_in_transaction_session_timeout', '{ms}', true); BEGIN ISOLATION LEVEL READ COMMITTED {access}"
+    "set_config('idle_in_transaction_session_timeout', '{ms}', true); BEGIN {access}"
 )
 """One message. What stands before BEGIN in the same message belongs to the transaction that it begins. The idle one is
 for a process that was stopped in the middle: the locks that it holds must not stop all the others with it."""

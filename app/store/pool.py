@@ -126,7 +126,9 @@ def _postgres(url: str, size: int, watchdog: Watchdog) -> Engine:
     def prepare(raw: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection
         with watchdog.over(raw.fileno(), CHECKED_S):
             setting = raw.execute("SHOW synchronous_commit").fetchone()[0]
-            raw.rollback()
+            # What is looked at under a lock, and right before a send, must be what others have committed meanwhile.
+            raw.execute("SET default_transaction_isolation TO 'read committed'")
+            raw.commit()
         if setting == "off":
             raw.close()
             raise StoreUnavailable(

@@ -13,7 +13,8 @@ from threading import Event
 from time import monotonic, sleep
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from app.domain.deadline import Deadline
@@ -197,3 +198,22 @@ def test_an_audit_that_reads_for_long_has_one_of_the_connections(database: Datab
             others.enter_context(database.read(within(5)))
         with pytest.raises(StoreUnavailable, match="became free"):
             others.enter_context(database.read(within(0.05)))
+
+
+def test_a_transaction_is_read_committed_whatever_the_databases_default_is(postgres_url: str) -> None:
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    default = "SET default_transaction_isolation TO 'repeatable read'"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {make_url(postgres_url).database} {default}")
+    with engine.connect() as connection:
+        connection.invalidate()
+    with engine.connect() as connection:
+        assert (
+            connection.exec_driver_sql("SHOW default_transaction_isolation").scalar_one() == "repeatable read"
+        )
+    engine.dispose()
+    database = Database(postgres_url, None)
+    for begun in (database.write, database.read):
+        with begun(within(5)) as connection:
+            assert connection.exec_driver_sql("SHOW transaction_isolation").scalar_one() == "read committed"
+    database.close()
