@@ -12,13 +12,13 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from collections.abc import MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 
@@ -35,7 +35,7 @@ OWN_HANDLERS = ("gunicorn.error", "gunicorn.access", "werkzeug", "flask.app")
 """Loggers that bring handlers of their own: theirs would print past the redaction."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Rendered:
     """Kept with its record for the next destination; a rotating file asks twice."""
 
@@ -87,10 +87,11 @@ def _rendered(record: logging.LogRecord, trail: observe.Trail | None) -> _Render
         line |= {k: v for k, v in list(fields.items())[:MAX_ITEMS] if v is not None}
     moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
     end = {"level": record.levelname.lower(), "logger": record.name, "timestamp": moment}
-    text = _dumped(line | end)
+    whole = line | end
+    text = _dumped(whole)
     has_trace = record.exc_info is not None and record.exc_info[0] is not None
     if not has_trace and SECRETS.is_clean(text):
-        return _Rendered(line | end, text)  # as nearly every line is: it is written as it was looked at
+        return _Rendered(whole, text)  # as nearly every line is: it is written as it was looked at
     if not SECRETS.is_clean(text):
         line = {k: SECRETS.of_key(k, v) for k, v in line.items()}
     if record.exc_info is not None and has_trace:
@@ -117,74 +118,79 @@ class _Ours:
             sys.stderr.write(f'{{"event": "a log line was lost", "error": "{error and error.__name__}"}}\n')
 
 
-class Standard(_Ours, logging.StreamHandler[TextIO]):
+class Standard(_Ours, logging.Handler):
     """stdout as it is now: it may be another one than at the start."""
 
     to_stderr = False
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:
-        return sys.stderr if self.to_stderr else sys.stdout
-
-    @stream.setter
-    def stream(self, value: TextIO) -> None:
-        """It is not kept."""
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            stream = sys.stderr if self.to_stderr else sys.stdout
+            stream.write(f"{self.format(record)}\n")
+            stream.flush()
+        except Exception:  # noqa: BLE001 - as every handler of the library: a line is no reason to fail
+            self.handleError(record)
 
 
 class SharedFile(_Ours, RotatingFileHandler):
-    """A rotating file that several processes write: one of them rotates it, and the others follow."""
+    """A rotating file that several processes write: one of them rotates it, and the others follow. Not buffered: a line is
+    one write, and looked at once.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock_file = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        self._path, self._bytes = path, 0
-        super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8")
+        self._path = path
+        super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES)
+
+    def _open(self) -> Any:  # noqa: ANN401 - the library's own is a text's
+        return self._path.open("ab", buffering=0)
 
     def emit(self, record: logging.LogRecord) -> None:
-        with self._alone():
-            self._follow()
-            super().emit(record)
+        try:
+            line = f"{self.format(record)}\n".encode()
+            self._lock(fcntl.LOCK_EX)
+            try:
+                self._write(line)
+            finally:
+                self._lock(fcntl.LOCK_UN)
+        except Exception:  # noqa: BLE001 - as every handler of the library: a line is no reason to fail
+            self.handleError(record)
 
     def close(self) -> None:
         super().close()
         with suppress(OSError):
             os.close(self._lock_file)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: lines may be lost at a rotation, the service is not
-            yield
-            return
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+    def _lock(self, how: int) -> None:
+        """On a file system without locks lines may be lost at a rotation, and the service is not."""
+        with suppress(OSError):
+            fcntl.flock(self._lock_file, how)
 
-    def _follow(self) -> None:
-        """Another process has renamed the file: go on in the new one."""
-        if (
-            self.stream is None
-        ):  # a rotation could not open it: there is nothing to rotate, and the next line opens it
-            self._bytes = 0
-            return
+    def _write(self, line: bytes) -> None:
+        if self._size() + len(line) >= self.maxBytes:
+            self.doRollover()
+        if self.stream is None:  # a rotation could not open it
+            self.stream = self._open()
+        written = os.write(self.stream.fileno(), line)
+        if written != len(line):
+            raise OSError(f"expected {len(line)} bytes to be written, were {written}")
+
+    def _size(self) -> int:
+        """Of the file as it is now: where another process has renamed it, that is the new one."""
+        if self.stream is None:
+            return 0  # there is nothing to rotate
         try:
             there, here = self._path.stat(), os.fstat(self.stream.fileno())
-            moved, self._bytes = (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino), there.st_size
+            if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
+                return there.st_size
+            size = there.st_size
         except (OSError, ValueError):
-            moved, self._bytes = True, 0
-        if moved:
-            self.stream.close()
-            with suppress(OSError):
-                self.stream = self._open()
-
-    def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802 - the standard library's name
-        """By the size that `_follow` has just seen: the standard one asks the file system three times more."""
-        return int(self._bytes + len(self.format(record).encode()) >= self.maxBytes)
+            size = 0
+        self.stream.close()
+        self.stream = None
+        self.stream = self._open()
+        return size
 
 
 def _to_record(
@@ -192,7 +198,7 @@ def _to_record(
 ) -> tuple[tuple[str], dict[str, Any]]:
     """Structlog's last step: the event and its fields as a record of the standard library."""
     word, trace = str(event.pop("event", "")), event.pop("exc_info", None)
-    return (word,), {"extra": {"fields": dict(event)}, "exc_info": trace}
+    return (word,), {"extra": {"fields": event}, "exc_info": trace}
 
 
 def configure(settings: TelemetrySettings) -> None:

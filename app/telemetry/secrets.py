@@ -183,7 +183,9 @@ class Secrets:
 def _may_hold(text: str) -> bool:
     """Beyond ASCII other letters count as these too (the long s, the Kelvin sign): the expression must decide."""
     low = text.lower()
-    return not text.isascii() or any(root in low for root in _ROOTS)
+    return not text.isascii() or any(
+        map(low.__contains__, _ROOTS)
+    )  # on every line's way: half of a generator
 
 
 def _has_mark(text: str) -> bool:

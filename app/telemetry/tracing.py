@@ -45,8 +45,8 @@ FLUSH_S = 0.5
 """At the end of a process: its last steps have less than a second (gunicorn.conf.py)."""
 MAX_KEPT = 2048
 OUTSIDE = ("broker", "quote", "book", "redis")
-"""Phases that wait for somebody beyond the database have spans. The others' times and statements stand on the span of the
-request or job: a span costs a tenth of the milliseconds that a transaction takes.
+"""Phases that wait for somebody beyond the database have spans. The others' times, and all statements, stand on the span of
+the request or job: a span costs a tenth of the milliseconds that a transaction takes.
 """
 READS, A_MOMENT_NS = ("quote", "book"), 500_000
 """A read that was answered sooner waited for nobody (the paper exchange answers from memory), and needs no span either."""
@@ -66,12 +66,6 @@ class _Statements:
     failed: dict[int, str] = field(default_factory=dict)
     """Number in `asked` and the error's class."""
     more: int = 0
-
-    def add(self, statement: str) -> None:
-        if len(self.asked) < MOST_STATEMENTS:
-            self.asked.append(statement)
-        else:
-            self.more += 1
 
     def __str__(self) -> str:
         if not self.failed and not self.more:
@@ -107,8 +101,12 @@ class _OnSpan:
 
     @staticmethod
     def asked(statement: str) -> None:
-        if (done := _STATEMENTS.get()) is not None:
-            done.add(statement)
+        if (done := _STATEMENTS.get()) is None:
+            return
+        if len(done.asked) < MOST_STATEMENTS:
+            done.asked.append(statement)
+        else:
+            done.more += 1
 
     @staticmethod
     def failed(statement: str | None, error: BaseException) -> None:
@@ -117,9 +115,27 @@ class _OnSpan:
             done.failed[len(done.asked) - 1] = type(error).__name__
 
 
-def _entered(span: Span) -> tuple[Span, Token[Context], Token[_Statements | None]]:
-    """What `Tracing.end` needs again."""
+Entered = tuple[Span, Token[Context], Token[_Statements | None]]
+
+
+def _entered(span: Span) -> Entered:
+    """The span of what this thread does until `_left`."""
     return span, context.attach(trace.set_span_in_context(span)), _STATEMENTS.set(_Statements())
+
+
+def _left(entered: Entered, error: BaseException | None) -> None:
+    span, token, statements = entered
+    context.detach(token)
+    if (done := _STATEMENTS.get()) is not None and done.asked:
+        span.set_attribute("db.statements", str(done))
+    _STATEMENTS.reset(statements)
+    _finish(span, error)
+
+
+def _finish(span: Span, error: BaseException | None) -> None:
+    if error is not None:
+        span.set_status(Status(StatusCode.ERROR, type(error).__name__))  # its text may hold anything
+    span.end()
 
 
 class Tracing:
@@ -145,40 +161,21 @@ class Tracing:
     # -- below a request or a job
 
     def start(self, name: str, attributes: dict[str, str]) -> object:
-        if name not in OUTSIDE:
-            return None
-        if name in READS:
-            return name, attributes, time.time_ns()
-        return _entered(self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes))
+        return (name, attributes, time.time_ns()) if name in OUTSIDE else None
 
     def end(self, span: Any, error: BaseException | None) -> None:  # noqa: ANN401 - what `start` gave
-        if isinstance(span[0], str):
-            name, attributes, began_ns = span
-            self._read(name, attributes, began_ns, error)
+        """A span with hindsight: nothing below it is told of it, so that it need not be there before its end."""
+        name, attributes, began_ns = span
+        if name in READS and error is None and time.time_ns() - began_ns < A_MOMENT_NS:
             return
-        begun, token, statements = span
-        context.detach(token)
-        if (done := _STATEMENTS.get()) is not None and done.asked:
-            begun.set_attribute("db.statements", str(done))
-        _STATEMENTS.reset(statements)
-        if error is not None:
-            begun.set_status(Status(StatusCode.ERROR, type(error).__name__))  # its text may hold anything
-        begun.end()
-
-    def _read(
-        self, name: str, attributes: dict[str, str], began_ns: int, error: BaseException | None
-    ) -> None:
-        """A span with hindsight."""
-        if error is None and time.time_ns() - began_ns < A_MOMENT_NS:
-            return
-        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, start_time=began_ns)
-        if error is not None:
-            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        span.end()
+        begun = self._tracer.start_span(
+            name, kind=SpanKind.CLIENT, attributes=attributes, start_time=began_ns
+        )
+        _finish(begun, error)
 
     # -- a request
 
-    def request(self, trail: Trail, method: str, route: str, headers: Mapping[str, str]) -> object:
+    def request(self, trail: Trail, method: str, route: str, headers: Mapping[str, str]) -> Entered:
         """The span of a whole request, below what its sender says it belongs to."""
         span = self._tracer.start_span(
             f"{method} {route}",
@@ -189,9 +186,9 @@ class Tracing:
         self._follow(trail, span)
         return _entered(span)
 
-    def answered(self, span: Any, trail: Trail, status: int) -> str:  # noqa: ANN401 - what `request` gave
+    def answered(self, span: Entered, trail: Trail, status: int) -> str:
         """The last that is known of it. Gives the header that tells the sender its trace."""
-        begun: Span = span[0]
+        begun = span[0]
         known = (
             ("request_id", trail.id),
             ("order_id", trail.order_id),
@@ -206,8 +203,9 @@ class Tracing:
             begun.set_status(Status(StatusCode.ERROR))
         return f"00-{trail.trace_id}-{trail.span_id}-{begun.get_span_context().trace_flags:02x}"
 
-    def done(self, span: Any, error: BaseException | None) -> None:  # noqa: ANN401 - what `request` gave
-        self.end(span, error)
+    @staticmethod
+    def done(span: Entered, error: BaseException | None) -> None:
+        _left(span, error)
 
     # -- a job, and what a reconcile pass has settled
 
@@ -225,7 +223,7 @@ class Tracing:
         finally:
             if trail.phases:
                 span.set_attribute("phases_ms", _phases(trail))
-            self.end(begun, error)
+            _left(begun, error)
 
     def settled(self, order: Order, events: tuple[AuditEvent, ...]) -> None:
         """In the trace of the alert that the order came of, linked to the pass that has brought it to its state."""
