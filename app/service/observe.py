@@ -27,7 +27,7 @@ class Spans(Protocol):
     """Traces, where they are on."""
 
     def start(self, name: str, attributes: dict[str, str]) -> object:
-        """Begin a span below the present one; what it gives is handed back to `end`."""
+        """A span below the request's or the job's begins. What this gives, unless it is None, is handed back to `end`."""
 
     def end(self, span: Any, error: BaseException | None) -> None: ...  # noqa: ANN401 - the tracer's own
 

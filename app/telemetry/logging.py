@@ -37,7 +37,7 @@ OWN_HANDLERS = ("gunicorn.error", "gunicorn.access", "werkzeug", "flask.app")
 
 @dataclass(slots=True)
 class _Rendered:
-    """Kept with its record for the next destination; a rotating file asks twice."""
+    """Kept with its record for the next destination."""
 
     line: dict[str, Any]
     text: str
@@ -114,7 +114,7 @@ class _Ours:
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - the standard library's name
         """The standard one prints the record's arguments, which nobody has cleaned."""
         error = sys.exc_info()[0]
-        with suppress(OSError, ValueError):
+        with suppress(Exception):  # there may be no stderr at all
             sys.stderr.write(f'{{"event": "a log line was lost", "error": "{error and error.__name__}"}}\n')
 
 
@@ -128,7 +128,7 @@ class Standard(_Ours, logging.Handler):
             stream = sys.stderr if self.to_stderr else sys.stdout
             stream.write(f"{self.format(record)}\n")
             stream.flush()
-        except Exception:  # noqa: BLE001 - as every handler of the library: a line is no reason to fail
+        except Exception:  # noqa: BLE001 - a line is no reason to fail
             self.handleError(record)
 
 
@@ -139,42 +139,62 @@ class SharedFile(_Ours, RotatingFileHandler):
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path.absolute()
+        self._can_rotate = True
         self._lock_file = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        self._path = path
-        super().__init__(path, maxBytes=FILE_BYTES, backupCount=FILES)
+        try:
+            super().__init__(self._path, maxBytes=FILE_BYTES, backupCount=FILES)
+        except BaseException:
+            os.close(self._lock_file)
+            raise
 
     def _open(self) -> Any:  # noqa: ANN401 - the library's own is a text's
         return self._path.open("ab", buffering=0)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = f"{self.format(record)}\n".encode()
+            # Half of a pair of surrogates, which UTF-8 cannot say, becomes what JSON says for it.
+            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
             self._lock(fcntl.LOCK_EX)
             try:
                 self._write(line)
             finally:
                 self._lock(fcntl.LOCK_UN)
-        except Exception:  # noqa: BLE001 - as every handler of the library: a line is no reason to fail
+        except Exception:  # noqa: BLE001 - a line is no reason to fail
             self.handleError(record)
 
     def close(self) -> None:
         super().close()
-        with suppress(OSError):
-            os.close(self._lock_file)
+        held, self._lock_file = self._lock_file, -1
+        if held >= 0:
+            os.close(held)
 
     def _lock(self, how: int) -> None:
         """On a file system without locks lines may be lost at a rotation, and the service is not."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             fcntl.flock(self._lock_file, how)
 
     def _write(self, line: bytes) -> None:
-        if self._size() + len(line) >= self.maxBytes:
-            self.doRollover()
+        size = self._size()
+        if self._can_rotate and size + len(line) >= self.maxBytes:
+            self._rotate()
         if self.stream is None:  # a rotation could not open it
             self.stream = self._open()
-        written = os.write(self.stream.fileno(), line)
-        if written != len(line):
+        file = self.stream.fileno()
+        written = os.write(file, line)
+        if written != len(
+            line
+        ):  # the disk is full: the next line, once there is room, must not go on in this one
+            os.ftruncate(file, os.fstat(file).st_size - written)
             raise OSError(f"expected {len(line)} bytes to be written, were {written}")
+
+    def _rotate(self) -> None:
+        try:
+            self.doRollover()
+        except OSError:
+            # A file that cannot be renamed (it is a mount of its own) grows on: each further try would push one more
+            # of the older ones out.
+            self._can_rotate = not self._path.exists()
 
     def _size(self) -> int:
         """Of the file as it is now: where another process has renamed it, that is the new one."""

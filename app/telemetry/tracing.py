@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -125,11 +125,13 @@ def _entered(span: Span) -> Entered:
 
 def _left(entered: Entered, error: BaseException | None) -> None:
     span, token, statements = entered
-    context.detach(token)
-    if (done := _STATEMENTS.get()) is not None and done.asked:
-        span.set_attribute("db.statements", str(done))
-    _STATEMENTS.reset(statements)
-    _finish(span, error)
+    try:
+        context.detach(token)
+        if (done := _STATEMENTS.get()) is not None and done.asked:
+            span.set_attribute("db.statements", str(done))
+        _STATEMENTS.reset(statements)
+    finally:
+        _finish(span, error)
 
 
 def _finish(span: Span, error: BaseException | None) -> None:
@@ -164,14 +166,17 @@ class Tracing:
         return (name, attributes, time.time_ns()) if name in OUTSIDE else None
 
     def end(self, span: Any, error: BaseException | None) -> None:  # noqa: ANN401 - what `start` gave
-        """A span with hindsight: nothing below it is told of it, so that it need not be there before its end."""
+        """A span with hindsight, below the request or job: what may have run within it (Redis, within the broker's) is
+        its sibling, and its statements are theirs. Never raises: the broker has answered.
+        """
         name, attributes, began_ns = span
         if name in READS and error is None and time.time_ns() - began_ns < A_MOMENT_NS:
             return
-        begun = self._tracer.start_span(
-            name, kind=SpanKind.CLIENT, attributes=attributes, start_time=began_ns
-        )
-        _finish(begun, error)
+        with suppress(Exception):
+            begun = self._tracer.start_span(
+                name, kind=SpanKind.CLIENT, attributes=attributes, start_time=began_ns
+            )
+            _finish(begun, error)
 
     # -- a request
 

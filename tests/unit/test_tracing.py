@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import Span, StatusCode
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -218,6 +219,22 @@ def test_a_read_that_took_no_time_has_no_span_and_one_that_failed_has(
     traced.desk.webhook(idempotency_key="another")
     (quote,) = [s for s in traced.spans() if s.name == "quote"]
     assert quote.status.status_code is StatusCode.ERROR
+
+
+def test_a_span_that_cannot_be_made_changes_nothing_of_an_order(
+    traced: Traced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = traced.tracing._tracer.start_span
+
+    def failing(name: str, *args: Any, **kwargs: Any) -> Span:
+        if name == "broker":
+            raise MemoryError
+        return start(name, *args, **kwargs)
+
+    monkeypatch.setattr(traced.tracing._tracer, "start_span", failing)
+    answer = traced.desk.webhook()
+    assert (answer.status_code, answer.get_json()["status"]) == (200, "accepted")
+    assert {s.name for s in traced.spans()} == {"POST /webhook"}
 
 
 class Hanging(SpanExporter):
