@@ -95,13 +95,14 @@ def test_a_line_that_the_disk_takes_half_of_leaves_nothing_that_the_next_goes_on
     assert "a log line was lost" in capsys.readouterr().err
 
 
-def test_a_file_that_cannot_be_renamed_grows_on_and_pushes_none_of_the_older_ones_out(
+def test_a_file_that_cannot_be_renamed_grows_on_and_one_try_is_all_that_the_older_ones_pay_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that is mounted by itself."""
     monkeypatch.setattr(own, "FILE_BYTES", 2_000)
     handler = handler_on(tmp_path / "a.log")
-    (tmp_path / "a.log.1").write_text("older")
+    for number in range(1, own.FILES + 1):
+        (tmp_path / f"a.log.{number}").write_text("older")
 
     def busy(*_: object) -> None:
         raise OSError(errno.EBUSY, "busy")
@@ -111,7 +112,7 @@ def test_a_file_that_cannot_be_renamed_grows_on_and_pushes_none_of_the_older_one
         handler.emit(record(f"line {number}"))
     handler.close()
     assert kept_in(tmp_path / "a.log") == [f"line {n}" for n in range(60)]
-    assert "older" in [p.read_text() for p in tmp_path.glob("a.log.?")]
+    assert [p.read_text() for p in tmp_path.glob("a.log.?")] == ["older"] * (own.FILES - 1)
 
 
 def test_a_relative_path_stays_the_same_file_wherever_the_process_goes(
