@@ -26,8 +26,9 @@ from app.service.reconcile import Pass
 from app.store.prepared import hear
 from app.telemetry import tracing
 from app.telemetry.broker import ObservedBroker
+from app.telemetry.noted import MOST_STATEMENTS, Noted
 from app.telemetry.requests import trace_of
-from app.telemetry.tracing import FLUSH_S, MOST_STATEMENTS, Tracing
+from app.telemetry.tracing import FLUSH_S, Tracing
 from app.telemetry.watcher import TracedReconcile, Watch
 from tests.builders import SCOPE
 from tests.unit.web_desk import ADMIN, TOKEN, WebDesk
@@ -49,7 +50,7 @@ class Traced:
         desk.client = desk.app.test_client()
 
     def spans(self) -> tuple[ReadableSpan, ...]:
-        self.tracing._provider.force_flush()
+        self.tracing.flush()
         return self.kept.get_finished_spans()
 
     def named(self, name: str) -> ReadableSpan:
@@ -221,7 +222,7 @@ def test_a_read_that_took_no_time_has_no_span_and_one_that_failed_has(
     assert quote.status.status_code is StatusCode.ERROR
 
 
-def test_a_span_that_cannot_be_made_changes_nothing_of_an_order(
+def test_a_span_that_cannot_be_made_changes_nothing_of_an_order_or_of_other_spans(
     traced: Traced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = traced.tracing._tracer.start_span
@@ -235,6 +236,39 @@ def test_a_span_that_cannot_be_made_changes_nothing_of_an_order(
     answer = traced.desk.webhook()
     assert (answer.status_code, answer.get_json()["status"]) == (200, "accepted")
     assert {s.name for s in traced.spans()} == {"POST /webhook"}
+
+
+def test_a_span_has_the_times_of_what_it_tells_and_not_of_its_making(traced: Traced) -> None:
+    began = time.time_ns()
+    traced.desk.webhook()
+    ended = time.time_ns()
+    root, broker = traced.named("POST /webhook"), traced.named("broker")
+    times = [root.start_time, broker.start_time, broker.end_time, root.end_time]
+    assert sorted([began, *(t or 0 for t in times), ended]) == [began, *times, ended]
+
+
+def test_what_runs_within_the_brokers_call_stands_below_it(traced: Traced) -> None:
+    with traced.watch.job("reconcile"), phase("broker"), phase("redis"):
+        traced.tracing.statements.asked("SELECT 1 FROM orders")
+    job, broker, redis = (traced.named(name) for name in ("job reconcile", "broker", "redis"))
+    parents = {s.name: s.parent.span_id if s.parent else None for s in (job, broker, redis)}
+    assert parents == {"job reconcile": None, "broker": span_id(job), "redis": span_id(broker)}
+    assert (redis.attributes or {})["db.statements"] == "SELECT orders"
+
+
+def test_spans_are_made_without_being_asked_for(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = traced.tracing._made, threading.Event()
+
+    def making(noted: Noted) -> None:
+        make(noted)
+        made.set()
+
+    monkeypatch.setattr(traced.tracing, "_made", making)
+    with traced.watch.job("purge"):
+        pass
+    assert made.wait(5)
+    traced.tracing._provider.force_flush()
+    assert [s.name for s in traced.kept.get_finished_spans()] == ["job purge"]
 
 
 class Hanging(SpanExporter):
