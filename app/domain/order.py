@@ -184,6 +184,13 @@ def order_id(scope: Scope, key: AlertKey, random_bytes: Callable[[int], bytes]) 
     return base64.b32encode(raw).decode().rstrip("=")
 
 
+def signal_of(order: Order) -> str:
+    """What tells one signal of a strategy from its next, for whoever splits them: an alert without a key may have the same
+    words each time, and its order keeps its id through every repeat.
+    """
+    return order.key.digest if order.key.kind is KeyKind.EXPLICIT else order.id
+
+
 def is_keyed(tag: str) -> bool:
     """Whether the order behind a tag of ours has its id from an explicit key."""
     return tag[TAG_PREFIX_LENGTH : TAG_PREFIX_LENGTH + 1].upper() in tuple("ABCDEFGHIJKLMNOP")

@@ -7,11 +7,13 @@ from decimal import Decimal
 
 from app.domain.alert import IST
 from app.domain.limits import Limits
-from app.service.records import Cap
+from app.service.records import NO_LIMIT, Cap
 
 
 def caps_of(limits: Limits, at: datetime, lots: Decimal, contracts: int) -> tuple[Cap, ...]:
-    """The windows of an entry at that moment, by the IST clock. The store counts a row once, whatever its attempts."""
+    """The windows of an entry at that moment, by the IST clock. The store counts a row once, whatever its attempts. One
+    whose limit is off counts too: a limit that is set at noon is for the whole day.
+    """
     ist = at.astimezone(IST)
     day = ist.date().isoformat()
     windows = (
@@ -22,7 +24,6 @@ def caps_of(limits: Limits, at: datetime, lots: Decimal, contracts: int) -> tupl
         ("contracts_day", day, limits.max_contracts_per_day, contracts, True),
     )
     return tuple(
-        Cap(name, window, limit, amount, returnable=returnable)
+        Cap(name, window, NO_LIMIT if limit is None else limit, amount, returnable=returnable)
         for name, window, limit, amount, returnable in windows
-        if limit is not None
     )

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from app.domain.alert import ADMIN_CLIENT, Action, Alert
 from app.domain.contract import Contract, ist_date
 from app.domain.levels import Levels
-from app.domain.order import Purpose, Side
+from app.domain.order import Order, Purpose, Side, signal_of
 from app.domain.risk import Denial, Price, Verdict, judge
 from app.errors import PriceUnavailable
 from app.service.amount import how_much
@@ -83,8 +83,8 @@ class CheckAlert:
         lots = quantity // contract.lot if quantity % contract.lot == 0 else None
         proposal = proposal_of(desk, job, contract, quantity)
         quote = quote_of(desk, job.budget.send, contract.ticker)
-        levels, price = self._levels(alert, resolved, quote)
         order = draft(desk, job, contract, side, quantity, Purpose.ENTRY)
+        levels, price = self._levels(alert, order, resolved, quote)
         with desk.store.read(job.budget.send) as tx:
             window = timedelta(seconds=limits.runaway.seconds) if limits.runaway else None
             exposure = tx.exposure(order, window)
@@ -113,16 +113,15 @@ class CheckAlert:
         return CheckReport(alert, resolved, denial, quantity, lots, None, None, verdicts)
 
     def _levels(
-        self, alert: Alert, resolved: Resolved, quote: Quote | None
+        self, alert: Alert, order: Order, resolved: Resolved, quote: Quote | None
     ) -> tuple[Levels | Denial, Price | None]:
         policy = self.desk.policy
         try:
             price = usable_price(quote, policy.max_ltp_gap_percent)
         except PriceUnavailable as error:
             return Denial(error.code, error.detail), None
-        chosen = policy.rollout.choose(alert.strategy, alert.key.digest, alert.product)
-        side = Side(alert.action.value)
-        levels = levels_of(policy, chosen, price.ltp, side, alert, resolved.contract)
+        chosen = policy.rollout.choose(alert.strategy, signal_of(order), alert.product)
+        levels = levels_of(policy, chosen, price.ltp, order.side, alert, resolved.contract)
         if isinstance(levels, Denial):
             return levels, price
         return levels, replace(price, stop_distance=levels.stop_distance)

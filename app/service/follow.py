@@ -67,9 +67,12 @@ def record_book(tx: Transaction, orders: Iterable[Order], book: Sequence[BookOrd
     """Bring our rows to what the book says, in the caller's transaction. Returns the changed ones.
 
     Ended orders too: an exchange may report a fill that crossed our cancel, and the book's word wins.
+
+    All rows first, in the order of their ids, and then the counters: an exit and a pass that are both at it would else
+    wait for each other, one with a row and one with a counter in hand.
     """
-    changed = []
-    for order in orders:
+    changed: list[tuple[Order, Order]] = []
+    for order in sorted(orders, key=lambda o: o.id):
         never_sent = order.status is Status.EXPIRED and order.broker_order_id is None
         row = book_row(order, book) if order.status in FOLLOWED and not never_sent else None
         if row is None:
@@ -79,8 +82,12 @@ def record_book(tx: Transaction, orders: Iterable[Order], book: Sequence[BookOrd
             continue
         if order.status in CLOSED and filled(order, row) == order.filled_quantity:
             continue  # a book read before the end that we know of
-        changed.append(_record_row(tx, order, row, after))
-    return tuple(o for o in changed if o is not None)
+        moved = _record_row(tx, order, row, after)
+        if moved is not None:
+            changed.append((order, moved))
+    for order, moved in changed:
+        _count(tx, order, moved)
+    return tuple(moved for _, moved in changed)
 
 
 def _record_row(tx: Transaction, order: Order, row: BookOrder, after: Status) -> Order | None:
@@ -89,19 +96,18 @@ def _record_row(tx: Transaction, order: Order, row: BookOrder, after: Status) ->
         change = replace(change, filled_at=tx.now())
     detail = {"filled": str(change.filled_quantity), "price": str(change.fill_price or "")}
     event = AuditEvent(EVENTS[after], tx.now(), after, detail)
-    unfilled = Fraction(max(0, order.quantity - (change.filled_quantity or 0)), order.quantity)
-    crossed = order.status in CLOSED  # a fill crossed the end: all of it was given back
     if after is order.status:
-        if crossed:
-            tx.reserve_again(order.scope, order.id, ())
-            tx.release(order.scope, order.id, unfilled=unfilled)
-        moved: Order | None = tx.record(order, event, change)
-    else:
-        moved = tx.move(order, after, event, change)
-        if moved is not None and crossed:
-            tx.reserve_again(order.scope, order.id, ())
-        elif moved is not None and after in ENDED.values():
-            tx.release(order.scope, order.id, unfilled=unfilled)
-    if moved is not None and (crossed or after in ENDED.values()):
+        return tx.record(order, event, change)
+    return tx.move(order, after, event, change)
+
+
+def _count(tx: Transaction, before: Order, moved: Order) -> None:
+    """What the end of an order gives back, and what a fill that crossed it takes again."""
+    ended = moved.status in ENDED.values()
+    if crossed := before.status in CLOSED:  # all of it was given back
+        tx.reserve_again(moved.scope, moved.id, ())
+    if ended:
+        unfilled = max(0, moved.quantity - moved.filled_quantity)
+        tx.release(moved.scope, moved.id, unfilled=Fraction(unfilled, moved.quantity))
+    if crossed or ended:
         share_out(tx, moved)
-    return moved

@@ -146,3 +146,13 @@ def legs_shown(position: Position | None, orders: Iterable[Order], book: Iterabl
         return True
     ours = {o.broker_order_id for o in orders if o.broker_order_id}
     return any(row.is_working and row.parent_id in ours for row in book)
+
+
+def stop_shown(position: Position | None, orders: Iterable[Order], book: Iterable[BookOrder]) -> bool:
+    """Whether the broker holds a stop that still works: on the position, or as a child of our entries. A target alone
+    protects nothing, and neither does a leg that was rejected or cancelled.
+    """
+    if position is not None and position.has_stop:
+        return True
+    ours = {o.broker_order_id for o in orders if o.broker_order_id}
+    return any(row.is_working and row.is_stop and row.parent_id in ours for row in book)

@@ -11,7 +11,7 @@ from app.domain.contract import Contract, ist_date
 from app.domain.deadline import Deadline
 from app.domain.experiment import Chosen, at_touch
 from app.domain.levels import Levels, levels_for
-from app.domain.order import Mode, Order, OrderKind, Protection, Purpose, Side
+from app.domain.order import Mode, Order, OrderKind, Protection, Purpose, Side, signal_of
 from app.domain.risk import Denial, Price, Proposal, Stage, first_denial
 from app.domain.session import previous_trading_day
 from app.domain.status import UNSETTLED
@@ -122,7 +122,7 @@ class PlaceOrder:
             raise NotReconciled("the orders of before this start are being looked up", retry_after_s=5)
         desk, alert, contract, policy = self.desk, job.alert, resolved.contract, self.desk.policy
         order = draft(desk, job, contract, side, quantity_of(alert, contract.lot), Purpose.ENTRY)
-        chosen = policy.rollout.choose(alert.strategy, alert.key.digest, alert.product)
+        chosen = policy.rollout.choose(alert.strategy, signal_of(order), alert.product)
         order = replace(order, explanation=resolved.explanation, variant=chosen.label if chosen else "")
         proposal = proposal_of(desk, job, contract, order.quantity)
         if (off := policy.rollout.denial(alert.strategy)) is not None:

@@ -50,6 +50,8 @@ class BookOrder:
     message: str = ""
     has_stop: bool = False
     has_target: bool = False
+    is_stop: bool = False
+    """It waits for a trigger: by its type, or by a trigger that it names."""
 
     @property
     def is_working(self) -> bool:
@@ -115,6 +117,10 @@ class MasterAge:
     """Newest inside date per source file."""
     rows: int
     skipped: int
+
+
+NO_LIMIT = 2**63 - 1
+"""The greatest number that both databases keep: what is counted under it is counted all the same."""
 
 
 @dataclass(frozen=True, slots=True)

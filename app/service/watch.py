@@ -8,7 +8,7 @@ from app.domain.audit import Event
 from app.domain.order import Order, Protection, Purpose, Scope
 from app.domain.status import WORKING
 from app.service.desk import Desk, event_of
-from app.service.holding import net_of, open_part
+from app.service.holding import net_of, open_part, stop_shown
 from app.service.ports import Transaction
 from app.service.records import BookOrder, Moved, Position
 
@@ -45,8 +45,7 @@ def _protection(
     now: datetime,
 ) -> Order | None:
     position = net_of(positions, order.ticker, order.product)
-    shown = position is not None and position.has_stop
-    shown = shown or any(row.parent_id and row.parent_id == order.broker_order_id for row in book)
+    shown = stop_shown(position, (order,), book)
     if order.protection is Protection.SEEN:
         return None if shown else _lost(tx, desk, order, position, now)
     if shown:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from app.domain.order import Scope
 from app.domain.risk import Denial
-from app.service.records import Cap
+from app.service.records import NO_LIMIT, Cap
 from app.store.column_types import UtcTime
 from app.store.prepared import Prepared
 
@@ -126,7 +126,7 @@ def _count(
 def over(connection: Connection, scope: Scope, wanted: Sequence[Cap]) -> Denial | None:
     """What `reserve` would say of a new order, and nothing is counted."""
     keys = {"mode": scope.mode.value, "account": scope.account}
-    for cap in _by_name(wanted):
+    for cap in _by_name([cap for cap in wanted if cap.limit != NO_LIMIT]):
         used = connection.execute(_USED, keys | {"name": cap.name, "window": cap.window}).scalar() or 0
         if used + cap.amount > cap.limit:
             return _denial(cap, used)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
+from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.order import Order, Protection
 from app.domain.status import Status
+from app.service.records import BookStatus
 from tests.wire_desk import LOT, TICKER, WireDesk
 
 LEGS = "PATCH /positions"
@@ -47,6 +51,26 @@ def test_what_is_flat_again_needs_no_protection(desk: WireDesk) -> None:
     desk.sim.close_by_hand(f"{TICKER}-INTRADAY")
     desk.pass_on(30)
     assert (desk.row(entry).protection, desk.notifier.pages) == (Protection.REQUESTED, [])
+
+
+@pytest.mark.parametrize("product", [Product.BO, Product.CO])
+@pytest.mark.parametrize("end", [BookStatus.REJECTED, BookStatus.CANCELLED])
+@pytest.mark.parametrize("was_seen", [True, False])
+def test_a_leg_that_has_ended_or_a_target_alone_protects_nothing(
+    desk: WireDesk, product: Product, end: int, *, was_seen: bool
+) -> None:
+    entry = desk.bought(product=product)
+    if was_seen:
+        desk.pass_on(1)
+        assert desk.row(entry).protection is Protection.SEEN
+    stop = next(
+        o for o in desk.sim.exchange.orders.values() if o.parent_id is not None and o.intent.stop_price
+    )
+    stop.status = end
+    desk.pass_on(1)
+    desk.pass_on(10)
+    assert desk.net(product=product) == LOT
+    assert (desk.row(entry).protection, pages(desk, "protection_missing")) == (Protection.MISSING, 1)
 
 
 def stuck_exit(desk: WireDesk) -> Order:

@@ -8,8 +8,9 @@ from decimal import Decimal
 
 import pytest
 
+from app.domain.alert import key_of
 from app.domain.experiment import Experiment, Flag, Rollout, Variant
-from app.domain.order import OrderKind, Purpose
+from app.domain.order import Order, OrderKind, Purpose
 from app.domain.outcome import NotSent
 from app.domain.status import Status
 from app.service.check import CheckAlert
@@ -74,6 +75,23 @@ def test_the_next_attempt_of_a_signal_has_the_same_variant() -> None:
     again = desk.alert(key=key, strategy="orb").order
     assert (again.status, again.attempt, again.variant) == (Status.ACCEPTED, 2, "stops/limit")
     assert [t.kind for t in desk.broker.ledger] == [OrderKind.LIMIT]
+
+
+def test_signals_without_a_key_are_split_though_they_have_the_same_words() -> None:
+    desk = desk_with(Rollout(experiments=(TRIAL,)))
+    key = key_of("default", None, "0" * 64, desk.clock.now())
+
+    def deliver() -> Order:
+        alert = replace(an_alert(strategy="orb", received_at=desk.clock.now()), key=key)
+        return desk.service(alert, request_id="r", started=desk.clock.monotonic()).order
+
+    variants = []
+    for _ in range(20):
+        order, again = deliver(), deliver()
+        assert (again.id, again.variant) == (order.id, order.variant)
+        variants.append(order.variant)
+        desk.clock.advance(61)
+    assert set(variants) == {"stops/wide", "stops/limit"}
 
 
 def test_exits_are_as_without_an_experiment() -> None:

@@ -121,6 +121,26 @@ def test_without_the_limit_the_same_entry_is_sent(case: Case) -> None:
     assert len(desk.broker.ledger) == case.before + 1
 
 
+COUNTED: dict[str, dict[str, Any]] = {
+    "orders_minute": {"max_orders_per_minute": 2},
+    "orders_hour": {"max_orders_per_hour": 2},
+    "orders_day": {"max_orders_per_day": 2},
+    "lots_day": {"max_lots_per_day": 2},
+    "contracts_day": {"max_contracts_per_day": 3 * LOT - 1},
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_limit_that_is_set_at_noon_counts_what_was_sent_in_the_morning(name: str) -> None:
+    desk = TradingDesk(policy=a_policy(limits=Limits(max_lots=50)))
+    for _ in range(2):
+        assert desk.alert().order.status is Status.ACCEPTED
+    limits = Limits(**{"max_lots": 50, **COUNTED[name]})
+    desk.service = PlaceOrder(replace(desk.desk, policy=a_policy(limits=limits)))
+    order = desk.alert().order
+    assert (order.status, order.code, len(desk.broker.ledger)) == (Status.DENIED, f"cap_{name}", 2)
+
+
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_what_is_held_gets_out_though_no_entry_would(case: Case) -> None:
     """All but the market's hours: of the three that may stop an exit the other two are off, or let exits pass."""

@@ -95,6 +95,8 @@ _STATES = frozenset(
         BookStatus.EXPIRED,
     }
 )
+_STOP_TYPES = (3, 4)
+"""Of `type`: a stop that becomes a market order, and one that becomes a limit (fyers-api.md 2.3)."""
 _SIDES = {side.sign: side for side in Side}
 
 
@@ -119,6 +121,7 @@ def _book_order(row: JsonFields) -> BookOrder:
         message=_words(row, "message"),
         has_stop=_price(row.get("stopLoss")) is not None,
         has_target=_price(row.get("takeProfit")) is not None,
+        is_stop=row.get("type") in _STOP_TYPES or _price(row.get("stopPrice")) is not None,
     )
 
 

@@ -102,6 +102,7 @@ class PaperOrder(Document):
             message=self.message,
             has_stop=self.stop_distance is not None,
             has_target=self.target_distance is not None,
+            is_stop=self.kind is OrderKind.STOP_LIMIT,
         )
 
 
