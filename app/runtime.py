@@ -67,8 +67,10 @@ class SettingsRules:
             )
         if not wanted:
             return self._settings
+        # Off is said by "": blanks alone stay blanks, which no setting takes.
+        texts = {n: v.strip() or v for n, v in wanted.items()}
         try:
-            return Settings.model_validate({**self._given, **{n: v.strip() for n, v in wanted.items()}})
+            return Settings.model_validate({**self._given, **texts})
         except ValidationError as error:
             raise InvalidAlert(_problems(error)) from None
 

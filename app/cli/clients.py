@@ -11,8 +11,9 @@ from flask import Flask
 
 from app.cli.orders import by
 from app.cli.words import Command, Group, table, when
-from app.domain.alert import IST, ClientLimits
+from app.domain.alert import IST, MAX_LOTS, ClientLimits
 from app.service.clients import Client, Clients, ClientScope, Registered, digest_of, new_token, symbols_of
+from app.service.config_lists import listed
 from app.web.middleware.address import networks_of
 from app.web.ports import Ports
 
@@ -36,6 +37,28 @@ class Span(click.ParamType[timedelta]):
         if span > MAX_GRACE:
             self.fail(f"expected at most {MAX_GRACE.days} days, was {value!r}", param, ctx)
         return span
+
+
+class Words(click.ParamType[tuple[str, ...]]):
+    """A list that names something: without a limit is a client whose option was left out."""
+
+    name = "list"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            found = listed(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not found:
+            self.fail("expected words with commas between them, was nothing", param, ctx)
+        return found
 
 
 def register(app: Flask) -> None:
@@ -63,25 +86,31 @@ def _making(clients: click.Group, ports: Ports) -> None:
         required=True,
         help="Give it once for each: orders (send), read (look up its own), admin (everything).",
     )
-    @click.option("--max-lots", type=click.IntRange(1), help="Lots in one order, below WEBHOOK_MAX_QTY.")
-    @click.option("--symbols", default="", help="Underlyings, comma-separated; without it all.")
+    # The most is asked here and not by Client, which also reads the rows from before there was one.
+    @click.option(
+        "--max-lots", type=click.IntRange(1, MAX_LOTS), help="Lots in one order, below WEBHOOK_MAX_QTY."
+    )
+    @click.option("--symbols", type=Words(), help="Underlyings, comma-separated; without it all.")
     @click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), help="The last IST day on which it works.")
     @click.option(
-        "--allow", multiple=True, help="`tradingview`, an address or a CIDR; without it any address."
+        "--allow",
+        type=Words(),
+        multiple=True,
+        help="`tradingview`, an address or a CIDR; without it any address.",
     )
     def create(
         name: str,
         scopes: tuple[str, ...],
         max_lots: int | None,
-        symbols: str,
+        symbols: tuple[str, ...] | None,
         expires: datetime | None,
-        allow: tuple[str, ...],
+        allow: tuple[tuple[str, ...], ...],
     ) -> None:
         """A new client. Its token is shown once, here, and stored as a hash."""
-        words = tuple(w.strip().lower() for word in allow for w in word.split(",") if w.strip())
+        words = tuple(word.lower() for given in allow for word in given)
         try:
             networks_of(words)
-            limits = ClientLimits(max_lots, symbols_of(symbols.split(",")))
+            limits = ClientLimits(max_lots, symbols_of(symbols or ()))
             kinds = frozenset(ClientScope(s) for s in scopes)
             client = Client(name, kinds, limits, words, _end_of(expires, ports.clock.now()), by())
         except ValueError as error:

@@ -57,6 +57,10 @@ class ExpiryRule(StrEnum):
     NEXT_MONTHLY = "NEXT_MONTHLY"
 
 
+MAX_LOTS = 10_000
+"""In one order: of the largest lots that there are, some 80,000, still what a 32-bit column of contracts holds."""
+
+
 class KeyKind(StrEnum):
     EXPLICIT = "explicit"
     """The sender named it. It belongs to its IST date: the same key next morning is a new alert."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from app.domain.alert import ADMIN_CLIENT, NO_LIMITS, ClientLimits
 from app.domain.deadline import Deadline
+from app.service.config_lists import listed
 
 DEFAULT_CLIENT = "default"
 """Whose token is WEBHOOK_SECRET_TOKEN."""
@@ -150,9 +151,8 @@ def symbols_of(words: Iterable[str]) -> frozenset[str] | None:
 
 def signing_keys(text: str) -> tuple[bytes, ...]:
     """The keys of WEBHOOK_HMAC_SECRETS. Raises ValueError, never with a value in it."""
-    words = [w.strip() for w in text.split(",") if w.strip()]
     found = []
-    for number, word in enumerate(words, 1):
+    for number, word in enumerate(listed(text), 1):
         try:
             key = base64.b64decode(word.removeprefix(SIGNING_PREFIX), validate=True)
         except (binascii.Error, ValueError):

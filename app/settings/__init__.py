@@ -18,12 +18,13 @@ from app.domain.alert import Product
 from app.domain.order import Mode
 from app.domain.session import Calendar, read_calendar
 from app.service.clients import signing_keys
+from app.service.config_lists import listed
 from app.settings.audit import AuditSettings
 from app.settings.door import DoorSettings
 from app.settings.generated import plain, with_generated_secrets
 from app.settings.guard import GuardSettings
 from app.settings.notify import NotifySettings
-from app.settings.risk import RiskSettings
+from app.settings.risk import RiskSettings, at_most
 from app.settings.secret_manager import resolved
 from app.settings.telemetry import TelemetrySettings
 
@@ -33,6 +34,8 @@ SETTLE_MIN_READS = 5
 WORKERS_ON_POSTGRES = 2
 """What gunicorn.conf.py starts there."""
 EXAMPLE_SECRET = "change-me"  # noqa: S105 - what .env.example says, refused in live mode
+MAX_PERCENT = Decimal(10_000)
+"""A hundred times the price: what is far above that no price can be computed from."""
 EXIT_CALLS = 3
 """In a second: the legs off, a look at the position, and the exit."""
 
@@ -63,8 +66,8 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     order_tag_prefix: str = Field("", pattern=r"^([A-Z0-9]{4})?$")
     request_deadline_seconds: float = Field(2.0, gt=0.2, le=2.5)
     sl_percent: Decimal = Field(Decimal(15), gt=0, lt=100)
-    tp_percent: Decimal = Field(Decimal(25), gt=0)
-    max_ltp_gap_percent: Decimal = Field(Decimal(5), gt=0)
+    tp_percent: Annotated[Decimal, Field(gt=0), at_most(MAX_PERCENT)] = Decimal(25)
+    max_ltp_gap_percent: Annotated[Decimal, Field(gt=0), at_most(MAX_PERCENT)] = Decimal(5)
     default_product_type: Product = Product.INTRADAY
     scheduler_service_account: str = ""
     scheduler_audience: str = ""
@@ -98,12 +101,12 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @field_validator("symbol_master_files", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever was given
-        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+        return listed(value) if isinstance(value, str) else value
 
     @field_validator("ip_allowlist")
     @classmethod
     def _networks(cls, value: str) -> str:
-        for word in filter(None, (w.strip() for w in value.split(","))):
+        for word in listed(value):
             if word.lower() != "tradingview":
                 ip_network(word)
         return value
@@ -137,7 +140,7 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @field_validator("token_encryption_keys")
     @classmethod
     def _fernet_keys(cls, value: SecretStr) -> SecretStr:
-        for number, key in enumerate(filter(None, (k.strip() for k in plain(value).split(","))), 1):
+        for number, key in enumerate(listed(plain(value)), 1):
             try:
                 length = len(base64.urlsafe_b64decode(key.encode()))
             except (binascii.Error, ValueError):
@@ -233,7 +236,7 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @property
     def encryption_keys(self) -> tuple[str, ...]:
         """The first writes, all read."""
-        return tuple(k.strip() for k in plain(self.token_encryption_keys).split(",") if k.strip())
+        return listed(plain(self.token_encryption_keys))
 
     @property
     def can_log_in(self) -> bool:

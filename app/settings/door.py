@@ -8,6 +8,8 @@ from limits import parse_many
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
+from app.service.config_lists import listed
+
 
 class DoorSettings(BaseSettings):
     """`rate_limit_webhook`: alerts of one client, several limits with a semicolon between them."""
@@ -31,7 +33,7 @@ class DoorSettings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: str) -> str:
-        for origin in filter(None, (w.strip() for w in value.split(","))):
+        for origin in listed(value):
             parts = urlsplit(origin)
             bare = f"{parts.scheme}://{parts.netloc}" == origin and parts.scheme in ("http", "https")
             if origin != "*" and not (bare and parts.hostname and "@" not in origin):
@@ -41,4 +43,4 @@ class DoorSettings(BaseSettings):
     @property
     def allowed_origins(self) -> frozenset[str]:
         """As a browser writes them: in lower case."""
-        return frozenset(w.strip().lower() for w in self.cors_origins.split(",") if w.strip())
+        return frozenset(listed(self.cors_origins.lower()))

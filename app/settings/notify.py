@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
+from app.service.config_lists import listed
 from app.service.notices import CODES, Channel
 
 _WORDS = CODES | {f"-{code}" for code in CODES} | {"all", "pages", "clients"}
@@ -74,6 +75,6 @@ def _unknown(word: object) -> str:
     return f"expected all, pages, clients or a notice's code, was {str(word)[:60]!r}{meant}"
 
 
-def _urls_of(value: SecretStr) -> list[str]:
+def _urls_of(value: SecretStr) -> tuple[str, ...]:
     """Between addresses stands a comma; one inside an address is written %2C."""
-    return [url.strip() for url in value.get_secret_value().split(",") if url.strip()]
+    return listed(value.get_secret_value())

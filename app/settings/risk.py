@@ -3,32 +3,57 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import time
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from app.domain.alert import Product
+from app.domain.alert import MAX_LOTS, Product
 from app.domain.limits import PositionPolicy
+from app.service.clients import symbols_of
+from app.service.config_lists import listed
 
-Money = Annotated[Decimal, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+N = TypeVar("N", int, Decimal)
+
+
+def at_most(most: N, unit: str = "") -> AfterValidator:
+    """Refused where it is set: what a column or a timedelta cannot hold would only fail later, at every order."""
+
+    def check(value: N) -> N:
+        if value > most:
+            raise ValueError(f"expected at most {most}{unit}, was {value}")
+        return value
+
+    return AfterValidator(check)
+
+
+Lots = Annotated[int, Field(ge=1), at_most(MAX_LOTS, " lots")]
+Count = Annotated[int, Field(ge=1), at_most(1_000_000)]
+"""Orders, or lots of many: ten times the calls that Fyers takes in a day."""
+Contracts = Annotated[int, Field(ge=1), at_most(1_000_000_000, " contracts")]
+Seconds = Annotated[int, Field(ge=1), at_most(86_400, " seconds")]
+"""A day: what is older is another day's."""
+Days = Annotated[int, Field(ge=0), at_most(366, " days")]
+Money = Annotated[Decimal, Field(gt=0), at_most(Decimal(10**12))]
 PREFIX = "risk_"
+SYMBOL = re.compile(r"[A-Z0-9&_-]{1,32}", re.ASCII)
+"""An alert's underlying, as app/web/schemas.py takes it."""
 
 
 class RiskSettings(BaseSettings):
     """Rupees, lots, seconds, percents; times are IST."""
 
-    webhook_max_qty: int = Field(1, ge=1)
-    qty_caps: Annotated[dict[str, Count], NoDecode] = Field(default_factory=dict)
+    webhook_max_qty: Lots = 1
+    qty_caps: Annotated[dict[str, Lots], NoDecode] = Field(default_factory=dict)
     """Lots in one order by name, as a JSON object."""
     enforce_market_hours: bool | None = None
     risk_position_policy: PositionPolicy = PositionPolicy.ANY
-    risk_repeat_seconds: Count | None = None
-    risk_max_signal_age_seconds: Count | None = 60
-    risk_max_exit_age_seconds: Count | None = None
+    risk_repeat_seconds: Seconds | None = None
+    risk_max_signal_age_seconds: Seconds | None = 60
+    risk_max_exit_age_seconds: Seconds | None = None
     risk_max_order_value: Money | None = Decimal(500_000)
     risk_max_order_risk: Money | None = None
     risk_max_open_lots: Count | None = 50
@@ -37,8 +62,8 @@ class RiskSettings(BaseSettings):
     risk_max_orders_per_hour: Count | None = 100
     risk_max_orders_per_day: Count | None = 300
     risk_max_lots_per_day: Count | None = None
-    risk_max_contracts_per_day: Count | None = None
-    risk_runaway: Annotated[tuple[Count, Count] | None, NoDecode] = (30, 60)
+    risk_max_contracts_per_day: Contracts | None = None
+    risk_runaway: Annotated[tuple[Count, Seconds] | None, NoDecode] = (30, 60)
     """Entries tried by one strategy, in so many seconds; written `30/60s`."""
     risk_max_daily_loss: Money | None = None
     risk_price_band_percent: Money | None = None
@@ -47,7 +72,7 @@ class RiskSettings(BaseSettings):
     risk_symbols: Annotated[frozenset[str] | None, NoDecode] = None
     risk_intraday_cutoff: time | None = time(15, 10)
     risk_expiry_cutoff: time | None = None
-    risk_stock_expiry_days: Annotated[int, Field(ge=0)] | None = 1
+    risk_stock_expiry_days: Days | None = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -76,7 +101,7 @@ class RiskSettings(BaseSettings):
     def _symbols(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment gives
         if not isinstance(value, str):
             return value
-        return frozenset(word.strip().upper() for word in value.split(",") if word.strip())
+        return symbols_of(listed(value))
 
     @field_validator("qty_caps", mode="before")
     @classmethod
@@ -99,10 +124,15 @@ class RiskSettings(BaseSettings):
     @field_validator("qty_caps")
     @classmethod
     def _caps(cls, value: dict[str, int]) -> dict[str, int]:
-        """Names are `SYMBOL`, `SYMBOL:PRODUCT` or `*:PRODUCT`."""
-        found = {name.strip().upper(): lots for name, lots in value.items()}
-        for name in found:
-            symbol, colon, product = name.partition(":")
-            if not symbol or (colon and product not in Product.__members__) or name == "*":
-                raise ValueError(f"expected SYMBOL, SYMBOL:PRODUCT or *:PRODUCT, was {name}")
+        """Names are `SYMBOL`, `SYMBOL:PRODUCT` or `*:PRODUCT`; one that no order has would be a cap on nothing."""
+        found: dict[str, int] = {}
+        for given, lots in value.items():
+            symbol, colon, product = (part.strip().upper() for part in given.partition(":"))
+            is_symbol = SYMBOL.fullmatch(symbol) or (symbol == "*" and colon)
+            if not is_symbol or (colon and product not in Product.__members__):
+                raise ValueError(f"expected SYMBOL, SYMBOL:PRODUCT or *:PRODUCT, was {given[:60]!r}")
+            name = f"{symbol}{colon}{product}"
+            if name in found:
+                raise ValueError(f"expected each name once, was {name} twice")
+            found[name] = lots
         return found

@@ -25,6 +25,10 @@ from app.web.ports import Ports
 from app.web.schemas import validated
 
 MAX_PAGE = 200
+LIST = (
+    'expected a list of texts of which none is empty ("" alone: the limit is off; null: the environment\'s)'
+)
+"""An empty list says "nothing may", and an empty text "all may": the one is never taken for the other."""
 
 
 def blueprint(ports: Ports, config: Config, trials: TrialStore) -> Blueprint:
@@ -139,7 +143,10 @@ def _text(name: str, value: Any) -> str | None:  # noqa: ANN401 - any JSON value
             except TypeError:  # a number with a fraction: no count of lots
                 raise InvalidAlert((FieldError(name, "expected whole numbers"),)) from None
         case list():
-            return ",".join(str(one) for one in value)
+            if not value or not all(isinstance(one, str) and one.strip() for one in value):
+                was = "one with something else in it" if value else "an empty list"
+                raise InvalidAlert((FieldError(name.upper(), f"{LIST}, was {was}"),))
+            return ",".join(value)
         case _:
             return str(value)
 

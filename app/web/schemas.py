@@ -17,7 +17,17 @@ from pydantic import (
     model_validator,
 )
 
-from app.domain.alert import Action, Alert, Exchange, ExpiryRule, OptionType, Product, canonical_hash, key_of
+from app.domain.alert import (
+    MAX_LOTS,
+    Action,
+    Alert,
+    Exchange,
+    ExpiryRule,
+    OptionType,
+    Product,
+    canonical_hash,
+    key_of,
+)
 from app.errors import FieldError, InvalidAlert
 from app.service.observe import SECRET, masked
 from app.web.values import MAX_TEXT, kept, number, shown
@@ -47,7 +57,7 @@ class AlertBody(BaseModel):
     expiry: ExpiryRule | date = Field(description="WEEKLY, NEXT_WEEKLY, MONTHLY, NEXT_MONTHLY or an ISO date")
     action: Action
     qty: int | None = Field(None, description="contracts", gt=0, le=MAX_QUANTITY)
-    lots: int | None = Field(None, description="lots; exactly one of qty and lots", gt=0, le=MAX_QUANTITY)
+    lots: int | None = Field(None, description="lots; exactly one of qty and lots", gt=0, le=MAX_LOTS)
     productType: Product | None = None  # noqa: N815 - the wire's name
     exchange: Exchange | None = None
     sl: Decimal | None = Field(None, description="accepted and overridden")
@@ -100,14 +110,15 @@ class AlertBody(BaseModel):
 
     @field_validator("qty", "lots", mode="before")
     @classmethod
-    def _whole(cls, value: object) -> object:
+    def _whole(cls, value: object, info: ValidationInfo) -> object:
         if value is None:
             return None
+        most = MAX_LOTS if info.field_name == "lots" else MAX_QUANTITY
         if isinstance(value, str) and not _WHOLE.fullmatch(value.strip(" ")):
             raise ValueError(f"expected a positive whole number, was {shown(value)}")
         found = number(value)
-        if found is None or found != found.to_integral_value() or not 0 < found <= MAX_QUANTITY:
-            raise ValueError(f"expected a positive whole number up to {MAX_QUANTITY}, was {shown(value)}")
+        if found is None or found != found.to_integral_value() or not 0 < found <= most:
+            raise ValueError(f"expected a positive whole number up to {most}, was {shown(value)}")
         return int(found)
 
     @field_validator("sl", "tp", "price", mode="before")

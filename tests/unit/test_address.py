@@ -126,7 +126,10 @@ def test_what_is_nearly_an_address_is_on_no_list(entry: str) -> None:
         check_address(client_address(request_with(entry), 1), networks_of("tradingview"))
 
 
-@pytest.mark.parametrize("words", ["10.0.0.1/8", "nowhere", "1.2.3", "tradingview2", "2001:db8::/129"])
-def test_a_list_with_a_word_that_is_none_is_refused(words: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    ["10.0.0.1/8", "nowhere", "1.2.3", "tradingview2", "2001:db8::/129", ",", " , ", " ", (" ",), ("", "")],
+)
+def test_a_list_with_a_word_that_is_none_or_with_no_word_is_refused(words: str | tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         networks_of(words)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.domain.limits import Limits
 from tests.fake_clients import a_client
 from tests.unit.web_desk import ADMIN, TOKEN, WebDesk
 
@@ -40,6 +41,39 @@ def test_an_illegal_value_is_refused_with_the_field_s_name(desk: WebDesk) -> Non
     assert [e["field"] for e in secret.get_json()["errors"]] == ["ADMIN_TOKEN"]
     assert [e["field"] for e in desk.api("put", CONFIG, ADMIN, {}).get_json()["errors"]] == ["reason"]
     assert desk.configs.versions == []
+
+
+def limits(desk: WebDesk) -> Limits:
+    return desk.config().policy.limits
+
+
+@pytest.mark.parametrize("value", [[], [""], ["NIFTY", " "], [None], [["NIFTY"]]], ids=repr)
+def test_a_list_that_is_empty_switches_no_limit_off(tmp_path: Path, value: list[object]) -> None:
+    desk = WebDesk(tmp_path, risk_symbols="NIFTY", risk_max_open_lots=5)
+    for name in ("RISK_SYMBOLS", "RISK_MAX_OPEN_LOTS", "IP_ALLOWLIST", "QTY_CAPS"):
+        answer = desk.api("put", CONFIG, ADMIN, {"settings": {name.lower(): value}, **WHY})
+        (error,) = answer.get_json()["errors"]
+        assert (answer.status_code, error["field"]) == (400, name)
+        assert error["message"].startswith("expected a list of texts of which none is empty")
+    assert desk.configs.versions == []
+    assert (limits(desk).symbols, limits(desk).max_open_lots) == (frozenset({"NIFTY"}), 5)
+
+
+def test_off_is_said_by_an_empty_text_and_null_gives_back(tmp_path: Path) -> None:
+    desk = WebDesk(tmp_path, risk_symbols="NIFTY")
+    found = []
+    for value in (["nifty", "BankNifty"], "", None):
+        assert desk.api("put", CONFIG, ADMIN, {"settings": {"RISK_SYMBOLS": value}, **WHY}).status_code == 200
+        found.append(limits(desk).symbols)
+    assert found == [frozenset({"NIFTY", "BANKNIFTY"}), None, frozenset({"NIFTY"})]
+
+
+@pytest.mark.parametrize("text", [",", " , ", " "])
+def test_a_list_that_names_nobody_leaves_the_door_as_it_was(tmp_path: Path, text: str) -> None:
+    desk = WebDesk(tmp_path, ip_allowlist="10.0.0.0/8")
+    answer = desk.api("put", CONFIG, ADMIN, {"settings": {"IP_ALLOWLIST": text}, **WHY})
+    assert (answer.status_code, [e["field"] for e in answer.get_json()["errors"]]) == (400, ["IP_ALLOWLIST"])
+    assert desk.webhook().status_code == 403
 
 
 def test_no_secret_stands_among_what_is_shown(desk: WebDesk) -> None:

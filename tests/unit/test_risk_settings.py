@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from app.domain.limits import Limits, PositionPolicy, Runaway
 from app.domain.risk import CHECKS
 from app.runtime import limits_of
-from app.settings import Settings
+from app.settings import Settings, SettingsError, load
+from app.settings.risk import SYMBOL, RiskSettings
+from app.web import schemas
 
 DEFAULTS: dict[str, Any] = {
     "max_lots": 1,
@@ -44,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
 SET: list[tuple[str, str, str, Any]] = [
     ("webhook_max_qty", "7", "max_lots", 7),
     ("qty_caps", '{"nifty:MARGIN": 2, "*:BO": 1}', "qty_caps", {"NIFTY:MARGIN": 2, "*:BO": 1}),
+    ("qty_caps", '{" nifty : margin ": 2, "* :bo": 1}', "qty_caps", {"NIFTY:MARGIN": 2, "*:BO": 1}),
     ("enforce_market_hours", "true", "enforce_hours", True),
     ("risk_position_policy", "cover_only", "position_policy", PositionPolicy.COVER_ONLY),
     ("risk_repeat_seconds", "5", "repeat_seconds", 5),
@@ -127,6 +130,10 @@ def test_what_cannot_be_off_keeps_its_default_then(monkeypatch: pytest.MonkeyPat
         ("qty_caps", '{"NIFTY:NOSUCH": 1}'),
         ("qty_caps", '{"*": 1}'),
         ("qty_caps", '{":MARGIN": 1}'),
+        ("qty_caps", '{"NIFTY:": 1}'),
+        ("qty_caps", '{"NIF TY": 1}'),
+        ("qty_caps", '{"NIFTY, BANKNIFTY": 1}'),
+        ("qty_caps", '{"NIFTY": 1, "nifty ": 5}'),
         ("risk_runaway", "30"),
         ("risk_runaway", "0/60s"),
         ("risk_runaway", "30/0s"),
@@ -142,6 +149,59 @@ def test_what_cannot_be_off_keeps_its_default_then(monkeypatch: pytest.MonkeyPat
 def test_what_means_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     with pytest.raises(ValidationError):
         limits(monkeypatch, **{name: text})
+
+
+MOST: list[tuple[str, str, str, str]] = [
+    ("webhook_max_qty", "10000", "10001", "10000 lots, was 10001"),
+    ("qty_caps", '{"NIFTY": 10000}', '{"NIFTY": 10001}', "10000 lots, was 10001"),
+    ("risk_repeat_seconds", "86400", "86401", "86400 seconds, was 86401"),
+    ("risk_max_signal_age_seconds", "86400", "86401", "86400 seconds, was 86401"),
+    ("risk_max_exit_age_seconds", "86400", "86401", "86400 seconds, was 86401"),
+    ("risk_max_open_lots", "1000000", "1000001", "1000000, was 1000001"),
+    ("risk_max_orders_per_minute", "1000000", "1000001", "1000000, was 1000001"),
+    ("risk_max_orders_per_hour", "1000000", "1000001", "1000000, was 1000001"),
+    ("risk_max_orders_per_day", "1000000", "1" + "0" * 30, "1000000, was 1" + "0" * 30),
+    ("risk_max_lots_per_day", "1000000", "1000001", "1000000, was 1000001"),
+    ("risk_max_contracts_per_day", "1000000000", "1000000001", "1000000000 contracts, was 1000000001"),
+    ("risk_runaway", "1000000/86400s", "99/99999999999999s", "86400 seconds, was 99999999999999"),
+    ("risk_runaway", "1000000/86400s", "1000001/60s", "1000000, was 1000001"),
+    ("risk_stock_expiry_days", "366", "367", "366 days, was 367"),
+    ("risk_max_order_value", "1000000000000", "1e999999", "1000000000000, was 1E+999999"),
+    ("risk_max_order_risk", "1000000000000", "1e13", "1000000000000, was 1E+13"),
+    ("risk_max_open_value", "1000000000000", "1e13", "1000000000000, was 1E+13"),
+    ("risk_max_daily_loss", "1000000000000", "1e13", "1000000000000, was 1E+13"),
+    ("tp_percent", "10000", "1e30", "10000, was 1E+30"),
+    ("max_ltp_gap_percent", "10000", "1e30", "10000, was 1E+30"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "above", "words"), MOST)
+def test_what_no_column_or_span_of_time_could_hold_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, above: str, words: str
+) -> None:
+    limits(monkeypatch, **{name: text})
+    monkeypatch.setenv(name.upper(), above)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value).startswith(f"settings: {name.upper()}")
+    assert str(caught.value).endswith(f"Value error, expected at most {words}")
+
+
+def test_every_number_among_the_limits_has_a_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new one is accepted at any height until somebody has said what is too much."""
+    numbers = {
+        n for n, f in RiskSettings.model_fields.items() if any(t in repr(f) for t in ("int", "Decimal"))
+    }
+    assert numbers >= {row[0] for row in MOST if row[0] in RiskSettings.model_fields}
+    for name in sorted(numbers):
+        text = {"qty_caps": '{"NIFTY": %s}', "risk_runaway": "1/%s"}.get(name, "%s") % ("9" * 30)
+        with pytest.raises(ValidationError, match="expected at most"):
+            limits(monkeypatch, **{name: text})
+        monkeypatch.delenv(name.upper())
+
+
+def test_a_cap_s_symbol_is_what_an_alert_s_can_be() -> None:
+    assert SYMBOL == schemas._SYMBOL
 
 
 def test_every_check_names_settings_that_exist() -> None:

@@ -83,6 +83,12 @@ def test_refusal_names_the_field_and_never_the_token(field: str, value: object) 
     assert len(caught.value.detail) < 400
 
 
+def test_more_lots_than_a_row_could_hold_in_contracts_are_refused() -> None:
+    assert alert(qty=..., lots=10_000).lots == 10_000
+    with pytest.raises(InvalidAlert, match="lots: expected a positive whole number up to 10000, was 10001"):
+        alert(qty=..., lots=10_001)
+
+
 def test_exactly_one_of_qty_and_lots_but_none_for_an_exit() -> None:
     assert alert(qty=..., lots="2").lots == 2
     assert alert(qty=..., action="EXIT").qty is None

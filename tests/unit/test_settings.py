@@ -48,6 +48,30 @@ def test_all_problems_are_named_at_once_without_values(monkeypatch: pytest.Monke
     assert "secret-looking" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", [",", " , ,", "  "])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IP_ALLOWLIST",
+        "RISK_SYMBOLS",
+        "CORS_ORIGINS",
+        "NOTIFY_URLS",
+        "WEBHOOK_HMAC_SECRETS",
+        "TOKEN_ENCRYPTION_KEYS",
+        "SYMBOL_MASTER_FILES",
+    ],
+)
+def test_a_list_that_names_nothing_is_not_taken_for_none(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    """`$OFFICE,$HOME` with both unset: it must not open the door, nor leave a token unsealed."""
+    monkeypatch.setenv(name, text)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    wanted = f"expected words with commas between them, or nothing at all, was {text!r}"
+    assert str(caught.value) == f"settings: {name}: Value error, {wanted}"
+
+
 def test_live_needs_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRADING_MODE", "live")
     monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://localhost/x")

@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from flask import Request
 
 from app.errors import NotAllowed
+from app.service.config_lists import listed
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 TRADINGVIEW = ("52.89.214.238", "34.212.75.30", "54.218.53.128", "52.32.178.7")
@@ -20,8 +21,8 @@ _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1
 
 def networks_of(allowlist: str | Sequence[str]) -> Networks:
     """Parse an allowlist: the word `tradingview`, addresses and CIDRs. Empty: no limit. Raises ValueError."""
-    given = allowlist.split(",") if isinstance(allowlist, str) else allowlist
-    words = [w.strip().lower() for w in given if w.strip()]
+    text = allowlist if isinstance(allowlist, str) else ",".join(allowlist)
+    words = listed(text.lower())
     return tuple(ip_network(a) for w in words for a in (TRADINGVIEW if w == "tradingview" else (w,)))
 
 
