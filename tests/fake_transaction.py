@@ -9,6 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from app.domain.alert import ADMIN_CLIENT, AlertKey, Product
+from app.domain.audit import Event
 from app.domain.contract import ist_date
 from app.domain.order import Order, Purpose, Scope, Side
 from app.domain.risk import Denial, Exposure, TradingState
@@ -196,6 +197,13 @@ class FakeTransaction:
     def orders_before(self, scope: Scope, ist_date: date, statuses: Collection[Status]) -> tuple[Order, ...]:
         rows = self._data.orders.values()
         return tuple(o for o in rows if o.scope == scope and o.ist_date < ist_date and o.status in statuses)
+
+    def events_of(
+        self, scope: Scope, order_ids: Collection[str], kinds: Collection[Event]
+    ) -> dict[str, tuple[AuditEvent, ...]]:
+        ours = [i for i in order_ids if self.get_order(scope, i) is not None]
+        said = {i: tuple(e for e in self._data.events.get(i, ()) if e.event in kinds) for i in ours}
+        return {i: events for i, events in said.items() if events}
 
     def note_absence(self, order: Order) -> Evidence:
         self._must_write()

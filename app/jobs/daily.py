@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+
+from app.domain.alert import Product
+from app.domain.audit import Event
 from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
+from app.domain.order import Order, Protection
 from app.errors import ServiceError
-from app.service.desk import Desk
-from app.service.holding import legs_shown, net_of
+from app.service.desk import Desk, event_of
+from app.service.figures import entries_held
+from app.service.holding import net_of, stop_shown
 from app.service.loss import day_result
-from app.service.records import Position
+from app.service.records import Holding, Moved, Position
 from app.service.summary import DOUBTFUL, summary
 from app.web.ports import Ports
 
@@ -75,6 +82,7 @@ def overnight(ports: Ports, _lease: tuple[str, str] | None) -> str:
         holdings = tx.holdings(ports.scope, None, before=today)
         carried = sorted({(h.ticker, h.product) for h in holdings})
         orders = {place: tx.orders_in(ports.scope, *place) for place in carried}
+        held = tx.holdings(ports.scope, None)
     if not carried:
         return "nothing was carried overnight"
     try:
@@ -85,19 +93,45 @@ def overnight(ports: Ports, _lease: tuple[str, str] | None) -> str:
         text = f"{names}: carried overnight, and the broker does not say whether they are protected: {error.detail}"
         ports.notifier.notify("overnight_unknown", text, page=True)
         raise
-    naked = []
+    naked: list[str] = []
+    shown: dict[tuple[str, Product], bool] = {}
     for place in carried:
         position = net_of(positions, *place)
         if position is None or position.net_quantity == 0:
             continue  # the reconciler lowers what the broker no longer has
-        # A target alone protects nothing.
-        if not position.has_stop and not legs_shown(None, orders[place], book):
+        shown[place] = stop_shown(position, orders[place], book)
+        if not shown[place]:
             naked.append(f"{place[0]} {place[1]} {position.net_quantity}")
     if naked:
         text = f"carried overnight without a stop at the broker: {', '.join(naked)}"
         ports.notifier.notify("overnight_unprotected", text, page=True)
-        return text
-    return f"{len(carried)} carried overnight, each with a stop or closed"
+    if changed := _disproved(held, orders, shown, today):
+        with ports.store.write() as tx:
+            for order, mark in changed:
+                event = Event.PROTECTION_SEEN if mark is Protection.SEEN else Event.PROTECTION_MISSING
+                tx.record(order, event_of(event, tx.now(), order.status), Moved(protection=mark))
+    return text if naked else f"{len(carried)} carried overnight, each with a stop or closed"
+
+
+def _disproved(
+    held: Iterable[Holding],
+    orders: Mapping[tuple[str, Product], Sequence[Order]],
+    shown: Mapping[tuple[str, Product], bool],
+    today: date,
+) -> list[tuple[Order, Protection]]:
+    """Carried entries that are marked otherwise than the broker shows, each with its new mark, by id as all who take
+    several rows. The watch of the passes looks at the day's own entries alone: without this a mark of yesterday would
+    stand until the position is gone, whatever became of its stop.
+    """
+    found = []
+    for holding in held:
+        place = holding.ticker, holding.product
+        if place not in shown:
+            continue
+        mark = Protection.SEEN if shown[place] else Protection.MISSING
+        entries = [o for o in entries_held(holding, orders[place]) if o.ist_date < today]
+        found += [(o, mark) for o in entries if o.protection not in (Protection.NONE, mark)]
+    return sorted(found, key=lambda pair: pair[0].id)
 
 
 def _positions(desk: Desk) -> tuple[Position, ...]:

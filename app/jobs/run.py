@@ -40,6 +40,8 @@ WAIT_S = 5.0
 """How long a person's call waits for a run that is under way elsewhere."""
 NEVER = timedelta(days=36_500)
 MOST_TICK_S = 10.0
+CLOCK_LOOK_S = 5.0
+"""A clock that is set back by less than this delays a job by no more than this."""
 
 
 def reconcile(ports: Ports, lease: tuple[str, str] | None) -> str:
@@ -173,6 +175,7 @@ class Scheduler:
         self._timer: BackgroundScheduler | None = None
         self._last: dict[str, datetime] = {}
         self._slots: dict[str, datetime] = {}
+        self._stopped = threading.Event()
 
     def start(self) -> None:
         from apscheduler.schedulers.background import BackgroundScheduler
@@ -197,6 +200,8 @@ class Scheduler:
             next_run_time=self._ports.clock.now(),
         )
         self._timer.start()
+        args = (self._timer, self._ports.clock.now())
+        threading.Thread(target=self._mind_the_clock, args=args, daemon=True, name="clock").start()
 
     def stop(self) -> None:
         """No more runs. The leases of those under way are given back: this process ends before they do, what a
@@ -204,12 +209,26 @@ class Scheduler:
         """
         if self._timer is None:
             return
+        self._stopped.set()
         self._timer.shutdown(wait=False)
         ports = self._ports
         within = Deadline(ports.clock.monotonic() + RELEASE_S)
         with suppress(StoreUnavailable), ports.store.write(within) as tx:
             for job in JOBS.values():
                 tx.free_lock(lease_of(ports, job), self._owner)
+
+    def _mind_the_clock(self, timer: BackgroundScheduler, seen: datetime) -> None:
+        """APScheduler sleeps until a time of day. On a machine that started ahead and was set right by NTP all jobs would
+        rest for as long as it was ahead.
+        """
+        while not self._stopped.wait(CLOCK_LOOK_S):
+            now = self._ports.clock.now()
+            if now < seen:
+                log.warning("the clock was set back by %s: the jobs are looked at now", seen - now)
+                for job in timer.get_jobs():
+                    with suppress(LookupError):  # the first pass takes itself off
+                        job.modify(next_run_time=now)
+            seen = now
 
     def first_pass(self) -> None:
         """Until one has succeeded: without a lease, so that a dead process's lease delays nothing."""
@@ -234,7 +253,10 @@ class Scheduler:
         slot = job.slot_at(ports, now)
         if slot is None or (job.is_leased and self._slots.get(job.name) == slot):
             return
-        if not job.due(ports, self._last.get(job.name)):
+        last = self._last.get(job.name)
+        if last is not None and last > now:
+            last = None  # by a clock that was ahead: it says nothing of how long ago that was
+        if not job.due(ports, last):
             return
         try:
             said = self._run(job, slot, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, timedelta
 
 from app.domain.audit import Event
 from app.domain.order import Order, Purpose, Scope
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 ADOPTED = "adopted"
 """The code of an order that we had called a "no", and the book shows."""
+TAKEN_BACK_WITHIN = timedelta(seconds=2)
+"""Given to a sender that has recorded its lateness, and takes its entry back right after (send.TAKE_BACK_S)."""
 
 
 def unsettled(tx: Transaction, scope: Scope) -> tuple[Order, ...]:
@@ -154,14 +156,32 @@ def _review(tx: Transaction, desk: Desk, order: Order, code: str, reason: str) -
     return [moved]
 
 
+def left_late(tx: Transaction, scope: Scope) -> tuple[Order, ...]:
+    """Working entries that were found to be late, and that nobody has tried to cancel: whoever found it, a pass or the
+    sender, ended in between.
+    """
+    found = [
+        o
+        for o in tx.open_orders(scope)
+        if o.purpose is Purpose.ENTRY
+        and o.status in WORKING
+        and o.code in (SENT_LATE, ADOPTED)
+        and o.updated_at is not None
+        and tx.now() - o.updated_at >= TAKEN_BACK_WITHIN
+    ]
+    tried = tx.events_of(scope, [o.id for o in found], [Event.ENTRY_CANCEL]) if found else {}
+    return tuple(o for o in found if o.id not in tried)
+
+
 def take_back_late(
-    desk: Desk, exchanger: Exchanger, settled: Iterable[Order], book: Sequence[BookOrder]
+    desk: Desk, exchanger: Exchanger, found: Iterable[Order], book: Sequence[BookOrder]
 ) -> None:
-    """Cancel entries that reached the broker after their time, or after we had said no, if they still work.
+    """Cancel entries that reached the broker after their time, or after we had said no, if they still work. `found`: by
+    this pass, or `left_late`.
 
     One attempt each. Whoever sent the alert has been told that nothing came of it, or has given up waiting.
     """
-    for order in settled:
+    for order in found:
         row = book_row(order, book)
         if row is None or not row.is_working or order.purpose is not Purpose.ENTRY:
             continue
@@ -189,4 +209,4 @@ def verdict_was_wrong(tx: Transaction, desk: Desk, order: Order, row: BookOrder)
     return [moved]
 
 
-__all__ = ["sent_before", "settle_one", "take_back_late", "unsettled", "verdict_was_wrong"]
+__all__ = ["left_late", "sent_before", "settle_one", "take_back_late", "unsettled", "verdict_was_wrong"]

@@ -14,10 +14,11 @@ from datetime import timedelta
 
 from app.domain.audit import Event
 from app.domain.contract import Contract
+from app.domain.deadline import Deadline
 from app.domain.order import Mode, Order, Protection, Purpose, Side
 from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
 from app.domain.status import WORKING, Status
-from app.errors import CommitUnknown, NotReconciled, OutOfTime, StoreUnavailable
+from app.errors import CommitUnknown, NotReconciled, OutOfTime
 from app.service.amount import asked_of, bracket_denial, how_much, is_entry
 from app.service.desk import Answer, Desk, broker_says_open, event_of
 from app.service.exchanger import Exchanger
@@ -39,7 +40,9 @@ FILLS_WITHIN = timedelta(seconds=10)
 PENDING = Denial("exit_pending", "")
 """Not a no: the exit waits."""
 LOCK_TTL = timedelta(seconds=10)
-"""Five times a request's deadline: a lease outlives its request only when the process died."""
+"""Five times a request's deadline: a lease outlives its request only when the process, or its database, died."""
+FREE_S = 0.05
+"""For freeing it when the answer's time is over already: the answer waits for that."""
 
 
 def exit_held(desk: Desk, job: Job) -> Answer:
@@ -112,10 +115,11 @@ def _lease(desk: Desk, job: Job, name: str) -> Iterator[str]:
         yield owner
     finally:
         try:
-            with desk.store.write() as tx:
+            by = max(job.budget.answer.at, desk.clock.monotonic() + FREE_S)
+            with desk.store.write(Deadline(by)) as tx:
                 tx.free_lock(name, owner)
-        except StoreUnavailable:
-            log.warning("lease %s could not be freed; it ends by itself", name)
+        except Exception:  # the exit may be at the broker: its answer stands
+            log.warning("lease %s could not be freed; it ends by itself", name, exc_info=True)
 
 
 def _read(

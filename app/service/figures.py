@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from app.domain.order import Order, Protection, Purpose
+from app.service.records import Holding
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 NEAR = 2
 """A signal's price within this factor of the fill's is of the option itself. Any other is of the chart's own
 instrument, mostly the underlying, and says nothing of what the option cost.
@@ -69,12 +74,46 @@ def is_near(signal: Decimal | None, price: Decimal) -> bool:
     return signal is not None and price / NEAR <= signal <= price * NEAR
 
 
+def entries_held(holding: Holding, orders: Iterable[Order]) -> list[Order]:
+    """The entries that a holding can be made of, newest fill first: its client's last ones on its side, until they come
+    to its quantity. What goes out counts as what came in first: an entry that was exited, on whatever day, says nothing
+    of what was bought after it, and what was carried counts for as long as the newer ones do not come to all that is
+    held.
+
+    One that never asked for a stop is among them and covers nothing: before it is gone back further, so that it hides
+    no missing stop.
+    """
+    left, found = abs(holding.net_quantity), []
+    for order in sorted(orders, key=_filled_at, reverse=True):
+        if left <= 0:
+            break
+        ours = order.client == holding.client and order.purpose is Purpose.ENTRY and order.filled_quantity
+        if not ours or order.side.sign * holding.net_quantity <= 0:
+            continue
+        found.append(order)
+        left -= order.filled_quantity if order.protection is not Protection.NONE else 0
+    return found
+
+
+def has_no_stop(holding: Holding, orders: Iterable[Order]) -> bool:
+    """Whether the stop of something in it was found missing, by the last look: the watch's at the day's entries, the
+    morning's at what was carried. `orders`: all of its contract and product.
+    """
+    return any(o.protection is Protection.MISSING for o in entries_held(holding, orders))
+
+
+def _filled_at(order: Order) -> tuple[datetime, bool]:
+    # Of those that one pass saw filled nobody knows the order: the one without a stop counts as the newer.
+    return order.filled_at or order.created_at or LONG_AGO, order.protection is Protection.MISSING
+
+
 @dataclass(frozen=True, slots=True)
 class JobFigure:
     """A job as the whole cluster sees it: of one that each host runs for itself, the host where it went well last."""
 
     name: str
     failed: bool
+    """The last run that ended; one under way says nothing yet."""
     success_age_s: float | None
     """None: it never went well."""
 
@@ -91,7 +130,7 @@ class Figures:
     needs_review: int = 0
     exit_pending: int = 0
     unprotected: int = 0
-    """Positions still held whose stop was found missing."""
+    """Positions with something in them whose stop was found missing (`has_no_stop`)."""
     trading_state: str = ""
     last_pass_s: float | None = None
     caps: tuple[CapUse, ...] = ()
@@ -101,10 +140,12 @@ class Figures:
     heartbeats_missing: int = 0
     """Strategies whose heartbeat is overdue, within the session."""
     oldest_page_waiting_s: float = 0.0
-    """Age of the oldest page that a channel which wants it has not taken; 0: there is none."""
+    """Age of the oldest page that a channel which wants it has not taken, or that nobody has handed to the channels yet;
+    0: there is none.
+    """
     jobs: tuple[JobFigure, ...] = ()
     audit_broken: bool = False
-    """What the last whole verification of the audit said."""
+    """What the last verification of the audit that came to its end said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from app.service.desk import Answer, Budget, Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.holding import net_of
 from app.service.records import Moved, Position
-from app.service.send import LastCheck, last_check, record, send
+from app.service.send import LastCheck, last_check, record, record_by, send
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def send_without_legs(
         return outcome
 
     answer = send(desk, order, budget, call, admin=admin)
-    return _noted(desk, answer, notes)
+    return _noted(desk, answer, notes, budget)
 
 
 def _after(desk: Desk, legs: Legs, exchanger: Exchanger, outcome: Outcome) -> Event | None:
@@ -163,7 +163,7 @@ def _wait_for_legs(
     # The operator's again, as it came: a holder's own exit would wait for the end of the halt that it may be part of.
     change = Moved(code="exit_pending", reason=reason, client=ADMIN_CLIENT if admin else None)
     try:
-        with desk.store.write() as tx:
+        with desk.store.write(record_by(desk, budget)) as tx:
             event = event_of(Event.EXIT_PENDING, tx.now(), Status.EXIT_PENDING, reason=reason)
             row = tx.move(answer.order, Status.EXIT_PENDING, event, change)
     except Exception:  # the legs may be off: not an answer that reads as "nothing happened"
@@ -184,11 +184,11 @@ def _has_waited(desk: Desk, order: Order) -> bool:
     )
 
 
-def _noted(desk: Desk, answer: Answer, notes: list[Event]) -> Answer:
+def _noted(desk: Desk, answer: Answer, notes: list[Event], budget: Budget) -> Answer:
     if not notes:
         return answer
     try:
-        with desk.store.write() as tx:
+        with desk.store.write(record_by(desk, budget)) as tx:
             row = tx.get_order(answer.order.scope, answer.order.id, lock=True)
             for event in notes if row else ():
                 assert row is not None

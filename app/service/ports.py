@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from app.domain.alert import AlertKey, Exchange, ExpiryRule, OptionType, Product
+from app.domain.audit import Event
 from app.domain.contract import Contract
 from app.domain.deadline import Deadline
 from app.domain.order import Order, Scope, Side
@@ -84,7 +85,9 @@ class Transaction(Protocol):
     """One transaction. It commits when its block ends, and rolls back when the block raises."""
 
     def now(self) -> datetime:
-        """The database's clock, aware UTC, the same within one transaction."""
+        """The database's clock, aware UTC. The same within one transaction, but for a wait for other entries (`exposure`):
+        after it, it is the time after it.
+        """
 
     def trading_state(self, scope: Scope) -> TradingState:
         """HALTED when there is no readable row."""
@@ -168,6 +171,11 @@ class Transaction(Protocol):
 
     def orders_before(self, scope: Scope, ist_date: date, statuses: Collection[Status]) -> tuple[Order, ...]:
         """The same for all earlier dates."""
+
+    def events_of(
+        self, scope: Scope, order_ids: Collection[str], kinds: Collection[Event]
+    ) -> dict[str, tuple[AuditEvent, ...]]:
+        """By order, oldest first; an order without any of these kinds is not in it."""
 
     def note_absence(self, order: Order) -> Evidence:
         """One more fresh reading without this order (id and attempt), at this transaction's time."""

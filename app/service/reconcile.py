@@ -31,6 +31,7 @@ from app.service.ready import POLLS_STOPPED, code_of
 from app.service.records import BookOrder, Holding, Moved, Position
 from app.service.relegs import restore_legs
 from app.service.replay import has_foreign_fills, nearer
+from app.service.send import taken_from
 from app.service.settle import Settle
 
 T = TypeVar("T")
@@ -114,7 +115,7 @@ class Reconcile:
             lost += tx.orders_before(desk.scope, today, {Status.NOT_SENT})
         waits = [o for o in lost if is_told_to_wait(desk, o)]
         over = [o for o in lost if o.updated_at is not None and now - o.updated_at >= LOST_AFTER]
-        changed = [self._write(deadline, _lost_sender, desk, order) for order in overdue]
+        changed = [self._write(deadline, _lost_sender, order) for order in overdue]
         changed += [self._write(deadline, wait_on, order) for order in waits]
         changed += [self._write(deadline, _lost_alert, desk, order) for order in over if order not in waits]
         return [o for o in changed if o is not None]
@@ -139,14 +140,14 @@ class Reconcile:
         with desk.store.read(deadline) as tx:
             if ist_date(tx.now()) != today:
                 raise OutOfTime("the day ended during the pass: its book proves nothing")
-            unsure = doubts.unsettled(tx, desk.scope)
+            unsure, late = doubts.unsettled(tx, desk.scope), doubts.left_late(tx, desk.scope)
         changed: list[Order] = []
         for order in unsure:
             changed += self._write(deadline, doubts.settle_one, desk, self.settle, order, book, today)
-        doubts.take_back_late(desk, exchanger, changed, book)
+        doubts.take_back_late(desk, exchanger, (*late, *changed), book)
         changed += self._write(deadline, doubts.claim_closings, desk, book, today)
         changed += self._write(deadline, _follow, desk, book, today)
-        if restore_legs(desk, exchanger, changed, book, positions, today):
+        if restore_legs(desk, exchanger, book, positions, began):
             positions = exchanger.positions()
         adopted = self._write(deadline, adopt.adopt, desk, book, began, not self._seen_once)
         changed += adopted.changed
@@ -230,11 +231,11 @@ def _is_overdue(order: Order, now: datetime) -> bool:
     )
 
 
-def _lost_sender(tx: Transaction, desk: Desk, order: Order) -> Order | None:
+def _lost_sender(tx: Transaction, order: Order) -> Order | None:
     """The fence changes with the state: whoever still holds the old one must not send any more."""
     reason = "the sender ended or was paused before it recorded an outcome"
     event = event_of(Event.ORDER_IN_DOUBT, tx.now(), Status.IN_DOUBT, reason=reason)
-    change = Moved(code="in_doubt", reason=reason, fence=desk.random_bytes(8).hex())
+    change = Moved(code="in_doubt", reason=reason, fence=taken_from(order))
     return tx.move(order, Status.IN_DOUBT, event, change)
 
 

@@ -1,57 +1,69 @@
 """Legs that came off for an exit which then did not happen: put back, or a person hears of it.
 
-The broker's risk desk mostly refuses after it has accepted (fyers-api.md 2.2), long after the exit's own request.
+The broker's risk desk mostly refuses after it has accepted (fyers-api.md 2.2), long after the exit's own request. Which
+exits are meant is asked of the database: whoever reads the book records an exit's end, another alert in its contract too,
+and the pass that did may have failed since.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
-from datetime import date, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from app.domain.audit import Event
+from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
-from app.domain.order import Order, Protection, Purpose
+from app.domain.order import Order, Protection, Purpose, Scope
 from app.domain.outcome import Accepted
 from app.domain.status import UNSETTLED, WORKING, Status
 from app.service.desk import Desk, event_of
 from app.service.exchanger import Exchanger
-from app.service.holding import net_of, open_part
+from app.service.holding import MAYBE_LIVE, net_of, open_part
+from app.service.ports import Transaction
 from app.service.position import Place
-from app.service.records import BookOrder, Position
-
-log = logging.getLogger(__name__)
+from app.service.records import AuditEvent, BookOrder, Position
 
 ENDED_UNFILLED = frozenset({Status.REJECTED, Status.CANCELLED, Status.EXPIRED, Status.NOT_PLACED})
+ABOUT_LEGS = (Event.LEG_CANCELLED, Event.LEG_RESTORED, Event.LEG_UNPROTECTED, Event.PROTECTION_SEEN)
 LEASE = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Off:
+    """A position of ours whose legs may be off."""
+
+    position: Position
+    exits: tuple[Order, ...]
+    """Those that ended unfilled, and that nothing has followed since; oldest first."""
+    own: int
+    """Signed: what our orders hold."""
+    asked: Order
+    """The latest own entry that asked for protection: its distances are what is set."""
 
 
 def restore_legs(
     desk: Desk,
     exchanger: Exchanger,
-    ended: Iterable[Order],
     book: tuple[BookOrder, ...],
     positions: tuple[Position, ...],
-    today: date,
+    began: datetime,
 ) -> bool:
-    """For each exit that has just ended with something unfilled, and whose position stands there without a stop.
+    """Once for each position that stands there without a stop after an exit of today has ended with something unfilled.
+    `book` and `positions` were read after `began`.
 
     Whether anything was tried: the positions are to be read again then.
     """
     tried = False
-    for order in ended:
-        if order.purpose is not Purpose.EXIT or order.status not in ENDED_UNFILLED:
-            continue
-        if not order.product.takes_tag or order.filled_quantity >= order.quantity:
-            continue
-        place = Place(desk.scope, order.ticker, order.product)
+    with desk.store.read() as tx:
+        found = _found(tx, desk.scope, book, positions, ist_date(began))
+    for place in found:
         owner = desk.random_bytes(8).hex()
         if not desk.store.take_lock(place.lease, owner, LEASE, Deadline(desk.clock.monotonic())):
             continue  # another exit is at it, and the legs are that one's business
         try:
-            position = net_of(positions, order.ticker, order.product)
-            tried = _restore(desk, exchanger, order, book, position, today) or tried
+            tried = _restore(desk, exchanger, place, book, positions, began) or tried
         finally:
             with desk.store.write() as tx:
                 tx.free_lock(place.lease, owner)
@@ -61,30 +73,99 @@ def restore_legs(
 def _restore(
     desk: Desk,
     exchanger: Exchanger,
-    order: Order,
+    place: Place,
     book: tuple[BookOrder, ...],
-    position: Position | None,
-    today: date,
+    positions: tuple[Position, ...],
+    began: datetime,
 ) -> bool:
+    """Only under the place's lease: what it goes by is looked up again."""
     with desk.store.read() as tx:
-        rows = tx.orders_in(desk.scope, order.ticker, order.product)
-        held = [h for h in tx.holdings(desk.scope, None) if h.ticker == order.ticker]
-    own = sum(h.net_quantity for h in held if h.product is order.product)
+        off = _found(tx, desk.scope, book, positions, ist_date(began)).get(place)
+    if off is None:
+        return False
+    if off.position.has_stop:
+        # Covered again: should that stop go later, somebody meant it. A list from before an end proves nothing of it.
+        exits = [o for o in off.exits if o.updated_at is not None and o.updated_at < began]
+        event = Event.PROTECTION_SEEN
+    else:
+        stop, target = off.asked.stop_distance or Decimal(0), off.asked.target_distance or Decimal(0)
+        part = abs(off.own) if abs(off.own) < abs(off.position.net_quantity) else None
+        back = exchanger.set_protection(off.position.id, stop, target, part)
+        exits = list(off.exits)
+        event = Event.LEG_RESTORED if isinstance(back, Accepted) else Event.LEG_UNPROTECTED
+    if event is Event.LEG_UNPROTECTED:
+        last = exits[-1]
+        text = f"{place.ticker}: exit {last.id} is {last.status}, and its legs could not be put back"
+        desk.notifier.notify("unprotected", text, page=True)
+    if exits:
+        with desk.store.write() as tx:
+            for order in exits:
+                tx.record(order, event_of(event, tx.now(), order.status))
+    return event is not Event.PROTECTION_SEEN
+
+
+def _found(
+    tx: Transaction, scope: Scope, book: Sequence[BookOrder], positions: Sequence[Position], today: date
+) -> dict[Place, Off]:
+    ended = [
+        o
+        for o in tx.orders_on(scope, today, ENDED_UNFILLED)
+        if o.purpose is Purpose.EXIT and o.product.takes_tag and o.filled_quantity < o.quantity
+    ]
+    said = tx.events_of(scope, [o.id for o in ended], ABOUT_LEGS) if ended else {}
+    exits: dict[Place, tuple[Order, ...]] = {}
+    for order in ended:
+        if _is_unanswered(order, said.get(order.id, ())):
+            place = Place(scope, order.ticker, order.product)
+            exits[place] = (*exits.get(place, ()), order)
+    found = {}
+    for place, these in exits.items():
+        position = net_of(positions, place.ticker, place.product)
+        off = _off(tx, place, these, book, position, today) if position is not None else None
+        if off is not None:
+            found[place] = off
+    return found
+
+
+def _is_unanswered(order: Order, said: Sequence[AuditEvent]) -> bool:
+    """Whether its legs may be off, and nobody has put them back or told a person since it ended.
+
+    A sender that died right after it took them off has said nothing: then whatever the broker's book, or its absence
+    from it, ended counts. Its word that they are off while it was in doubt is no attempt to put them back.
+    """
+    if not said:
+        return order.broker_order_id is not None or order.status is Status.NOT_PLACED
+    last = said[-1]
+    if last.event is Event.LEG_UNPROTECTED:
+        return last.status in MAYBE_LIVE
+    return last.event is Event.LEG_CANCELLED
+
+
+def _off(
+    tx: Transaction,
+    place: Place,
+    exits: tuple[Order, ...],
+    book: Sequence[BookOrder],
+    position: Position,
+    today: date,
+) -> Off | None:
+    """None: nothing of ours is left there, none of it asked for legs, or another exit is under way."""
+    rows = tx.orders_in(place.scope, place.ticker, place.product)
+    held = [h for h in tx.holdings(place.scope, None) if h.ticker == place.ticker]
+    own = sum(h.net_quantity for h in held if h.product is place.product)
     busy = any(
         o.purpose is Purpose.EXIT
         and (o.status in UNSETTLED or (o.status in WORKING and open_part(o, book, today)))
         for o in rows
     )
-    asked = [o for o in rows if o.purpose is Purpose.ENTRY and o.protection is not Protection.NONE]
-    if busy or not asked or position is None or position.has_stop or position.net_quantity * own <= 0:
-        return False
-    stop, target = asked[-1].stop_distance or Decimal(0), asked[-1].target_distance or Decimal(0)
-    part = abs(own) if abs(own) < abs(position.net_quantity) else None
-    back = exchanger.set_protection(position.id, stop, target, part)
-    event = Event.LEG_RESTORED if isinstance(back, Accepted) else Event.LEG_UNPROTECTED
-    if event is Event.LEG_UNPROTECTED:
-        text = f"{order.ticker}: exit {order.id} is {order.status}, and its legs could not be put back"
-        desk.notifier.notify("unprotected", text, page=True)
-    with desk.store.write() as tx:
-        tx.record(order, event_of(event, tx.now(), order.status))
-    return True
+    entries = [o for o in rows if o.purpose is Purpose.ENTRY]
+    asked = [o for o in entries if o.protection is not Protection.NONE]
+    # What came later may stand where all of theirs was closed since, and has its own legs.
+    older = own - sum(o.side.sign * o.filled_quantity for o in entries if _is_later(o, exits[-1]))
+    if busy or not asked or position.net_quantity * own <= 0 or position.net_quantity * older <= 0:
+        return None
+    return Off(position, exits, own, asked[-1])
+
+
+def _is_later(order: Order, than: Order) -> bool:
+    return bool(order.created_at and than.created_at and order.created_at > than.created_at)

@@ -52,6 +52,11 @@ def armed(desk: Desk, tx: Transaction, order: Order, budget: Budget) -> Order:
     )
 
 
+def taken_from(order: Order) -> str:
+    """The fence of a row that was settled for this sender. No sender holds it, and this one may still know its own."""
+    return f"lost:{order.fence}"
+
+
 def committed_after_all(desk: Desk, order: Order, budget: Budget) -> Order | Answer:
     """The connection was lost during COMMIT: what the database holds decides, before anything else happens.
 
@@ -164,10 +169,15 @@ def _take_back(desk: Desk, order: Order, broker_order_id: str) -> None:
     try:
         with desk.broker.exchange(deadline) as exchanger:
             said = type(exchanger.cancel(broker_order_id)).__name__
-        with desk.store.write() as tx:
+        with desk.store.write(Deadline(desk.clock.monotonic() + RECORD_S)) as tx:
             tx.record(order, event_of(Event.ENTRY_CANCEL, tx.now(), order.status, outcome=said, why="late"))
     except Exception:  # the order stands as recorded, and a person has been paged
         log.exception("late order %s could not be taken back", order.id)
+
+
+def record_by(desk: Desk, budget: Budget) -> Deadline:
+    """For what is kept once the broker has been called: till the answer, and a moment where its time is over already."""
+    return Deadline(max(budget.answer.at, desk.clock.monotonic() + RECORD_S))
 
 
 def record(desk: Desk, order: Order, outcome: Outcome, budget: Budget) -> Answer:
@@ -178,9 +188,8 @@ def record(desk: Desk, order: Order, outcome: Outcome, budget: Budget) -> Answer
     late = isinstance(outcome, Accepted | Unknown) and outcome.sent_late
     if late:
         desk.notifier.notify("sent_late", f"order {order.id} was written after its deadline", page=True)
-    mono = desk.clock.monotonic()
     try:
-        with desk.store.write(Deadline(max(budget.answer.at, mono + RECORD_S))) as tx:
+        with desk.store.write(record_by(desk, budget)) as tx:
             row = _recorded(tx, order, outcome)
             if late:
                 late_event = event_of(Event.ORDER_SENT_LATE, tx.now(), row.status)
@@ -230,7 +239,7 @@ def _was_wrong(tx: Transaction, order: Order) -> None:
 
 def _gave_up(tx: Transaction, order: Order, row: Order) -> Order:
     """Somebody settled the row for a sender that was late: the sender itself is the proof that nothing went out."""
-    if (row.status, row.attempt, row.fence) != (Status.IN_DOUBT, order.attempt, order.fence):
+    if (row.status, row.attempt, row.fence) != (Status.IN_DOUBT, order.attempt, taken_from(order)):
         return row
     reason = "its sender was too late, and stopped before the first byte"
     event = event_of(Event.ORDER_NOT_PLACED, tx.now(), Status.NOT_PLACED, reason=reason)

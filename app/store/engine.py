@@ -17,8 +17,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app.domain.deadline import Deadline
 from app.errors import CommitUnknown, StoreUnavailable
 from app.service.ports import Clock
-from app.store.pool import Pool
-from app.store.watchdog import Watchdog
+from app.store.pool import WATCH, Pool
+from app.store.watchdog import Watch, Watchdog
 from app.store.writers import WriterQueue
 
 DEFAULT_BOUND_S = 5.0
@@ -54,6 +54,11 @@ class Database:
     @property
     def writers(self) -> WriterQueue:
         return self._writers
+
+    @property
+    def clock(self) -> Clock | None:
+        """What `now` goes by; None: the database's own."""
+        return self._clock
 
     @property
     def busy(self) -> int:
@@ -110,11 +115,11 @@ class Database:
     @contextmanager
     def without_limits(self) -> Iterator[Connection]:
         """One of the connections, in no transaction of ours: without a statement's time limit."""
-        with self._pool.seat(DEFAULT_BOUND_S), self._pool.connect() as connection:
+        with self._pool.seat(DEFAULT_BOUND_S), self._pool.connect(DEFAULT_BOUND_S) as connection:
             yield connection
 
     def now(self, connection: Connection) -> datetime:
-        """The time of the transaction, aware UTC; the same from its first statement to its last."""
+        """The time of the transaction, aware UTC: of its first statement, or of the end of its wait for others' entries."""
         now: datetime = connection.info["now"]
         return now
 
@@ -164,15 +169,15 @@ class Database:
     def _started(self, ends: Deadline, watch: ExitStack, *, write: bool) -> Connection:
         """A connection in its transaction. One that died in the pool shows here, and so does none of the others."""
         try:
-            return self._begin(self._pool.connect(), ends, watch, write=write)
+            return self._begin(self._pool.connect(self._left(ends)), ends, watch, write=write)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
         except _Dead:
             pass
         watch.close()
-        self._left(ends)  # or it was no dead connection but a database that says nothing
-        return self._begin(self._pool.connect(), ends, watch, write=write)
+        left = self._left(ends)  # or it was no dead connection but a database that says nothing
+        return self._begin(self._pool.connect(left), ends, watch, write=write)
 
     def _begin(self, connection: Connection, ends: Deadline, watch: ExitStack, *, write: bool) -> Connection:
         try:
@@ -180,17 +185,21 @@ class Database:
             if self.is_sqlite:
                 now = _begin_sqlite(connection, milliseconds, write=write)
             else:
-                self._watch(connection, ends, watch)
+                over = self._watch(connection, ends, watch)
                 now = self._begin_postgres(connection, milliseconds, write=write)
+                # Not before: a BEGIN without an answer is the silence of the whole database.
+                connection.info[WATCH] = over
             connection.info["now"] = now if self._clock is None else self._clock.now().astimezone(UTC)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _watch(self, connection: Connection, ends: Deadline, watch: ExitStack) -> None:
+    def _watch(self, connection: Connection, ends: Deadline, watch: ExitStack) -> Watch:
         try:
-            watch.enter_context(self._watchdog.over(_descriptor(connection), self._left(ends) + GRACE_S))
+            return watch.enter_context(
+                self._watchdog.over(_descriptor(connection), self._left(ends) + GRACE_S)
+            )
         except OSError as error:
             raise StoreUnavailable(f"the connection cannot be watched: {error.strerror}") from error
 

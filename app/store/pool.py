@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Engine, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import StoreUnavailable
-from app.store.watchdog import Watchdog
+from app.store.watchdog import Watch, Watchdog
 
 POSTGRES_CONNECTIONS = 5
 """Per process. A transaction holds one for milliseconds and never during a broker call. Twice as many are more changes
@@ -22,11 +22,14 @@ between processes and no more work done: a sixth fewer alerts a second (measured
 SQLITE_CONNECTIONS = 32
 SQLITE_BUSY_S = 5.0
 CONNECT_BOUND_S = 2
-CHECKED_S = 0.5
+CHECKED_S = 1.0
+"""For what is asked on a new connection before it is used, SQLAlchemy's questions to a new database among it."""
 SILENT_S = 1.0
 """A connect that failed after this long met a database that says nothing, not one that says no."""
 REST_S = 0.5
 """For this long after it nobody else waits CONNECT_BOUND_S for the same silence."""
+WATCH = "watch"
+"""In a connection's `info`: over the transaction that it is in, or was in last, from the answer to its BEGIN on."""
 
 
 class Pool:
@@ -37,8 +40,11 @@ class Pool:
         self._seats = threading.BoundedSemaphore(size)
         self._silent_until = 0.0
         self._lost_at = float("-inf")
+        self._first = threading.Lock()
+        self._known: object | None = None
         self.engine = _sqlite(url, size) if is_sqlite else _postgres(url, size, watchdog)
         event.listen(self.engine, "do_connect", _begin_to_make)
+        event.listen(self.engine, "handle_error", _leave_the_others)
         event.listen(self.engine, "invalidate", self._note_loss)
         event.listen(self.engine, "checkin", self._part_with_old)
 
@@ -57,8 +63,24 @@ class Pool:
         finally:
             self._seats.release()
 
-    def connect(self) -> Connection:
-        """For whoever has a seat: one that was made since the last loss."""
+    def connect(self, within_s: float = CONNECT_BOUND_S) -> Connection:
+        """For whoever has a seat: one that was made since the last loss.
+
+        The first ones of a pool are made one by one: SQLAlchemy makes them under a lock that is waited for without end.
+        """
+        pool = self.engine.pool
+        if self._known is pool:
+            return self._connect()
+        if not self._first.acquire(timeout=within_s):
+            raise StoreUnavailable("the first database connection was not made before the deadline")
+        try:
+            connection = self._connect()
+            self._known = pool
+            return connection
+        finally:
+            self._first.release()
+
+    def _connect(self) -> Connection:
         began = time.monotonic()
         if began < self._silent_until and not self._has_idle():
             raise StoreUnavailable("the database did not answer a moment ago")
@@ -77,8 +99,12 @@ class Pool:
 
     def _note_loss(self, _: object, record: ConnectionPoolEntry, error: BaseException | None) -> None:
         """What cut one connection off has cut off those that were there with it: each would cost somebody his time. One
-        that is from before the last loss says nothing of those made since.
+        that is from before the last loss says nothing of those made since; and one that our own watchdog shut down, as
+        its transaction lasted too long (a wait for a lock that the server's time-out was too late for), of no other.
         """
+        watch: Watch | None = record.info.get(WATCH)
+        if watch is not None and watch.is_over:
+            return
         if isinstance(error, Exception) and record.info["made"] >= self._lost_at:
             self._lost_at = time.monotonic()
 
@@ -94,6 +120,11 @@ class Pool:
 
 def _begin_to_make(_dialect: Dialect, record: ConnectionPoolEntry, _args: object, _named: object) -> None:
     record.info["made"] = time.monotonic()
+
+
+def _leave_the_others(found: ExceptionContext) -> None:
+    """SQLAlchemy would part with the whole pool at each loss; which others it has cut off, `_note_loss` knows better."""
+    found.invalidate_pool_on_disconnect = False
 
 
 def _sqlite(url: str, size: int) -> Engine:
@@ -122,13 +153,21 @@ def _postgres(url: str, size: int, watchdog: Watchdog) -> Engine:
         connect_args={"connect_timeout": CONNECT_BOUND_S, "tcp_user_timeout": CONNECT_BOUND_S * 1000},
     )
 
+    @event.listens_for(engine, "connect", insert=True)
+    def watch(raw: Any, record: ConnectionPoolEntry) -> None:  # noqa: ANN401 - the driver's connection
+        # First of all: SQLAlchemy's own listener asks a new database for its version and more.
+        left = record.info["made"] + CONNECT_BOUND_S - time.monotonic()
+        record.info["new"] = watchdog.begin(raw.fileno(), min(CHECKED_S, left))
+
     @event.listens_for(engine, "connect")
-    def prepare(raw: Any, _: object) -> None:  # noqa: ANN401 - the driver's connection
-        with watchdog.over(raw.fileno(), CHECKED_S):
+    def prepare(raw: Any, record: ConnectionPoolEntry) -> None:  # noqa: ANN401 - the driver's connection
+        try:
             setting = raw.execute("SHOW synchronous_commit").fetchone()[0]
             # What is looked at under a lock, and right before a send, must be what others have committed meanwhile.
             raw.execute("SET default_transaction_isolation TO 'read committed'")
             raw.commit()
+        finally:
+            watchdog.end(record.info.pop("new"))
         if setting == "off":
             raw.close()
             raise StoreUnavailable(

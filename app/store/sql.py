@@ -46,7 +46,8 @@ class SqlStore:
     @contextmanager
     def write(self, deadline: Deadline | None = None, *, queued: bool = False) -> Iterator[SqlTransaction]:
         with transaction(writing=True), self.database.write(deadline, queued=queued) as connection:
-            yield SqlTransaction(connection, self.database.now(connection), writing=True)
+            now, clock = self.database.now(connection), self.database.clock
+            yield SqlTransaction(connection, now, writing=True, clock=clock)
 
     @contextmanager
     def read(self, deadline: Deadline | None = None) -> Iterator[SqlTransaction]:

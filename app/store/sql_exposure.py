@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -160,15 +160,22 @@ _STAKE = Prepared(
     )
 )
 
-_ONE_AT_A_TIME = Prepared(text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))"))
+_ONE_AT_A_TIME = Prepared(
+    text("SELECT clock_timestamp() AS now FROM pg_advisory_xact_lock(hashtextextended(:scope, 0))")
+)
 """Two instances that read the same exposure and then both commit an entry would pass a limit together. A lock on the
 trading state's row would do too, but then a halt would have to queue behind the entries that it is to stop."""
 
 
-def entries_wait(connection: Connection, order: Order) -> None:
-    """Until this transaction ends no other reads the exposure in order to enter. SQLite has one writer anyway."""
-    if connection.dialect.name != "sqlite":
-        _ONE_AT_A_TIME.all(connection, {"scope": f"entries {order.scope.mode} {order.scope.account}"})
+def entries_wait(connection: Connection, order: Order) -> datetime | None:
+    """Until this transaction ends no other reads the exposure in order to enter. The database's time after the wait for
+    those before; None on SQLite, which has one writer anyway: he waits before his transaction begins.
+    """
+    if connection.dialect.name == "sqlite":
+        return None
+    scope = f"entries {order.scope.mode} {order.scope.account}"
+    now: datetime = _ONE_AT_A_TIME.all(connection, {"scope": scope})[0].now
+    return now.astimezone(UTC)
 
 
 def stake(connection: Connection, scope: Scope, client: str, ticker: str, product: Product) -> Stake:

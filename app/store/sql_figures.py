@@ -15,15 +15,24 @@ from app.domain.order import Protection, Scope, Side
 from app.domain.status import Status
 from app.service.audit_check import BROKEN, VERIFY_JOB
 from app.service.caps import caps_of
-from app.service.figures import CapUse, Figures, JobFigure, OrderCount, Slip, is_near, slips_of
+from app.service.figures import (
+    CapUse,
+    Figures,
+    JobFigure,
+    OrderCount,
+    Slip,
+    has_no_stop,
+    is_near,
+    slips_of,
+)
 from app.service.heartbeat import Watched, is_missing
-from app.service.records import Cap
+from app.service.records import NO_LIMIT, Cap
 from app.store.engine import Database
 from app.store.sql_deliveries import SENDING, WAITING
 from app.store.sql_orders import of_scope
 from app.store.sql_transaction import SqlTransaction
 from app.store.tables import IS_FILLED, IS_OPEN, caps, orders
-from app.store.tables_notices import deliveries, heartbeats, job_runs, notices
+from app.store.tables_notices import NOT_SPREAD, deliveries, heartbeats, job_runs, notices
 
 MOST_GROUPS = 2_000
 """Of the day's orders by state, product and strategy; what lies beyond is left out of the strategies alone."""
@@ -48,7 +57,7 @@ def figures(database: Database, scope: Scope, limits: Limits, deadline: Deadline
             unprotected=_unprotected(connection, tx, scope),
             trading_state=tx.trading_state(scope).value,
             last_pass_s=(now - began).total_seconds() if began is not None else None,
-            caps=_caps(connection, scope, caps_of(limits, now, Decimal(0), 0)),
+            caps=_caps(connection, scope, _limited(caps_of(limits, now, Decimal(0), 0))),
             slips=slips,
             signals_elsewhere=elsewhere,
             heartbeats_missing=_missing(connection, scope, now),
@@ -94,8 +103,12 @@ def _unprotected(connection: Connection, tx: SqlTransaction, scope: Scope) -> in
     without = {(row.client, row.ticker, row.product) for row in connection.execute(missing)}
     if not without:
         return 0
-    held = {(h.client, h.ticker, h.product.value) for h in tx.holdings(scope, None)}
-    return len(without & held)
+    held = [h for h in tx.holdings(scope, None) if (h.client, h.ticker, h.product.value) in without]
+    return sum(has_no_stop(h, tx.orders_in(scope, h.ticker, h.product)) for h in held)
+
+
+def _limited(wanted: Sequence[Cap]) -> list[Cap]:
+    return [cap for cap in wanted if cap.limit != NO_LIMIT]
 
 
 def _caps(connection: Connection, scope: Scope, wanted: Sequence[Cap]) -> tuple[CapUse, ...]:
@@ -137,12 +150,14 @@ def _missing(connection: Connection, scope: Scope, now: datetime) -> int:
 
 
 def _page_waits(connection: Connection, scope: Scope, now: datetime) -> float:
-    """Handed to a channel, or still waiting for one; what no channel wants is nobody's failure."""
+    """Handed to a channel, still waiting for one, or not looked at yet by the job that knows who wants it: while that one
+    is stuck no page goes anywhere. What it found no channel to want is nobody's failure.
+    """
     n, d = notices.c, deliveries.c
-    open_ones = select(func.min(n.at)).join(deliveries, d.notice_id == n.id)
-    query = open_ones.where(of_scope(notices, scope), n.page, d.state.in_([WAITING, SENDING]))
-    oldest = connection.execute(query).scalar()
-    return (now - oldest).total_seconds() if oldest is not None else 0.0
+    oldest = select(func.min(n.at)).where(of_scope(notices, scope), n.page)
+    handed = oldest.join(deliveries, d.notice_id == n.id).where(d.state.in_([WAITING, SENDING]))
+    found = [connection.execute(query).scalar() for query in (handed, oldest.where(NOT_SPREAD))]
+    return max(((now - at).total_seconds() for at in found if at is not None), default=0.0)
 
 
 def _jobs(connection: Connection, scope: Scope, now: datetime) -> tuple[JobFigure, ...]:
@@ -158,7 +173,7 @@ def _jobs(connection: Connection, scope: Scope, now: datetime) -> tuple[JobFigur
 
 
 def _audit_broken(connection: Connection, scope: Scope) -> bool:
-    """By the job's own last word; one that failed for another reason proves nothing."""
+    """By the job's last word: a run that failed for another reason leaves it standing (SqlJobRuns.end)."""
     r = job_runs.c
     query = select(r.result).where(of_scope(job_runs, scope), r.name == VERIFY_JOB, r.ok.is_(False))
     return any(str(result).startswith(BROKEN) for result in connection.execute(query).scalars())

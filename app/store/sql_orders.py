@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ColumnElement
 
 from app.domain.alert import IST, Product
+from app.domain.audit import Event
 from app.domain.order import Order, Scope, Side
 from app.domain.status import Status
 from app.service.records import AuditEvent, Holding
@@ -274,6 +275,19 @@ def adjusted(connection: Connection, scope: Scope, reasons: Sequence[str]) -> tu
     wanted = select(*names, net).where(of_scope(holding_adjustments, scope), a.reason.in_(reasons))
     rows = connection.execute(wanted.group_by(*names).having(net != 0).order_by(*names))
     return tuple(Holding(row[0], row[1], Product(row[2]), int(row[3])) for row in rows)
+
+
+def events_of(
+    connection: Connection, scope: Scope, ids: Collection[str], kinds: Collection[Event]
+) -> dict[str, tuple[AuditEvent, ...]]:
+    wanted, words, found = sorted(set(ids)), sorted(kinds), dict[str, tuple[AuditEvent, ...]]()
+    e = order_events.c
+    for start in range(0, len(wanted), IDS_AT_ONCE):
+        some = e.order_id.in_(wanted[start : start + IDS_AT_ONCE])
+        query = select(order_events).join(orders, _c.id == e.order_id).where(of_scope(orders, scope), some)
+        for row in connection.execute(query.where(e.event.in_(words)).order_by(e.order_id, e.sequence)):
+            found[row.order_id] = (*found.get(row.order_id, ()), event_from(row))
+    return found
 
 
 def events(connection: Connection, scope: Scope, order_id: str) -> tuple[AuditEvent, ...]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, text
 
 from app.domain.alert import AlertKey, Product
+from app.domain.audit import Event
 from app.domain.order import Order, Scope, Side
 from app.domain.risk import Denial, Exposure, TradingState
 from app.domain.status import Status, check_move
-from app.service.ports import WHOLE
+from app.service.ports import WHOLE, Clock
 from app.service.records import (
     Arrival,
     AuditEvent,
@@ -69,12 +70,17 @@ _CLAIM_KEY = Prepared(
 
 
 class SqlTransaction:
-    """One transaction. `writing` is false in one for reading: it locks nothing."""
+    """One transaction. `writing` is false in one for reading: it locks nothing. `clock`: the database's, where it has
+    one that is not its own.
+    """
 
-    def __init__(self, connection: Connection, now: datetime, *, writing: bool) -> None:
+    def __init__(
+        self, connection: Connection, now: datetime, *, writing: bool, clock: Clock | None = None
+    ) -> None:
         self._connection = connection
         self._now = now
         self._writing = writing
+        self._clock = clock
 
     def now(self) -> datetime:
         return self._now
@@ -185,6 +191,11 @@ class SqlTransaction:
     def orders_before(self, scope: Scope, ist_date: date, statuses: Collection[Status]) -> tuple[Order, ...]:
         return sql_orders.orders_before(self._connection, scope, ist_date, statuses)
 
+    def events_of(
+        self, scope: Scope, order_ids: Collection[str], kinds: Collection[Event]
+    ) -> dict[str, tuple[AuditEvent, ...]]:
+        return sql_orders.events_of(self._connection, scope, order_ids, kinds)
+
     def note_absence(self, order: Order) -> Evidence:
         return sql_control.note_absence(self._connection, order, self._now)
 
@@ -218,9 +229,14 @@ class SqlTransaction:
         return sql_exposure.tried(self._connection, order, self._now, within)
 
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
-        if self._writing:
-            sql_exposure.entries_wait(self._connection, order)
+        if self._writing and (after := sql_exposure.entries_wait(self._connection, order)) is not None:
+            self._move_on(after)
         return sql_exposure.exposure(self._connection, order, self._now, runaway)
+
+    def _move_on(self, after: datetime) -> None:
+        """A wait may have lasted: what comes after it (an order's times, its slot) is dated by what it is then."""
+        later = after if self._clock is None else self._clock.now().astimezone(UTC)
+        self._now = self._connection.info["now"] = max(self._now, later)
 
     def open_orders(
         self,

@@ -13,6 +13,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+
+@dataclass(eq=False, slots=True)
+class Watch:
+    """Over one wait: until when, and the socket by a number of our own. Its owner may close it before: another's may
+    have its number then.
+    """
+
+    ends: float
+    descriptor: int
+    is_over: bool = False
+    """It lasted too long, and the socket was shut down."""
 
 
 class Watchdog:
@@ -20,27 +33,34 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._until: dict[object, tuple[float, int]] = {}
+        self._watches: set[Watch] = set()
         self._wakes_at = float("inf")
         self._process = 0
 
     @contextmanager
-    def over(self, descriptor: int, within_s: float) -> Iterator[None]:
-        """Shut the socket down if this block lasts longer. Its owner may close it before: another's may have its number
-        then, and so it is watched by a number of our own.
-        """
-        key, ends, own = object(), time.monotonic() + within_s, os.dup(descriptor)
+    def over(self, descriptor: int, within_s: float) -> Iterator[Watch]:
+        """Shut the socket down if this block lasts longer."""
+        watch = self.begin(descriptor, within_s)
         try:
-            self._start()
-            with self._changed:
-                self._until[key] = ends, own
-                if ends < self._wakes_at:
-                    self._changed.notify()
-            yield
+            yield watch
         finally:
-            with self._changed:
-                self._until.pop(key, None)
-            os.close(own)
+            self.end(watch)
+
+    def begin(self, descriptor: int, within_s: float) -> Watch:
+        """Shut the socket down unless `end` comes in time. One that nobody ends is over with its time, and gone."""
+        self._start()
+        watch = Watch(time.monotonic() + within_s, os.dup(descriptor))
+        with self._changed:
+            self._watches.add(watch)
+            if watch.ends < self._wakes_at:
+                self._changed.notify()
+        return watch
+
+    def end(self, watch: Watch) -> None:
+        with self._changed:
+            if not watch.is_over:
+                self._watches.discard(watch)
+                os.close(watch.descriptor)
 
     def _start(self) -> None:
         if self._process == os.getpid():
@@ -49,23 +69,23 @@ class Watchdog:
             if self._process == os.getpid():
                 return
             self._process = os.getpid()
-            self._until.clear()  # a parent's
+            self._watches.clear()  # a parent's
             threading.Thread(target=self._watch, name="database watchdog", daemon=True).start()
 
     def _watch(self) -> None:
         with self._changed:
             while True:
                 now = time.monotonic()
-                for key, (ends, descriptor) in list(self._until.items()):
-                    if ends <= now:
-                        del self._until[key]
-                        _shut_down(descriptor)
-                self._wakes_at = min((ends for ends, _ in self._until.values()), default=float("inf"))
+                for watch in [w for w in self._watches if w.ends <= now]:
+                    self._watches.remove(watch)
+                    watch.is_over = True
+                    _shut_down(watch.descriptor)
+                self._wakes_at = min((watch.ends for watch in self._watches), default=float("inf"))
                 left = self._wakes_at - now
                 self._changed.wait(left if left != float("inf") else None)
 
 
 def _shut_down(descriptor: int) -> None:
-    """The descriptor itself stays its owner's."""
-    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:
-        found.shutdown(socket.SHUT_RDWR)
+    """Only this number of it is closed: the owner's stays the owner's."""
+    with suppress(OSError), socket.socket(fileno=descriptor) as own:
+        own.shutdown(socket.SHUT_RDWR)

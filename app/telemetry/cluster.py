@@ -135,7 +135,7 @@ def _jobs(figures: Figures) -> Iterator[Metric]:
     age = GaugeMetricFamily(
         "job_success_age_seconds", "Since a job last went well on any instance", labels=("job",)
     )
-    failed = GaugeMetricFamily("job_failed", "1: a job's last run failed", labels=("job",))
+    failed = GaugeMetricFamily("job_failed", "1: a job's last run that ended failed", labels=("job",))
     for job in figures.jobs:
         if job.success_age_s is not None:
             age.add_metric((job.name,), job.success_age_s)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
+from app.domain.alert import Product
+from app.domain.audit import Event
 from app.domain.deadline import Deadline
 from app.domain.limits import Limits
-from app.domain.order import Protection, Purpose, Side
+from app.domain.order import Order, Protection, Purpose, Side
 from app.domain.status import Status
+from app.service.audit_check import VERIFY_JOB
 from app.service.caps import caps_of
 from app.service.figures import CapUse, Figures, Leg, OrderCount
+from app.service.notices import Channel, Notice
+from app.service.records import Moved
 from app.store.sql import SqlStore
 from app.store.sql_figures import figures
-from tests.integration.store_rows import LIVE, NOON, SCOPE, Clock, insert, key, order
+from app.store.sql_job_runs import SqlJobRuns
+from app.store.sql_outbox import SqlOutbox
+from tests.integration.store_rows import LIVE, NOON, SCOPE, Clock, insert, key, order, said
 
 LIMITS = Limits(max_lots=1, max_orders_per_day=300)
 
@@ -74,6 +82,143 @@ def test_a_missing_stop_counts_while_its_position_is_held(store: SqlStore, clock
         ),
     )  # fmt: skip
     assert read(store, clock).unprotected == 1
+
+
+YESTERDAY, TODAY = NOON - timedelta(days=1), NOON
+
+
+def bought(ident: str, at: datetime, protection: Protection, **changed: Any) -> Order:
+    """75 filled, as long after the hour as its name comes after A."""
+    filled_at = at + timedelta(minutes=ord(ident) - ord("A"))
+    values = {
+        "status": Status.FILLED,
+        "filled_quantity": 75,
+        "protection": protection,
+        "filled_at": filled_at,
+    }
+    values |= {"created_at": at, "ist_date": at.date(), "product": Product.MARGIN} | changed
+    return order(ident, key=key(ident.lower()), **values)
+
+
+def sold(ident: str, at: datetime, **changed: Any) -> Order:
+    return bought(ident, at, Protection.NONE, side=Side.SELL, purpose=Purpose.EXIT, **changed)
+
+
+def test_an_entry_that_is_gone_says_nothing_of_what_was_bought_after_it(
+    store: SqlStore, clock: Clock
+) -> None:
+    insert(store, bought("A", YESTERDAY, Protection.MISSING), sold("B", YESTERDAY))
+    assert read(store, clock).unprotected == 0
+    insert(store, bought("C", TODAY, Protection.SEEN))
+    assert read(store, clock).unprotected == 0
+    insert(store, bought("D", TODAY, Protection.MISSING, filled_quantity=25))
+    assert read(store, clock).unprotected == 1
+
+
+def test_what_was_carried_without_a_stop_counts_until_it_is_protected_or_gone(
+    store: SqlStore, clock: Clock
+) -> None:
+    carried = bought("A", YESTERDAY, Protection.MISSING)
+    insert(store, carried)
+    assert read(store, clock).unprotected == 1
+    insert(store, bought("B", TODAY, Protection.SEEN))
+    assert read(store, clock).unprotected == 1  # the other half of what is held
+    insert(store, sold("C", TODAY, filled_quantity=50))
+    assert read(store, clock).unprotected == 1  # 25 of it are
+    with store.write() as tx:
+        tx.record(carried, said(Event.PROTECTION_SEEN, Status.FILLED), Moved(protection=Protection.SEEN))
+    assert read(store, clock).unprotected == 0
+    with store.write() as tx:
+        tx.record(
+            carried, said(Event.PROTECTION_MISSING, Status.FILLED), Moved(protection=Protection.MISSING)
+        )
+    insert(store, sold("D", TODAY, filled_quantity=25))
+    assert read(store, clock).unprotected == 0
+
+
+def test_no_missing_stop_is_hidden(store: SqlStore, clock: Clock) -> None:
+    """By an entry that asked for none, by one placed later and filled before, by another client's, on another side."""
+    insert(
+        store,
+        bought("A", YESTERDAY, Protection.MISSING),
+        sold("B", YESTERDAY),
+        bought("C", TODAY, Protection.NONE),
+        bought("D", TODAY, Protection.MISSING, ticker="NSE:X", filled_at=TODAY + timedelta(hours=1)),
+        bought("E", TODAY + timedelta(minutes=5), Protection.SEEN, ticker="NSE:X"),
+        sold("F", TODAY, ticker="NSE:X"),
+        bought("G", YESTERDAY, Protection.MISSING, ticker="NSE:Y"),
+        bought("H", TODAY, Protection.SEEN, ticker="NSE:Y", client="other"),
+        bought("I", YESTERDAY, Protection.MISSING, ticker="NSE:Z", filled_quantity=150),
+        bought("J", TODAY, Protection.SEEN, ticker="NSE:Z", side=Side.SELL),
+    )
+    assert read(store, clock).unprotected == 4
+
+
+def test_a_failed_job_stays_failed_until_another_run_has_ended(store: SqlStore, clock: Clock) -> None:
+    runs = SqlJobRuns(store.database, SCOPE)
+
+    def failed() -> list[bool]:
+        return [job.failed for job in read(store, clock).jobs]
+
+    runs.begin("seal", "", "me", None, timedelta(0))
+    runs.end("seal", "", "me", "StoreUnavailable: away", ok=False)
+    assert failed() == [True]
+    runs.begin("seal", "", "me", None, timedelta(0))
+    assert failed() == [True]
+    (run,) = runs.last()
+    assert (run.ok, run.result) == (None, "")  # to a person it is simply running
+    runs.end("seal", "", "me", "nothing changed", ok=True)
+    assert failed() == [False]
+    runs.begin("seal", "", "me", None, timedelta(0))
+    assert failed() == [False]
+
+
+def test_a_broken_audit_stays_broken_until_a_verification_finds_nothing(
+    store: SqlStore, clock: Clock
+) -> None:
+    runs = SqlJobRuns(store.database, SCOPE)
+
+    def verified(result: str, *, ok: bool = False) -> list[bool]:
+        """While it runs, and after it."""
+        runs.begin(VERIFY_JOB, "", "me", None, timedelta(0))
+        meanwhile = read(store, clock).audit_broken
+        runs.end(VERIFY_JOB, "", "me", result, ok=ok)
+        return [meanwhile, read(store, clock).audit_broken]
+
+    assert verified("StoreUnavailable: away") == [False, False]
+    assert verified("AuditBroken: 1 faults") == [False, True]
+    assert verified("StoreUnavailable: away") == [True, True]
+    assert verified("StoreUnavailable: " + 3000 * "x") == [True, True]
+    assert verified("StoreUnavailable: again") == [True, True]
+    (run,) = runs.last()
+    assert run.result == "AuditBroken: 1 faults; since then StoreUnavailable: again"
+    assert verified("AuditBroken: 2 faults") == [True, True]
+    assert verified("whole: 1 orders", ok=True) == [True, False]
+    assert verified("StoreUnavailable: away") == [False, False]
+
+
+def test_a_page_waits_from_the_moment_it_was_told(store: SqlStore, clock: Clock) -> None:
+    """Also while nobody hands notices to channels, and so nobody knows which of them wants it."""
+    outbox = SqlOutbox(store.database, SCOPE)
+    channel = Channel("1", "tgram 1", ("pages",), 20)
+
+    def waits() -> float:
+        return read(store, clock).oldest_page_waiting_s
+
+    outbox.add(Notice("order_filled", "no page", page=False, key="0"))
+    clock.pass_(60)
+    outbox.add(Notice("audit_broken", "a page", page=True, key="1"))
+    clock.pass_(3 * 3600)
+    assert waits() == 3 * 3600
+    (parcel,) = outbox.hand_out([channel], "me", ())
+    clock.pass_(1)
+    assert waits() == 3 * 3600 + 1
+    outbox.add(Notice("audit_broken", "one more", page=True, key="2"))
+    clock.pass_(5)
+    outbox.settle("me", parcel.ref, channel.id, sent=True)
+    assert waits() == 5
+    outbox.hand_out([], "me", ())
+    assert waits() == 0  # no channel wants it
 
 
 def test_what_a_fill_cost_against_the_price_that_its_order_went_by(store: SqlStore, clock: Clock) -> None:

@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.store.engine import Database
 from app.store.sql import SqlStore
 from app.store.sql_heartbeats import SqlHeartbeats
-from app.store.sql_job_runs import SqlJobRuns
+from app.store.sql_job_runs import CLOCKS_APART, SqlJobRuns
 from app.web.ports import Ports
 from tests.fakes import FakeNotifier
 from tests.integration.store_rows import SCOPE, Clock
@@ -197,6 +197,79 @@ def test_a_daily_job_runs_once_on_trading_days_and_again_only_after_it_failed(
     assert minutes(1) == 0
     clock.at = at("2026-11-30 09:15")
     assert minutes(1) == 1
+
+
+AHEAD = timedelta(hours=5, minutes=30)
+"""A machine that took its hardware's local time for UTC, until NTP set it right."""
+
+
+def test_a_clock_that_was_ahead_stops_no_job(instances: list[Instance], clock: Clock) -> None:
+    ran: list[datetime] = []
+    job = counted(ran, clock)
+    right = clock.now()
+    clock.at = right + AHEAD
+    instances[0].scheduler.tick(job)
+    clock.at = right
+    for _ in range(3):
+        for one in instances:  # the one that was ahead, too
+            one.scheduler.tick(job)
+        clock.pass_(10)
+    assert ran == [right + AHEAD, *(right + timedelta(seconds=10 * n) for n in range(3))]
+
+
+def test_a_slot_of_a_clock_that_is_ahead_within_the_margin_is_not_run_again(
+    instances: list[Instance], clock: Clock
+) -> None:
+    runs = SqlJobRuns(instances[0].database, SCOPE)
+    slots = [clock.now(), clock.now() + CLOCKS_APART, clock.now() + CLOCKS_APART + timedelta(seconds=1)]
+    taken = []
+    for name, later in (("within", slots[1]), ("beyond", slots[2])):
+        assert runs.begin(name, "", "ahead", later, LEASE)
+        runs.end(name, "", "ahead", "", ok=True)
+        assert not runs.begin(name, "", "as far ahead", later, LEASE)
+        taken.append(runs.begin(name, "", "right", slots[0], LEASE))
+    assert taken == [False, True]
+
+
+def test_the_timers_go_on_when_the_clock_is_set_back(
+    instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """APScheduler goes by the machine's clock, which no test sets: a run an hour away stands for a step back by an hour."""
+    ticked = threading.Event()
+
+    class Ticking(Scheduler):
+        def first_pass(self) -> None:
+            """There is no broker to pass over."""
+
+        def tick(self, job: Job) -> None:
+            assert job.name == "counted"
+            ticked.set()
+
+    job = counted([], clock, every=3600.0, is_leased=False)
+    monkeypatch.setattr("app.jobs.run.JOBS", {"counted": job})
+    monkeypatch.setattr("app.jobs.run.CLOCK_LOOK_S", 0.01)
+    clock.at = datetime.now(UTC) + AHEAD
+    scheduler = Ticking(instances[0].ports)
+    scheduler.start()
+    try:
+        clock.at = datetime.now(UTC)
+        assert ticked.wait(10)
+    finally:
+        scheduler.stop()
+
+
+def test_a_try_by_a_clock_that_was_ahead_delays_no_other(instances: list[Instance], clock: Clock) -> None:
+    ran: list[datetime] = []
+
+    def due(_: Ports, last: datetime | None) -> bool:
+        return last is None or clock.now() - last >= timedelta(minutes=5)
+
+    job = counted(ran, clock, is_leased=False, due=due)
+    right = clock.now()
+    for at_, expected in ((right + AHEAD, 1), (right, 2), (right + timedelta(minutes=4), 2)):
+        clock.at = at_
+        instances[0].scheduler.tick(job)
+        assert len(ran) == expected
 
 
 def mornings_look(ran: list[datetime], clock: Clock) -> Job:

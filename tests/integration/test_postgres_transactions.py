@@ -13,7 +13,7 @@ from threading import Event
 from time import monotonic, sleep
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, TextClause, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -21,6 +21,7 @@ from app.domain.deadline import Deadline
 from app.errors import StoreUnavailable
 from app.store.engine import Database
 from app.store.pool import POSTGRES_CONNECTIONS
+from app.store.prepared import Prepared
 from app.store.sql_audit import SqlAudit
 
 LOCK = text("SELECT pg_advisory_xact_lock(42)")
@@ -198,6 +199,51 @@ def test_an_audit_that_reads_for_long_has_one_of_the_connections(database: Datab
             others.enter_context(database.read(within(5)))
         with pytest.raises(StoreUnavailable, match="became free"):
             others.enter_context(database.read(within(0.05)))
+
+
+def backends(database: Database) -> set[int]:
+    """Of all connections that there may be, by their processes."""
+    with ExitStack() as all_of_them:
+        connections = [
+            all_of_them.enter_context(database.read(within(5))) for _ in range(POSTGRES_CONNECTIONS)
+        ]
+        return {c.execute(text("SELECT pg_backend_pid()")).scalar_one() for c in connections}
+
+
+@pytest.mark.parametrize(
+    "asks", [Connection.execute, lambda c, s: Prepared(s).all(c, {})], ids=["SQLAlchemy", "Prepared"]
+)
+def test_a_late_wait_for_a_lock_costs_no_other_connection(
+    database: Database, postgres_url: str, asks: Callable[[Connection, TextClause], object]
+) -> None:
+    """The server's time-out counts from the statement on, our watchdog from the transaction: it is the first then."""
+    other = Database(postgres_url, None)
+    before = backends(database)
+
+    def wait() -> None:
+        with database.write(within(0.3)) as connection:
+            asks(connection, text("SELECT pg_sleep(0.15)"))
+            asks(connection, LOCK)
+
+    with other.write(within(20)) as elsewhere:
+        elsewhere.execute(LOCK)
+        with pytest.raises(StoreUnavailable):
+            wait()
+    assert len(before & backends(database)) == POSTGRES_CONNECTIONS - 1
+    other.close()
+
+
+def test_a_begin_without_an_answer_is_the_silence_of_all(database: Database) -> None:
+    before = backends(database)
+    for process in before:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreUnavailable), database.read(within(0.3)):
+            pytest.fail("expected no transaction")
+    finally:
+        for process in before:
+            os.kill(process, signal.SIGCONT)
+    assert not before & backends(database)
 
 
 def test_a_transaction_is_read_committed_whatever_the_databases_default_is(postgres_url: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.domain.audit import Event
 from app.domain.order import Order
 from app.domain.risk import TradingState
 from app.domain.status import Status
@@ -205,3 +206,25 @@ def test_two_instances_at_once_sell_once(database_url: str, desks: Desks) -> Non
         assert one.row(out).status is Status.FILLED
         assert one.sold().count((entry.ticker, LOT)) == 1
         assert one.net(entry.ticker) == 0
+
+
+def test_legs_are_back_on_when_another_alert_has_recorded_the_refusal(desk: WireDesk) -> None:
+    """The broker's risk desk refuses after it has accepted, and the next look in that contract is not a pass's."""
+    desk.bought()
+    desk.pass_on(1)
+    before = legs(desk)
+    desk.sim.fill_mode = "rest"
+    out = desk.alert("EXIT")
+    assert (out.status, legs(desk)) == (Status.ACCEPTED, (0, 0))
+    desk.sim.reject(out.broker_order_id or "", "RED:Margin Shortfall")
+    assert desk.alert("SELL", lots=3).code == "exceeds_position"
+    assert desk.row(out).status is Status.REJECTED
+    for _ in range(24):
+        desk.pass_on(5)
+    assert (desk.net(), legs(desk), desk.events(out).count(Event.LEG_RESTORED)) == (LOT, before, 1)
+    assert pages(desk, "protection_missing") == 0
+
+
+def legs(desk: WireDesk) -> tuple[object, object]:
+    row = next(p for p in desk.sim.positions() if p["id"] == f"{TICKER}-INTRADAY")
+    return row["stopLoss"], row["takeProfit"]

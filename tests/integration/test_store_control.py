@@ -242,6 +242,24 @@ def test_orders_are_found_by_tag_broker_id_and_day(any_store: Store) -> None:
         assert tx.orders_before(SCOPE, yesterday, {Status.FILLED}) == ()
 
 
+def test_the_events_of_many_orders_come_by_order_and_kind(any_store: Store) -> None:
+    many = [f"O{n}" for n in range(1200)]
+    with any_store.write() as tx:
+        tx.insert_order(order("A"), said())
+        tx.insert_order(order("B"), said())
+        tx.insert_order(order("C", scope=LIVE), said())
+        for kind in (Event.LEG_CANCELLED, Event.ENTRY_CANCEL, Event.LEG_RESTORED):
+            for ident, scope in (("A", SCOPE), ("C", LIVE)):
+                tx.record(order(ident, scope=scope), said(kind))
+    kinds = (Event.LEG_RESTORED, Event.LEG_CANCELLED)
+    with any_store.read() as tx:
+        found = tx.events_of(SCOPE, ["C", "B", "A", *many], kinds)
+        assert {i: [(e.event, e.sequence) for e in events] for i, events in found.items()} == {
+            "A": [(Event.LEG_CANCELLED, 2), (Event.LEG_RESTORED, 4)]
+        }
+        assert tx.events_of(SCOPE, [], kinds) == tx.events_of(SCOPE, ["A"], []) == {}
+
+
 def test_holdings_of_earlier_days_leave_out_today(any_store: Store, clock: Clock) -> None:
     old = order("A", status=Status.FILLED, filled_quantity=75, ist_date=DAY - timedelta(days=1))
     clock.at = datetime(2026, 11, 22, 18, 29, 59, tzinfo=UTC)  # one second before the IST midnight

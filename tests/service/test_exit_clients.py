@@ -16,7 +16,7 @@ from app.domain.status import Status
 from app.service.control import Control
 from app.service.desk import Budget
 from app.service.records import BookStatus, Trade
-from app.service.send import LOST_FENCE, record
+from app.service.send import LOST_FENCE, record, taken_from
 from tests.builders import a_policy
 from tests.service.desk import TradingDesk
 
@@ -159,7 +159,7 @@ def test_two_clients_that_exit_together_page_nobody(desk: TradingDesk) -> None:
 
 def test_a_late_sender_that_sent_nothing_gives_back(desk: TradingDesk) -> None:
     """The reconciliation had called its order in doubt meanwhile."""
-    out = in_doubt(desk)
+    out = settled_for(desk, in_doubt(desk))
     assert (
         record(desk.desk, out, NotSent(LOST_FENCE, "too late"), budget(desk)).order.status
         is Status.NOT_PLACED
@@ -265,7 +265,7 @@ def test_what_an_operator_s_exit_did_not_fill_is_its_holders_again(desk: Trading
 
 def test_an_operator_s_exit_that_was_stopped_after_the_verdict_is_proof(desk: TradingDesk) -> None:
     """Any NotSent is one: no byte went out. Without it the row stayed in doubt, and every exit with it."""
-    out = replace(in_doubt(desk), status=Status.SENDING)  # as its sender knows it
+    out = settled_for(desk, replace(in_doubt(desk), status=Status.SENDING))  # as its sender knows it
     said = record(desk.desk, out, NotSent("out_of_time", "no byte was written"), budget(desk))
     assert said.order.status is Status.NOT_PLACED
     assert desk.owned() == {"anna": LOT, "ben": LOT}
@@ -277,6 +277,12 @@ def in_doubt(desk: TradingDesk) -> Order:
     desk.reconcile()
     desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], False
     return desk.alert("EXIT", client="admin", all_clients=True).order
+
+
+def settled_for(desk: TradingDesk, order: Order) -> Order:
+    """What a pass leaves of a row whose sender is late; the order as that sender has it."""
+    desk.store.data.orders[order.id] = replace(desk.row(order), fence=taken_from(order))
+    return order
 
 
 def budget(desk: TradingDesk) -> Budget:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from app.domain.alert import IST
+from app.domain.audit import Event
+from app.domain.order import Protection
 from app.domain.status import Status
 from app.errors import BrokerReadFailed
 from app.jobs import daily as daily_jobs
@@ -53,6 +55,33 @@ def test_an_overnight_position_without_a_stop_pages(desk: WebDesk) -> None:
     said = daily_jobs.overnight(ports_of(desk), None)
     assert said.startswith("carried overnight without a stop at the broker: ")
     assert desk.notifier.pages == ["overnight_unprotected"]
+
+
+def test_the_mornings_look_marks_what_was_carried(desk: WebDesk) -> None:
+    """The passes watch the day's own entries: nobody else would see that a carried stop is gone, or there again."""
+    position = carried(desk)
+    stop = desk.broker.protected[position]
+    for protected, mark in ((None, Protection.MISSING), (stop, Protection.SEEN), (None, Protection.MISSING)):
+        desk.broker.protected.pop(position)
+        if protected is not None:
+            desk.broker.protected[position] = protected
+        daily_jobs.overnight(ports_of(desk), None)
+        daily_jobs.overnight(ports_of(desk), None)
+        (order,) = desk.store.orders
+        assert order.protection is mark
+        desk.broker.protected[position] = (Decimal(0), Decimal(0), None)
+    events = [e.event for e in desk.store.events(order.scope, order.id)]
+    assert events[-3:] == [Event.PROTECTION_MISSING, Event.PROTECTION_SEEN, Event.PROTECTION_MISSING]
+
+
+def test_the_mornings_look_leaves_the_days_own_entries_to_the_passes(desk: WebDesk) -> None:
+    position = carried(desk)
+    assert desk.webhook(productType="MARGIN").status_code == 200
+    desk.reconcile()
+    desk.broker.protected[position] = (Decimal(0), Decimal(0), None)
+    daily_jobs.overnight(ports_of(desk), None)
+    before, today = desk.store.orders
+    assert (before.protection, today.protection) == (Protection.MISSING, Protection.SEEN)
 
 
 def test_a_position_that_is_closed_needs_no_stop(desk: WebDesk) -> None:

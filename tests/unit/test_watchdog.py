@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+import pytest
+
 from app.store.watchdog import Watchdog
 
 
@@ -47,6 +49,19 @@ def test_what_ended_in_time_is_left_alone() -> None:
             assert other.recv(1) == b""
         far.send(b"x")
         assert near.recv(1) == b"x"
+
+
+def test_one_that_nobody_ends_is_over_with_its_time_and_keeps_no_descriptor() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        near.settimeout(5)
+        watchdog = Watchdog()
+        watch = watchdog.begin(near.fileno(), 0.01)
+        assert near.recv(1) == b""
+        watchdog.end(watch)  # too late: it is over
+        assert watch.is_over
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(watch.descriptor)
 
 
 def test_whoever_has_the_number_of_a_socket_that_was_closed_is_left_alone() -> None:
