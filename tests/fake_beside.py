@@ -18,6 +18,8 @@ class FakeHeartbeats:
         self.rows: dict[tuple[str, str], Watched] = {}
         self.down = False
         self.busy: list[tuple[str, str, int]] = []
+        self.listening: tuple[datetime, datetime] | None = None
+        """Since when, and the last word of it."""
 
     def came(self, beat: Beat) -> bool:
         if self.down:
@@ -39,6 +41,12 @@ class FakeHeartbeats:
         if marked:
             tell.notify("heartbeat_missing", missing_text(marked), page=True)
         return len(marked)
+
+    def listens(self, silence: timedelta) -> datetime:
+        now = self.clock.now()
+        since = now if self.listening is None or now - self.listening[1] > silence else self.listening[0]
+        self.listening = since, now
+        return since
 
     def bursts(self, within: timedelta, more_than: int) -> list[tuple[str, str, int]]:
         return [b for b in self.busy if b[2] > more_than]

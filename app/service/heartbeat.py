@@ -13,11 +13,19 @@ from app.errors import FieldError, InvalidAlert
 from app.service.ports import Notifier
 
 OPENS, CLOSES = time(9, 15), time(15, 30)
-"""IST. A chart of NSE has no bars outside, and an alert on it cannot fire."""
+"""IST. A chart of an index or a share has no bars outside, and an alert on it cannot fire. Options trade until 15:40
+(fyers-api.md 5): of a strategy on an option's own chart the last ten minutes are not watched, since nothing here says
+which chart it is, and one on the index must not be missed every afternoon.
+"""
 LATE_FACTOR, LATE_SECONDS = 1.5, 30
 SHORTEST_S, LONGEST_S = 60, 14_400
 """TradingView's own minute, and four hours: what is allowed then (`allowed`, 6 h 0.5 min) just fits into a session of
 6 h 15 min, which the count begins anew. A longer interval could be accepted and never missed.
+"""
+SILENT = timedelta(seconds=90)
+"""A longer silence of the watch itself was an outage of ours, and nobody's heartbeats could be heard. More than a minute,
+the finest step of Cloud Scheduler, and what a change of the instance that watches takes (15 s of a lease and a turn):
+taken for outages, those would put every page off for ever. So a heartbeat that a short restart swallowed is paged.
 """
 HEARTBEAT = "heartbeat"
 """The outcome of a message that is one."""
@@ -66,8 +74,18 @@ class Heartbeats(Protocol):
         another heartbeat has come, or that were marked already.
         """
 
+    def listens(self, silence: timedelta) -> datetime:
+        """Say that this service is up, and hear since when it has been: any instance's word counts, and a time longer
+        than `silence` without one was an outage.
+        """
+
     def bursts(self, within: timedelta, more_than: int) -> Sequence[tuple[str, str, int]]:
-        """Client, strategy and number of alerts of those with more alerts than that."""
+        """Client, strategy and number of alerts of those with more alerts than that.
+
+        Counted is what left a row: orders, whatever became of them, and refused alerts whose record names the strategy
+        (400). A copy within the dedupe window, one over a rate limit (429) and one that could not be read or came in
+        without its token name none: TradingView counts those as well, so that its stop may come before this warning.
+        """
 
 
 def allowed(every_seconds: int) -> timedelta:
@@ -75,15 +93,24 @@ def allowed(every_seconds: int) -> timedelta:
     return timedelta(seconds=LATE_FACTOR * every_seconds + LATE_SECONDS)
 
 
-def is_missing(one: Watched, now: datetime) -> bool:
-    """Counted within the day's session only: from its opening, or the last heartbeat when that came later."""
+def is_late(one: Watched, now: datetime, listening_since: datetime) -> bool:
+    """Counted within the day's session only: from its opening, the last heartbeat, or the moment since which this
+    service has listened, whichever came last.
+    """
     local = now.astimezone(IST)
     if not is_trading_day(local.date()) or not OPENS <= local.time() < CLOSES:
         return False
     if now - one.last_at >= FORGOTTEN:
         return False  # a strategy that is no more
     opened = datetime.combine(local.date(), OPENS, IST)
-    return now - max(one.last_at, opened) > allowed(one.every_seconds)
+    return now - max(one.last_at, opened, listening_since) > allowed(one.every_seconds)
+
+
+def is_missing(one: Watched, now: datetime) -> bool:
+    """What the figures and their alarm count: found missing by the watch, which alone knows since when this service has
+    listened; and, of an earlier day's, not heard in time today either.
+    """
+    return one.missing_since is not None and is_late(one, now, one.last_at)
 
 
 def name_of(client: str, strategy: str) -> str:
@@ -112,8 +139,9 @@ class MissingWatch:
     def __call__(self, heartbeats: Heartbeats, now: datetime, notifier: Notifier) -> int:
         """Returns how many."""
         missing: dict[str, list[Watched]] = {}
+        listening_since = heartbeats.listens(SILENT)
         for one in heartbeats.watched():
-            if one.missing_since is None and is_missing(one, now):
+            if one.missing_since is None and is_late(one, now, listening_since):
                 missing.setdefault(one.client, []).append(one)
         told = 0
         for client, ones in missing.items():

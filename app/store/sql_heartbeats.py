@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -12,10 +13,11 @@ from app.service.heartbeat import Beat, Watched, missing_text
 from app.service.ports import Notifier
 from app.store.engine import Database
 from app.store.sql_orders import of_scope, upsert
-from app.store.tables import orders
+from app.store.tables import locks, orders, refusals
 from app.store.tables_notices import heartbeats
 
-b, o = heartbeats.c, orders.c
+LISTENS = "listens"
+b, o, r = heartbeats.c, orders.c, refusals.c
 
 
 class SqlHeartbeats:
@@ -68,14 +70,42 @@ class SqlHeartbeats:
         )
         return connection.execute(mark.values(missing_since=now)).rowcount == 1
 
+    def listens(self, silence: timedelta) -> datetime:
+        """A lease without a holder: what stands in the holder's place is the moment it was taken. One of a clock that was
+        ahead counts as taken now.
+        """
+        name = f"{LISTENS}:{self._scope.mode.value}:{self._scope.account}"
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            held = select(locks.c.owner).where(locks.c.name == name, locks.c.expires_at >= now)
+            taken = connection.execute(held.with_for_update()).scalar()
+            since = now if taken is None else min(now, datetime.fromisoformat(taken))
+            values = {"owner": since.isoformat(), "expires_at": now + silence}
+            lease = upsert(connection)(locks).values(name=name, **values)
+            connection.execute(lease.on_conflict_do_update(index_elements=[locks.c.name], set_=values))
+            return since
+
     def bursts(self, within: timedelta, more_than: int) -> tuple[tuple[str, str, int], ...]:
-        count = func.count()
+        alerts: Counter[tuple[str, str]] = Counter()
         with self._database.read() as connection:
             since = self._database.now(connection) - within
-            rows = connection.execute(
-                select(o.client, o.strategy, count)
+            taken = (
+                select(o.client, o.strategy, func.count())
                 .where(of_scope(orders, self._scope), o.created_at > since)
                 .group_by(o.client, o.strategy)
-                .having(count > more_than)
             )
-            return tuple((row[0], row[1], row[2]) for row in rows)
+            for client, strategy, count in connection.execute(taken):
+                alerts[client, strategy] += count
+            refused = select(r.client, r.safe_fields).where(
+                of_scope(refusals, self._scope), r.at > since, r.client.is_not(None)
+            )
+            for client, fields in connection.execute(refused):
+                if "strategy" in fields:
+                    alerts[client, _name_in(fields["strategy"])] += 1
+        return tuple((*whose, n) for whose, n in sorted(alerts.items()) if n > more_than)
+
+
+def _name_in(shown: str) -> str:
+    """A strategy as an order's row has it: the record shows a text in quotes. One that was cut, or has escapes, stays."""
+    is_quoted = shown[:1] in ("'", '"') and shown[1:].endswith(shown[0]) and "\\" not in shown
+    return shown[1:-1] if is_quoted else shown

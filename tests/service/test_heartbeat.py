@@ -7,26 +7,35 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from app.domain.alert import IST
+from app.domain.deadline import Deadline
+from app.domain.limits import Limits
+from app.domain.order import Scope
 from app.errors import InvalidAlert
 from app.service.heartbeat import (
     BURST,
+    BURST_WITHIN,
     CLOSES,
     LONGEST_S,
     MOST_WATCHED,
     OPENS,
     SHORTEST_S,
+    SILENT,
     Beat,
     BurstWatch,
     MissingWatch,
     allowed,
     beat,
+    is_missing,
     missing_text,
 )
+from app.service.records import Refusal
+from app.store.engine import Database
 from app.store.sql import SqlStore
+from app.store.sql_figures import figures
 from app.store.sql_heartbeats import SqlHeartbeats
 from tests.fake_beside import FakeHeartbeats
 from tests.fakes import FakeClock, FakeNotifier
-from tests.integration.store_rows import SCOPE, Clock, insert, order
+from tests.integration.store_rows import LIVE, SCOPE, Clock, insert, key, order
 
 
 def at(local: str) -> datetime:
@@ -37,6 +46,7 @@ class Watch:
     def __init__(self, local: str) -> None:
         self.clock, self.notifier = FakeClock(at(local)), FakeNotifier()
         self.kept, self.missing = FakeHeartbeats(self.clock), MissingWatch()
+        self.kept.listens(SILENT)
 
     def beat(self, every: int = 60, strategy: str = "orb", client: str = "default") -> None:
         beat(self.kept, Beat(client, strategy, every), self.clock.now(), self.notifier)
@@ -44,27 +54,38 @@ class Watch:
     def look(self) -> None:
         self.missing(self.kept, self.clock.now(), self.notifier)
 
+    def pass_(self, seconds: float) -> None:
+        """The service is up, and nobody looks for what is missing."""
+        while seconds > 0:
+            step = min(seconds, SILENT.total_seconds())
+            self.clock.advance(step)
+            self.kept.listens(SILENT)
+            seconds -= step
+
     def to(self, local: str) -> None:
-        self.clock.advance((at(local) - self.clock.now()).total_seconds())
+        self.pass_((at(local) - self.clock.now()).total_seconds())
+
+    def figure(self) -> int:
+        return sum(is_missing(one, self.clock.now()) for one in self.kept.watched())
 
 
 def test_missing_is_told_once_and_so_is_the_return() -> None:
     watch = Watch("2026-11-18 10:00")
     watch.beat()
-    watch.clock.advance(120)  # 1.5 times the interval, and 30 s
+    watch.pass_(120)  # 1.5 times the interval, and 30 s
     watch.look()
     assert watch.notifier.pages == []
-    watch.clock.advance(1)
+    watch.pass_(1)
     for _ in range(3):
         watch.look()
     assert watch.notifier.pages == ["heartbeat_missing"]
     watch.beat()
     watch.beat()
     assert watch.notifier.notes == ["heartbeat_back"]
-    watch.clock.advance(121)
+    watch.pass_(121)
     watch.look()
     assert watch.notifier.pages == ["heartbeat_missing"]  # within five minutes of the last page
-    watch.clock.advance(179)
+    watch.pass_(179)
     watch.look()
     assert watch.notifier.pages == ["heartbeat_missing"] * 2
 
@@ -74,15 +95,15 @@ def test_all_of_a_clients_that_stay_away_are_one_page() -> None:
     for number in range(12):
         watch.beat(strategy=f"s{number}")
     watch.beat(client="another")
-    watch.clock.advance(121)
+    watch.pass_(121)
     watch.look()
     assert watch.notifier.pages == ["heartbeat_missing"] * 2  # one for each client
     watch.beat(strategy="late")
     for _ in range(10):
-        watch.clock.advance(29)
+        watch.pass_(29)
         watch.look()
     assert len(watch.notifier.pages) == 2
-    watch.clock.advance(11)
+    watch.pass_(11)
     watch.look()
     assert len(watch.notifier.pages) == 3
 
@@ -119,6 +140,52 @@ def test_only_the_sessions_time_counts(last: str, look: str, missing: bool) -> N
     assert watch.notifier.pages == ["heartbeat_missing"] * missing
 
 
+def test_an_outage_of_ours_begins_the_count_anew_and_a_loss_after_it_is_paged() -> None:
+    watch = Watch("2026-11-18 10:00")
+    watch.beat(strategy="lost")
+    watch.beat(strategy="heard")
+    watch.pass_(15)
+    watch.clock.advance(1800)  # nothing of ours runs
+    watch.look()
+    assert (watch.notifier.pages, watch.figure()) == ([], 0)
+    watch.pass_(60)
+    watch.beat(strategy="heard")
+    watch.pass_(60)
+    watch.look()
+    assert (watch.notifier.pages, watch.figure()) == ([], 0)
+    watch.pass_(1)
+    MissingWatch()(
+        watch.kept, watch.clock.now(), watch.notifier
+    )  # another instance's turn: it was not there before
+    assert (watch.notifier.pages, watch.figure()) == (["heartbeat_missing"], 1)
+    text = missing_text([one for one in watch.kept.watched() if one.missing_since])
+    assert "lost (every 60 s, last 18 Nov 10:00:00 IST)" in text
+
+
+def test_a_short_silence_of_the_watch_is_no_outage() -> None:
+    """Each minute, as Cloud Scheduler calls it: else nothing would ever be missing."""
+    watch = Watch("2026-11-18 10:00")
+    watch.beat()
+    for _ in range(3):
+        watch.clock.advance(60)
+        watch.look()
+    assert watch.notifier.pages == ["heartbeat_missing"]
+
+
+def test_what_was_missing_yesterday_counts_again_when_it_is_late_today() -> None:
+    watch = Watch("2026-11-17 15:00")
+    watch.beat()
+    watch.pass_(121)
+    watch.look()
+    figures = {}
+    for moment in ("17 15:10", "17 15:31", "18 09:17", "18 09:17:01"):
+        watch.to(f"2026-11-{moment}")
+        figures[moment] = watch.figure()
+    assert figures == {"17 15:10": 1, "17 15:31": 0, "18 09:17": 0, "18 09:17:01": 1}
+    watch.beat()
+    assert watch.figure() == 0
+
+
 @pytest.mark.parametrize("every", [SHORTEST_S, LONGEST_S])
 def test_every_accepted_interval_can_be_missed_within_one_session(every: int) -> None:
     """The allowance grows with the interval, so that its two ends stand for all. A minute is left for the watch."""
@@ -127,7 +194,7 @@ def test_every_accepted_interval_can_be_missed_within_one_session(every: int) ->
     assert allowed(every) <= closes - opened - timedelta(minutes=1)
     watch = Watch("2026-11-17 15:29")
     watch.beat(every)
-    watch.clock.advance((closes - watch.clock.now()).total_seconds() - 1)
+    watch.pass_((closes - watch.clock.now()).total_seconds() - 1)
     watch.look()
     assert watch.notifier.pages == ["heartbeat_missing"]
 
@@ -164,8 +231,6 @@ def clock() -> Clock:
 
 
 def test_what_the_database_keeps(database_url: str, clock: Clock) -> None:
-    from app.store.engine import Database
-
     store = SqlStore(Database(database_url, clock), clock)
     kept, told = SqlHeartbeats(store.database, SCOPE), FakeNotifier()
     assert not kept.came(Beat("default", "orb", 60))
@@ -193,9 +258,87 @@ def test_what_the_database_keeps(database_url: str, clock: Clock) -> None:
             for n in range(BURST + 2)
         ),
     )
-    from datetime import timedelta
-
     assert kept.bursts(timedelta(minutes=3), BURST) == (("trader", "fast", BURST + 1),)
     clock.pass_(181)
     assert kept.bursts(timedelta(minutes=3), BURST) == ()
     store.close()
+
+
+def test_since_when_any_instance_has_listened(database_url: str, clock: Clock) -> None:
+    first, second = (Database(database_url, clock) for _ in range(2))
+    one, other = SqlHeartbeats(first, SCOPE), SqlHeartbeats(second, SCOPE)
+    began = one.listens(SILENT)
+    assert began == clock.now()
+    for instance in (other, one, other):
+        clock.pass_(90)
+        assert instance.listens(SILENT) == began
+    clock.pass_(90.001)
+    assert SqlHeartbeats(first, LIVE).listens(SILENT) == clock.now()
+    again = one.listens(SILENT)
+    assert again == clock.now()
+    clock.pass_(15)
+    assert other.listens(SILENT) == again
+    clock.pass_(-20_000)  # it was ahead, and was set right
+    assert one.listens(SILENT) == clock.now()
+    clock.pass_(15)
+    assert other.listens(SILENT) == clock.now() - timedelta(seconds=15)
+    for database in (first, second):
+        database.close()
+
+
+def test_a_burst_counts_orders_and_what_was_refused_by_name(database_url: str, clock: Clock) -> None:
+    store = SqlStore(Database(database_url, clock), clock)
+    kept, refused = SqlHeartbeats(store.database, SCOPE), Refused(store, clock)
+    for n in range(6):
+        insert(store, order(f"N{n}", key=key(f"d{n}"), created_at=clock.now()))
+    for _ in range(5):
+        refused("'orb'")
+    assert kept.bursts(BURST_WITHIN, BURST) == (("trader", "orb", BURST + 1),)
+    refused("'orb'", scope=LIVE)
+    refused("'orb'", client=None)
+    refused("'orb'", client="another")
+    for _ in range(BURST + 1):
+        refused(None)  # over a rate limit: it says of no strategy that it fires
+        refused("7")
+        refused(r"'a\n'")
+    found = kept.bursts(BURST_WITHIN, BURST)
+    assert found == tuple(("trader", name, BURST + 1) for name in (r"'a\n'", "7", "orb"))
+    clock.pass_(180)
+    assert kept.bursts(BURST_WITHIN, BURST) == ()
+    store.close()
+
+
+def test_the_figure_follows_the_watch(database_url: str, clock: Clock) -> None:
+    store = SqlStore(Database(database_url, clock), clock)
+    store.ensure_scope(SCOPE)
+    kept, watch, told = SqlHeartbeats(store.database, SCOPE), MissingWatch(), FakeNotifier()
+
+    def looked() -> tuple[int, int]:
+        deadline = Deadline(clock.monotonic() + 1)
+        watch(kept, clock.now(), told)
+        return len(told.pages), figures(
+            store.database, SCOPE, Limits(max_lots=1), deadline
+        ).heartbeats_missing
+
+    kept.came(Beat("default", "orb", 60))
+    looked()
+    clock.pass_(1800)
+    found = [looked()]
+    for seconds in (60, 60, 1):
+        clock.pass_(seconds)
+        found.append(looked())
+    kept.came(Beat("default", "orb", 60))
+    assert [*found, looked()] == [(0, 0), (0, 0), (0, 0), (1, 1), (1, 0)]
+    store.close()
+
+
+class Refused:
+    """Records of refusals, as the webhook keeps them."""
+
+    def __init__(self, store: SqlStore, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+
+    def __call__(self, strategy: str | None, client: str | None = "trader", scope: Scope = SCOPE) -> None:
+        fields = {} if strategy is None else {"strategy": strategy}
+        refusal = Refusal(self._clock.now(), "127.0.0.1", client, 400, "invalid_alert", "", "", fields, "r")
+        self._store.record_refusal(scope, refusal)
