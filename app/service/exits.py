@@ -259,13 +259,14 @@ def _pending(tx: Transaction, job: Job, order: Order, seen: Seen) -> Answer:
 def _legs(order: Order, seen: Seen) -> Legs:
     entries = [o for o in seen.orders if o.purpose is Purpose.ENTRY]
     shown = abs(nearer(sum(own for _, own in seen.held.owners), seen.held.net))
-    asked = [
-        o for o in entries if o.filled_quantity and o.protection in (Protection.REQUESTED, Protection.SEEN)
-    ]
+    legs = legs_shown(seen.readings.position, entries, seen.readings.book)
+    # One whose stop was missed, and that somebody has set since: what is taken off now goes back too.
+    wanted = (Protection.REQUESTED, Protection.SEEN, *((Protection.MISSING,) if legs else ()))
+    asked = [o for o in entries if o.filled_quantity and o.protection in wanted]
     return Legs(
         order=order,
         position=seen.readings.position,
-        shown=legs_shown(seen.readings.position, entries, seen.readings.book),
+        shown=legs,
         asked=asked[-1] if asked else None,
         ours=max(0, shown - seen.held.others_pending),
         shown_ours=shown,

@@ -18,7 +18,7 @@ from app.domain.deadline import Deadline
 from app.domain.order import Order, Scope
 from app.domain.status import WORKING, Status
 from app.errors import BrokerReadFailed, NoMaster, OutOfTime
-from app.service import adopt, doubts, watch
+from app.service import adopt, doubts, relegs, watch
 from app.service.desk import Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.follow import record_book
@@ -29,7 +29,6 @@ from app.service.ports import Clock, Transaction
 from app.service.position import Place, look, read_on
 from app.service.ready import POLLS_STOPPED, code_of
 from app.service.records import BookOrder, Holding, Moved, Position
-from app.service.relegs import restore_legs
 from app.service.replay import has_foreign_fills, nearer
 from app.service.send import taken_from
 from app.service.settle import Settle
@@ -125,8 +124,12 @@ class Reconcile:
             return True
         with self.desk.store.read(deadline) as tx:
             today = ist_date(tx.now())
-            waiting = [o for o in tx.open_orders(self.desk.scope) if o.ist_date == today]
-            return bool(waiting) or bool(watch.unprotected(tx, self.desk.scope, today))
+            scope = self.desk.scope
+            waiting = [o for o in tx.open_orders(scope) if o.ist_date == today]
+            if waiting or watch.unprotected(tx, scope, today):
+                return True
+            legs_off = relegs.unanswered(tx, scope, today)
+            return any(o.updated_at is None or now - o.updated_at < READ_ANYWAY for o in legs_off)
 
     def _by_broker(
         self,
@@ -147,7 +150,7 @@ class Reconcile:
         doubts.take_back_late(desk, exchanger, (*late, *changed), book)
         changed += self._write(deadline, doubts.claim_closings, desk, book, today)
         changed += self._write(deadline, _follow, desk, book, today)
-        if restore_legs(desk, exchanger, book, positions, began):
+        if relegs.restore_legs(desk, exchanger, book, positions, began):
             positions = exchanger.positions()
         adopted = self._write(deadline, adopt.adopt, desk, book, began, not self._seen_once)
         changed += adopted.changed

@@ -99,7 +99,7 @@ def _restore(
         desk.notifier.notify("unprotected", text, page=True)
     if exits:
         with desk.store.write() as tx:
-            for order in exits:
+            for order in sorted(exits, key=lambda o: o.id):  # as all who take several rows
                 tx.record(order, event_of(event, tx.now(), order.status))
     return event is not Event.PROTECTION_SEEN
 
@@ -107,17 +107,10 @@ def _restore(
 def _found(
     tx: Transaction, scope: Scope, book: Sequence[BookOrder], positions: Sequence[Position], today: date
 ) -> dict[Place, Off]:
-    ended = [
-        o
-        for o in tx.orders_on(scope, today, ENDED_UNFILLED)
-        if o.purpose is Purpose.EXIT and o.product.takes_tag and o.filled_quantity < o.quantity
-    ]
-    said = tx.events_of(scope, [o.id for o in ended], ABOUT_LEGS) if ended else {}
     exits: dict[Place, tuple[Order, ...]] = {}
-    for order in ended:
-        if _is_unanswered(order, said.get(order.id, ())):
-            place = Place(scope, order.ticker, order.product)
-            exits[place] = (*exits.get(place, ()), order)
+    for order in unanswered(tx, scope, today):
+        place = Place(scope, order.ticker, order.product)
+        exits[place] = (*exits.get(place, ()), order)
     found = {}
     for place, these in exits.items():
         position = net_of(positions, place.ticker, place.product)
@@ -125,6 +118,17 @@ def _found(
         if off is not None:
             found[place] = off
     return found
+
+
+def unanswered(tx: Transaction, scope: Scope, today: date) -> list[Order]:
+    """Exits of today whose legs may be off, oldest first."""
+    ended = [
+        o
+        for o in tx.orders_on(scope, today, ENDED_UNFILLED)
+        if o.purpose is Purpose.EXIT and o.product.takes_tag and o.filled_quantity < o.quantity
+    ]
+    said = tx.events_of(scope, [o.id for o in ended], ABOUT_LEGS) if ended else {}
+    return [o for o in ended if _is_unanswered(o, said.get(o.id, ()))]
 
 
 def _is_unanswered(order: Order, said: Sequence[AuditEvent]) -> bool:
@@ -159,7 +163,7 @@ def _off(
         for o in rows
     )
     entries = [o for o in rows if o.purpose is Purpose.ENTRY]
-    asked = [o for o in entries if o.protection is not Protection.NONE]
+    asked = [o for o in entries if o.filled_quantity and o.protection is not Protection.NONE]
     # What came later may stand where all of theirs was closed since, and has its own legs.
     older = own - sum(o.side.sign * o.filled_quantity for o in entries if _is_later(o, exits[-1]))
     if busy or not asked or position.net_quantity * own <= 0 or position.net_quantity * older <= 0:
@@ -168,4 +172,6 @@ def _off(
 
 
 def _is_later(order: Order, than: Order) -> bool:
-    return bool(order.created_at and than.created_at and order.created_at > than.created_at)
+    """A re-sent exit keeps the time of its birth: it goes by when it was sent."""
+    since = than.sent_at or than.created_at
+    return bool(order.created_at and since and order.created_at > since)

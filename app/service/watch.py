@@ -10,7 +10,7 @@ from app.domain.status import WORKING
 from app.service.desk import Desk, event_of
 from app.service.holding import net_of, open_part, stop_shown
 from app.service.ports import Transaction
-from app.service.records import BookOrder, Moved, Position
+from app.service.records import BookOrder, BookStatus, Moved, Position
 
 PROTECTED_WITHIN = timedelta(seconds=10)
 FILLED_WITHIN = timedelta(seconds=10)
@@ -22,7 +22,8 @@ def unprotected(tx: Transaction, scope: Scope, today: date) -> list[Order]:
     entries = [o for o in tx.orders_on(scope, today) if o.purpose is Purpose.ENTRY and o.filled_quantity]
     entries = [o for o in entries if o.protection is not Protection.NONE]
     held = {(h.ticker, h.product) for h in tx.holdings(scope, None)} if entries else set()
-    return [o for o in entries if (o.ticker, o.product) in held or o.protection is Protection.REQUESTED]
+    found = [o for o in entries if (o.ticker, o.product) in held or o.protection is Protection.REQUESTED]
+    return sorted(found, key=lambda o: o.id)  # as all who take several rows
 
 
 def watch(
@@ -45,6 +46,9 @@ def _protection(
     now: datetime,
 ) -> Order | None:
     position = net_of(positions, order.ticker, order.product)
+    legs = [row for row in book if row.parent_id and row.parent_id == order.broker_order_id]
+    if any(row.status == BookStatus.FILLED for row in legs):
+        return None  # its own leg has closed it
     shown = stop_shown(position, (order,), book)
     if order.protection is Protection.SEEN:
         return None if shown else _lost(tx, desk, order, position, now)

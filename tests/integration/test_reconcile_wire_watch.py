@@ -73,6 +73,21 @@ def test_a_leg_that_has_ended_or_a_target_alone_protects_nothing(
     assert (desk.row(entry).protection, pages(desk, "protection_missing")) == (Protection.MISSING, 1)
 
 
+@pytest.mark.parametrize("kind", ["stop", "target"])
+def test_an_entry_that_its_own_leg_has_closed_needs_no_stop_though_another_is_held(
+    desk: WireDesk, kind: str
+) -> None:
+    first, second = desk.bought(product=Product.BO), desk.bought(product=Product.BO)
+    desk.pass_on(1)
+    legs = [o for o in desk.sim.exchange.orders.values() if o.parent_id == desk.row(first).broker_order_id]
+    desk.sim.fill(next(o.id for o in legs if bool(o.intent.stop_price) is (kind == "stop")))
+    for _ in range(3):
+        desk.pass_on(10)
+    assert desk.net(product=Product.BO) == LOT
+    marks = [desk.row(each).protection for each in (first, second)]
+    assert (marks, pages(desk, "protection_missing")) == ([Protection.SEEN] * 2, 0)
+
+
 def stuck_exit(desk: WireDesk) -> Order:
     desk.bought()
     desk.pass_on(1)

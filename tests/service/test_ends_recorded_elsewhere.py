@@ -11,13 +11,13 @@ import pytest
 
 from app.domain.audit import Event
 from app.domain.deadline import Deadline
-from app.domain.order import Order
+from app.domain.order import Order, Protection
 from app.domain.outcome import NotSent, Refused, Unknown
 from app.domain.status import Status
 from app.errors import StoreUnavailable
 from app.service.position import Place
-from app.service.records import BookStatus, Position
-from tests.builders import LOT, SCOPE
+from app.service.records import AuditEvent, BookStatus, Moved, Position, Quote
+from tests.builders import LOT, SCOPE, an_alert
 from tests.service.desk import TradingDesk
 from tests.service.test_by_hand import TICKER, position_id
 from tests.service.test_exit_aftermath import refused_later
@@ -244,3 +244,50 @@ def test_a_newer_exit_has_its_time_and_both_get_the_legs_back_once(desk: Trading
     passes(desk)
     assert restored(desk, leaving) == restored(desk, newer) == (LEGS, 1)
     assert desk.broker.calls.count("set_protection") == before + 1
+
+
+def test_the_distances_are_those_of_what_is_held_and_not_of_an_entry_that_was_refused(
+    desk: TradingDesk,
+) -> None:
+    leaving = recorded_elsewhere(desk)
+    desk.broker.prices[TICKER] = Quote(TICKER, Decimal(200), Decimal(199), Decimal(201))
+    desk.broker.next_place.append(Refused("margin", "not enough"))
+    assert desk.alert().order.status is Status.REJECTED
+    passes(desk)
+    assert restored(desk, leaving) == (LEGS, 1)
+
+
+def test_an_exit_sent_again_gives_back_the_legs_of_what_was_entered_meanwhile(desk: TradingDesk) -> None:
+    desk.held()
+    desk.reconcile()
+    out = an_alert("EXIT", key="out", received_at=desk.clock.now())
+
+    def deliver() -> Order:
+        return desk.service(out, request_id="r", started=desk.clock.monotonic()).order
+
+    desk.broker.no_room = NotSent("rate_budget", "the share of a process is too small", 1)
+    assert deliver().status is Status.NOT_SENT
+    desk.broker.no_room = None
+    desk.broker.trigger_stop(position_id())
+    desk.clock.advance(2)
+    desk.reconcile()
+    desk.held()
+    desk.reconcile()
+    desk.clock.advance(3)
+    desk.broker.fills = False
+    leaving = deliver()
+    assert (leaving.status, leaving.attempt) == (Status.ACCEPTED, 2)
+    desk.broker.book[-1] = replace(desk.broker.book[-1], status=BookStatus.REJECTED)
+    passes(desk)
+    assert restored(desk, leaving) == (LEGS, 1)
+
+
+def test_a_stop_that_was_missed_and_set_by_hand_goes_back_on_after_a_refused_exit(desk: TradingDesk) -> None:
+    entry = desk.held()
+    desk.reconcile()
+    with desk.store.write() as tx:  # as the look of 09:15 marks what is carried
+        missed = AuditEvent(Event.PROTECTION_MISSING, tx.now(), entry.status, {})
+        tx.record(desk.row(entry), missed, Moved(protection=Protection.MISSING))
+    desk.broker.next_place.append(Refused("margin", "not enough"))
+    assert desk.alert("EXIT").order.status is Status.REJECTED
+    assert desk.broker.protected.get(position_id()) == LEGS
