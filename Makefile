@@ -23,8 +23,8 @@ run: .venv/run.stamp ## install, migrate and serve on $PORT (8080), paper mode u
 test: .venv/dev.stamp ## the whole test suite
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 	$(PY) -m pytest -n 2 --dist loadfile -m "slow and not alone"
-	$(PY) -m pytest -n 2 --dist loadfile -m "alone and not chaos"
-	$(PY) -m pytest -m chaos
+	$(PY) -m pytest -n 2 --dist loadfile -m "alone and not chaos and not quiet"
+	$(PY) -m pytest -m "chaos or quiet"
 
 check: .venv/dev.stamp ## format, lint, types, import contracts, fast tests
 	.venv/bin/ruff format --check .

@@ -23,7 +23,7 @@ from tests.fakes import FakeBroker, FakeNotifier
 from tests.guard_desk import LOST, RESET_S, WIDE, GuardDesk
 from tests.redis_server import RedisServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.quiet]
 
 SLOWED_AT_MOST_S = 0.25
 REST_S = 1.0
