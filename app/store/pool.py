@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import StoreUnavailable
+from app.store.making import NotMade, made_within
 from app.store.watchdog import Watch, Watchdog
 
 POSTGRES_CONNECTIONS = 5
@@ -22,10 +23,11 @@ between processes and no more work done: a sixth fewer alerts a second (measured
 SQLITE_CONNECTIONS = 32
 SQLITE_BUSY_S = 5.0
 CONNECT_BOUND_S = 2
+"""Or until the deadline of whoever asks, when that is sooner."""
 CHECKED_S = 1.0
 """For what is asked on a new connection before it is used, SQLAlchemy's questions to a new database among it."""
-SILENT_S = 1.0
-"""A connect that failed after this long met a database that says nothing, not one that says no."""
+SILENT_S = 0.9
+"""Less than the second that a scrape has. A connect that failed after this long met a database that says nothing, not one that says no."""
 REST_S = 0.5
 """For this long after it nobody else waits CONNECT_BOUND_S for the same silence."""
 WATCH = "watch"
@@ -39,11 +41,13 @@ class Pool:
         size = SQLITE_CONNECTIONS if is_sqlite else POSTGRES_CONNECTIONS
         self._seats = threading.BoundedSemaphore(size)
         self._silent_until = 0.0
+        self._answered_at = float("-inf")
         self._lost_at = float("-inf")
         self._first = threading.Lock()
         self._known: object | None = None
+        self._own = threading.local()
         self.engine = _sqlite(url, size) if is_sqlite else _postgres(url, size, watchdog)
-        event.listen(self.engine, "do_connect", _begin_to_make)
+        event.listen(self.engine, "do_connect", self._make)
         event.listen(self.engine, "handle_error", _leave_the_others)
         event.listen(self.engine, "invalidate", self._note_loss)
         event.listen(self.engine, "checkin", self._part_with_old)
@@ -68,34 +72,57 @@ class Pool:
 
         The first ones of a pool are made one by one: SQLAlchemy makes them under a lock that is waited for without end.
         """
+        ends = time.monotonic() + within_s
         pool = self.engine.pool
         if self._known is pool:
-            return self._connect()
+            return self._connect(ends)
         if not self._first.acquire(timeout=within_s):
             raise StoreUnavailable("the first database connection was not made before the deadline")
         try:
-            connection = self._connect()
+            connection = self._connect(ends)
             self._known = pool
             return connection
         finally:
             self._first.release()
 
-    def _connect(self) -> Connection:
+    def _connect(self, ends: float) -> Connection:
         began = time.monotonic()
         if began < self._silent_until and not self._has_idle():
             raise StoreUnavailable("the database did not answer a moment ago")
+        self._own.until = min(ends, began + CONNECT_BOUND_S)
         try:
             while True:
                 connection = self.engine.connect()
-                if connection.info["made"] >= self._lost_at:
+                if (made := connection.info["made"]) >= self._lost_at:
+                    self._answered_at = max(self._answered_at, made)
                     return connection
                 connection.close()  # which parts with it
         except DBAPIError:
-            if (ended := time.monotonic()) - began > SILENT_S:
+            ended = time.monotonic()
+            # An answer to somebody who asked later says more than the silence before it.
+            if ended - began > SILENT_S and self._answered_at <= began:
                 self._silent_until = ended + REST_S
                 self.engine.dispose()  # of what the pool has, nothing is worth another wait
                 self._lost_at = time.monotonic()
             raise
+
+    def _make(
+        self,
+        dialect: Dialect,
+        record: ConnectionPoolEntry,
+        args: Sequence[Any],
+        named: Mapping[str, Any],
+    ) -> Any:  # noqa: ANN401 - the driver's connection
+        """Instead of SQLAlchemy's own call of the driver; SQLite's connects to a file, and waits for nobody."""
+        record.info["made"] = time.monotonic()
+        if dialect.name == "sqlite":
+            return None
+        until: float = self._own.until
+        record.info["until"] = until
+        try:
+            return made_within(lambda: dialect.connect(*args, **named), until - record.info["made"])
+        except NotMade as error:
+            raise dialect.loaded_dbapi.OperationalError(str(error)) from None
 
     def _note_loss(self, _: object, record: ConnectionPoolEntry, error: BaseException | None) -> None:
         """What cut one connection off has cut off those that were there with it: each would cost somebody his time. One
@@ -116,10 +143,6 @@ class Pool:
     def _has_idle(self) -> bool:
         checked_in = getattr(self.engine.pool, "checkedin", None)
         return checked_in is not None and checked_in() > 0
-
-
-def _begin_to_make(_dialect: Dialect, record: ConnectionPoolEntry, _args: object, _named: object) -> None:
-    record.info["made"] = time.monotonic()
 
 
 def _leave_the_others(found: ExceptionContext) -> None:
@@ -156,7 +179,7 @@ def _postgres(url: str, size: int, watchdog: Watchdog) -> Engine:
     @event.listens_for(engine, "connect", insert=True)
     def watch(raw: Any, record: ConnectionPoolEntry) -> None:  # noqa: ANN401 - the driver's connection
         # First of all: SQLAlchemy's own listener asks a new database for its version and more.
-        left = record.info["made"] + CONNECT_BOUND_S - time.monotonic()
+        left = record.info["until"] - time.monotonic()
         record.info["new"] = watchdog.begin(raw.fileno(), min(CHECKED_S, left))
 
     @event.listens_for(engine, "connect")

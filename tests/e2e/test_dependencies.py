@@ -239,15 +239,14 @@ def healed(place: Site, key: str) -> None:
         assert place.alert(key)[0].status == 202
         key = place.key()
     assert until(lambda: place.alert(key)[0].status == 200, HEALED_WITHIN_S), place.alert(key)[0].body
-    assert until(lambda: place.probe("/readyz/orders")[0] == 200, TOLD_WITHIN_S), place.probe(
-        "/readyz/orders"
-    )
+    steady(place, "/readyz/orders", 200)
     row = TABLE[place.dependency]
     assert until(lambda: not row.figures(place.metrics()), TOLD_WITHIN_S), place.metrics()
     assert until(lambda: total(place.metrics(), "database_up") == 1, TOLD_WITHIN_S)
     tags = [line["body"]["orderTag"] for line in place.sim.ledger.orders()]
     assert len(tags) == len(set(tags)), "an order was sent twice"
     answer, _ = place.alert(key)
+    assert answer.status == 200, answer.body
     shown = place.service.get(f"/api/v1/orders/{answer.body['order_id']}").body
     ours = [line for line in place.sim.ledger.placed() if line["body"]["orderTag"] == shown["tag"]]
     assert [line["order_id"] for line in ours] == [shown["broker_order_id"]]

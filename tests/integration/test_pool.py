@@ -82,6 +82,28 @@ def test_after_a_loss_one_waits_for_a_silent_database_and_the_next_does_not(
     assert made_at(database)
 
 
+def test_an_answer_to_one_who_asked_later_says_more_than_the_silence_before_it(
+    database: Database, time: Time
+) -> None:
+    lose(database)
+    asked: list[float] = []
+
+    @event.listens_for(database.engine, "do_connect")
+    def silent_to_the_first(*_: object) -> None:
+        asked.append(time.at)
+        if len(asked) == 1:
+            time.at += 1
+            asked.append(made_at(database))
+            time.at += pool.CONNECT_BOUND_S
+            raise LOST
+
+    time.at += 1
+    with pytest.raises(StoreUnavailable, match="failed"):
+        made_at(database)
+    assert made_at(database) == asked[1]
+    event.remove(database.engine, "do_connect", silent_to_the_first)
+
+
 def test_one_from_before_the_last_loss_says_nothing_of_those_made_since(
     database: Database, time: Time
 ) -> None:

@@ -72,8 +72,12 @@ def took(database: Database, within_s: float = 1.0) -> float:
 
 
 def test_one_who_asks_right_after_another_does_not_wait_for_the_same_silence(silent: Database) -> None:
-    assert 1.0 < took(silent) < 2.4
+    assert 1.0 < took(silent, 3.0) < 2.4
     assert took(silent) < 0.3
+
+
+def test_nobody_waits_for_a_connection_past_his_deadline(silent: Database) -> None:
+    assert 0.5 < took(silent, 0.6) < 0.9
 
 
 def test_a_database_that_is_silent_after_the_login_is_waited_for_by_nobody_past_his_deadline() -> None:

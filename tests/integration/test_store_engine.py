@@ -14,7 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData, create_engine, event, text
+from sqlalchemy import Connection, MetaData, create_engine, event, make_url, text
 
 from app.brokers.paper import sql as paper
 from app.domain.alert import Product
@@ -176,12 +176,8 @@ def test_postgres_goes_by_its_own_clock_and_wants_synchronous_commit(postgres_ur
         assert abs(tx.now() - datetime.now(UTC)) < timedelta(minutes=1)
         assert tx.now() == tx.now()
     store.close()
-    unsafe = Database(postgres_url, None)
-
-    @event.listens_for(unsafe.engine, "do_connect")
-    def weaken(_d: object, _r: object, _a: object, options: dict[str, object]) -> None:
-        options["options"] = "-c synchronous_commit=off"
-
+    weak = make_url(postgres_url).update_query_dict({"options": "-c synchronous_commit=off"})
+    unsafe = Database(weak.render_as_string(hide_password=False), None)
     with pytest.raises(StoreUnavailable, match="synchronous_commit"), unsafe.read():
         pytest.fail("expected no transaction")
     assert "synchronous_commit on, was off" in (SqlStore(unsafe, clock).check() or "")
