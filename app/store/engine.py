@@ -132,7 +132,7 @@ class Database:
         return now.astimezone(UTC)
 
     def close(self) -> None:
-        self.engine.dispose()
+        self._pool.close()
 
     def _ends(self, deadline: Deadline | None) -> Deadline:
         return deadline or Deadline(self._monotonic() + DEFAULT_BOUND_S)
@@ -189,6 +189,7 @@ class Database:
                 now = self._begin_postgres(connection, milliseconds, write=write)
                 # Not before: a BEGIN without an answer is the silence of the whole database.
                 connection.info[WATCH] = over
+            self._pool.answered()
             connection.info["now"] = now if self._clock is None else self._clock.now().astimezone(UTC)
         except BaseException:
             connection.close()
@@ -200,8 +201,8 @@ class Database:
             return watch.enter_context(
                 self._watchdog.over(_descriptor(connection), self._left(ends) + GRACE_S)
             )
-        except OSError as error:
-            raise StoreUnavailable(f"the connection cannot be watched: {error.strerror}") from error
+        except (OSError, RuntimeError) as error:
+            raise StoreUnavailable(f"the connection cannot be watched: {error}") from error
 
     def _begin_postgres(self, connection: Connection, milliseconds: int, *, write: bool) -> datetime:
         """Straight to the driver, like SQLite's: one way to the server instead of two, at every transaction."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import StoreUnavailable
-from app.store.making import NotMade, made_within
+from app.store.making import Attempts, NotMade
 from app.store.watchdog import Watch, Watchdog
 
 POSTGRES_CONNECTIONS = 5
@@ -34,6 +34,14 @@ WATCH = "watch"
 """In a connection's `info`: over the transaction that it is in, or was in last, from the answer to its BEGIN on."""
 
 
+class _Asking(threading.local):
+    """What a thread that asks for a connection has, while it does."""
+
+    until = float("inf")
+    asked_at = 0.0
+    """When what it waits for was begun, by whomever."""
+
+
 class Pool:
     """SQLAlchemy's, with a seat for everybody who has a connection, and without those that a loss has cut off."""
 
@@ -45,7 +53,8 @@ class Pool:
         self._lost_at = float("-inf")
         self._first = threading.Lock()
         self._known: object | None = None
-        self._own = threading.local()
+        self._asking = _Asking()
+        self._attempts, self._watchdog = Attempts(CONNECT_BOUND_S), watchdog
         self.engine = _sqlite(url, size) if is_sqlite else _postgres(url, size, watchdog)
         event.listen(self.engine, "do_connect", self._make)
         event.listen(self.engine, "handle_error", _leave_the_others)
@@ -73,38 +82,49 @@ class Pool:
         The first ones of a pool are made one by one: SQLAlchemy makes them under a lock that is waited for without end.
         """
         ends = time.monotonic() + within_s
-        pool = self.engine.pool
-        if self._known is pool:
+        if self._known is self.engine.pool:
             return self._connect(ends)
         if not self._first.acquire(timeout=within_s):
             raise StoreUnavailable("the first database connection was not made before the deadline")
         try:
-            connection = self._connect(ends)
-            self._known = pool
-            return connection
+            if self._known is not self.engine.pool:
+                pool, connection = self.engine.pool, self._connect(ends)
+                self._known = pool
+                return connection
         finally:
             self._first.release()
+        return self._connect(ends)
+
+    def answered(self) -> None:
+        """By a BEGIN, on whichever connection: the database is not silent."""
+        self._answered_at = time.monotonic()
+
+    def close(self) -> None:
+        self.engine.dispose()
+        self._attempts.drop()
 
     def _connect(self, ends: float) -> Connection:
         began = time.monotonic()
         if began < self._silent_until and not self._has_idle():
             raise StoreUnavailable("the database did not answer a moment ago")
-        self._own.until = min(ends, began + CONNECT_BOUND_S)
+        asking = self._asking
+        asking.asked_at, asking.until = began, ends
         try:
             while True:
                 connection = self.engine.connect()
-                if (made := connection.info["made"]) >= self._lost_at:
-                    self._answered_at = max(self._answered_at, made)
+                if connection.info["made"] >= self._lost_at:
                     return connection
                 connection.close()  # which parts with it
         except DBAPIError:
-            ended = time.monotonic()
-            # An answer to somebody who asked later says more than the silence before it.
-            if ended - began > SILENT_S and self._answered_at <= began:
+            ended, asked_at = time.monotonic(), asking.asked_at
+            # What somebody was answered meanwhile says more.
+            if ended - asked_at > SILENT_S and self._answered_at <= asked_at:
                 self._silent_until = ended + REST_S
                 self.engine.dispose()  # of what the pool has, nothing is worth another wait
                 self._lost_at = time.monotonic()
             raise
+        finally:
+            asking.until = _Asking.until
 
     def _make(
         self,
@@ -114,15 +134,22 @@ class Pool:
         named: Mapping[str, Any],
     ) -> Any:  # noqa: ANN401 - the driver's connection
         """Instead of SQLAlchemy's own call of the driver; SQLite's connects to a file, and waits for nobody."""
-        record.info["made"] = time.monotonic()
+        record.info["made"], record.info["pool"] = time.monotonic(), self.engine.pool
         if dialect.name == "sqlite":
             return None
-        until: float = self._own.until
+        until = min(self._asking.until, time.monotonic() + CONNECT_BOUND_S)
         record.info["until"] = until
         try:
-            return made_within(lambda: dialect.connect(*args, **named), until - record.info["made"])
+            attempt = self._attempts.next(lambda: _checked(dialect.connect(*args, **named), self._watchdog))
+            self._asking.asked_at = attempt.began
+            try:
+                raw, record.info["made"] = attempt.result(until)
+            except NotMade:
+                self._attempts.keep(attempt)
+                raise
         except NotMade as error:
             raise dialect.loaded_dbapi.OperationalError(str(error)) from None
+        return raw
 
     def _note_loss(self, _: object, record: ConnectionPoolEntry, error: BaseException | None) -> None:
         """What cut one connection off has cut off those that were there with it: each would cost somebody his time. One
@@ -137,7 +164,9 @@ class Pool:
 
     def _part_with_old(self, raw: object | None, record: ConnectionPoolEntry) -> None:
         """Given back to the pool, or to the one that was the pool before it was disposed of and that nobody asks."""
-        if raw is not None and record.info["made"] < self._lost_at:
+        if raw is None:
+            return
+        if record.info["made"] < self._lost_at or record.info["pool"] is not self.engine.pool:
             record.invalidate()
 
     def _has_idle(self) -> bool:
@@ -176,25 +205,43 @@ def _postgres(url: str, size: int, watchdog: Watchdog) -> Engine:
         connect_args={"connect_timeout": CONNECT_BOUND_S, "tcp_user_timeout": CONNECT_BOUND_S * 1000},
     )
 
+    # SQLAlchemy's own listener between these two asks a new database for its version and more.
     @event.listens_for(engine, "connect", insert=True)
     def watch(raw: Any, record: ConnectionPoolEntry) -> None:  # noqa: ANN401 - the driver's connection
-        # First of all: SQLAlchemy's own listener asks a new database for its version and more.
         left = record.info["until"] - time.monotonic()
-        record.info["new"] = watchdog.begin(raw.fileno(), min(CHECKED_S, left))
+        record.info["new"] = _watched(raw, watchdog, min(CHECKED_S, left))
 
     @event.listens_for(engine, "connect")
-    def prepare(raw: Any, record: ConnectionPoolEntry) -> None:  # noqa: ANN401 - the driver's connection
-        try:
-            setting = raw.execute("SHOW synchronous_commit").fetchone()[0]
-            # What is looked at under a lock, and right before a send, must be what others have committed meanwhile.
-            raw.execute("SET default_transaction_isolation TO 'read committed'")
-            raw.commit()
-        finally:
-            watchdog.end(record.info.pop("new"))
-        if setting == "off":
-            raw.close()
-            raise StoreUnavailable(
-                "expected synchronous_commit on, was off: a committed order could be forgotten by a crash"
-            )
+    def asked(_: object, record: ConnectionPoolEntry) -> None:
+        watchdog.end(record.info.pop("new"))
 
     return engine
+
+
+def _checked(raw: Any, watchdog: Watchdog) -> Any:  # noqa: ANN401 - the driver's connection
+    """A new one of Postgres, set and asked for what it must be set to."""
+    watch = _watched(raw, watchdog, CHECKED_S)
+    try:
+        setting = raw.execute("SHOW synchronous_commit").fetchone()[0]
+        # What is looked at under a lock, and right before a send, must be what others have committed meanwhile.
+        raw.execute("SET default_transaction_isolation TO 'read committed'")
+        raw.commit()
+    except BaseException:
+        raw.close()
+        raise
+    finally:
+        watchdog.end(watch)
+    if setting == "off":
+        raw.close()
+        raise StoreUnavailable(
+            "expected synchronous_commit on, was off: a committed order could be forgotten by a crash"
+        )
+    return raw
+
+
+def _watched(raw: Any, watchdog: Watchdog, within_s: float) -> Watch:  # noqa: ANN401 - the driver's connection
+    try:
+        return watchdog.begin(raw.fileno(), within_s)
+    except (OSError, RuntimeError) as error:
+        raw.close()
+        raise StoreUnavailable(f"a new connection cannot be watched: {error}") from error

@@ -47,7 +47,9 @@ class Watchdog:
             self.end(watch)
 
     def begin(self, descriptor: int, within_s: float) -> Watch:
-        """Shut the socket down unless `end` comes in time. One that nobody ends is over with its time, and gone."""
+        """Shut the socket down unless `end` comes in time. One that nobody ends is over with its time, and gone. Raises
+        OSError and RuntimeError where the process gets no descriptor or no thread.
+        """
         self._start()
         watch = Watch(time.monotonic() + within_s, os.dup(descriptor))
         with self._changed:
@@ -68,9 +70,9 @@ class Watchdog:
         with self._changed:
             if self._process == os.getpid():
                 return
-            self._process = os.getpid()
             self._watches.clear()  # a parent's
             threading.Thread(target=self._watch, name="database watchdog", daemon=True).start()
+            self._process = os.getpid()  # not before: without the thread nothing is watched
 
     def _watch(self) -> None:
         with self._changed:

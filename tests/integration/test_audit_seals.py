@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app.domain.audit import Event
+from app.domain.deadline import Deadline
 from app.domain.order import Order
 from app.domain.status import Status
 from app.errors import StoreUnavailable
@@ -198,7 +199,7 @@ def test_entries_are_of_ist_days_and_oldest_first(store: SqlStore) -> None:
 def test_the_whole_audit_is_never_in_memory(store: SqlStore) -> None:
     """Where all events at once would be ten megabytes."""
     insert(store, order("A"))
-    with store.database.write() as connection:
+    with store.database.write(Deadline(60.0)) as connection:
         connection.execute(
             text(
                 "INSERT INTO order_events (order_id, sequence, event, at, status, detail, prev_hash, hash) "

@@ -5,15 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from time import monotonic, sleep
+from typing import Any
 
 import pytest
 from sqlalchemy import event
 
+from app.domain.deadline import Deadline
 from app.errors import StoreUnavailable
 from app.store import pool
 from app.store.engine import Database
+from app.store.watchdog import Watchdog
 
 LOST = sqlite3.OperationalError("lost")
 
@@ -93,7 +99,8 @@ def test_an_answer_to_one_who_asked_later_says_more_than_the_silence_before_it(
         asked.append(time.at)
         if len(asked) == 1:
             time.at += 1
-            asked.append(made_at(database))
+            with ThreadPoolExecutor(1) as other:
+                asked.append(other.submit(made_at, database).result())
             time.at += pool.CONNECT_BOUND_S
             raise LOST
 
@@ -144,20 +151,82 @@ def test_an_error_in_a_read_within_a_lost_transaction_is_told_as_it_is(
         broken()
 
 
-def test_a_process_without_a_free_descriptor_has_no_database(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+def no_descriptor(_: int) -> int:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize(
+    ("owner", "name", "gone"), [(os, "dup", no_descriptor), (threading.Thread, "start", no_thread)]
+)
+def test_a_process_without_a_free_descriptor_or_thread_has_no_database_and_then_has_it_again(
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    gone: Callable[..., object],
+    connected: bool,
 ) -> None:
     database = Database(postgres_url, None)
-    with database.read():
-        pass
-
-    def none_left(_: int) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
-
+    if connected:
+        with database.read():
+            pass
+        database._watchdog = Watchdog()  # of a process that has just been forked: without its thread
     with monkeypatch.context() as patched:
-        patched.setattr(os, "dup", none_left)
-        with pytest.raises(StoreUnavailable, match="Too many"), database.read():
+        patched.setattr(owner, name, gone)
+        with pytest.raises(StoreUnavailable), database.read():
             pytest.fail("expected no transaction")
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
+        assert database._watchdog._process == os.getpid()
     database.close()
+
+
+def slow_to_connect(database: Database, seconds: float) -> list[float]:
+    """When each connection was made, of a server that takes so long to make one."""
+    real, made = database.engine.dialect.connect, list[float]()
+
+    def connect(*given: Any, **named: Any) -> Any:
+        sleep(seconds)
+        made.append(monotonic())
+        return real(*given, **named)
+
+    database.engine.dialect.connect = connect  # type: ignore[method-assign]
+    return made
+
+
+def test_a_server_that_is_further_than_anybody_waits_is_reached(postgres_url: str) -> None:
+    database = Database(postgres_url, None)
+    made = slow_to_connect(database, 0.4)
+    answers = [read_within(database, 0.3) for _ in range(6)]
+    assert answers.index(True) <= 3
+    assert len(made) <= 2
+    database.close()
+
+
+def test_one_who_has_little_time_ends_it_for_nobody_else(postgres_url: str) -> None:
+    """Connections take 1.2 s after a loss; a scrape gives up after one."""
+    database = Database(postgres_url, None)
+    assert read_within(database, 5.0)
+    database._pool._lost_at = monotonic()
+    slow_to_connect(database, 1.2)
+    with ThreadPoolExecutor(12) as threads:
+        scrape = threads.submit(read_within, database, 1.0)
+        sleep(0.3)
+        others = [threads.submit(read_within, database, 2.0) for _ in range(4)]
+        assert not scrape.result()
+        [other.result() for other in others]
+        assert [read_within(database, 2.0) for _ in range(5)] == [True] * 5
+    database.close()
+
+
+def read_within(database: Database, seconds: float) -> bool:
+    try:
+        with database.read(Deadline(monotonic() + seconds)):
+            return True
+    except StoreUnavailable:
+        return False

@@ -15,7 +15,7 @@ from app.domain.deadline import Deadline
 from app.errors import StoreUnavailable
 from app.store.engine import Database
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.quiet]
 
 
 @pytest.fixture
