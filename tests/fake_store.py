@@ -34,6 +34,10 @@ class FakeClock:
         self._now += timedelta(seconds=seconds)
         self._mono += seconds
 
+    def set_back(self, seconds: float) -> None:
+        """By NTP or by hand: the time of day, not the time that goes by."""
+        self._now -= timedelta(seconds=seconds)
+
 
 class FakeStore:
     """In memory; a block that raises leaves nothing behind. `before_write` sees each write's number; while

@@ -14,6 +14,7 @@ from app.domain.contract import ist_date
 from app.domain.order import Order, Purpose, Scope, Side
 from app.domain.risk import Denial, Exposure, TradingState
 from app.domain.status import UNSETTLED, WORKING, Status, check_move
+from app.service.holding import bare
 from app.service.ports import WHOLE, Clock
 from app.service.records import (
     Arrival,
@@ -185,7 +186,7 @@ class FakeTransaction:
 
     def known_at_broker(self, scope: Scope, broker_order_ids: Collection[str]) -> frozenset[str]:
         ours = {o.broker_order_id for o in self._data.orders.values() if o.scope == scope}
-        return frozenset(i for i in broker_order_ids if i in ours)
+        return frozenset(i for i in broker_order_ids if {i, bare(i)} & ours)
 
     def orders_on(
         self, scope: Scope, ist_date: date, statuses: Collection[Status] | None = None
@@ -231,7 +232,8 @@ class FakeTransaction:
 
     def record_pass(self, scope: Scope, began_at: datetime) -> None:
         self._must_write()
-        self._data.passes[scope] = max(began_at, self._data.passes.get(scope, began_at))
+        before = self._data.passes.get(scope, began_at)
+        self._data.passes[scope] = began_at if before > self.now() else max(began_at, before)
 
     def last_pass(self, scope: Scope) -> datetime | None:
         return self._data.passes.get(scope)

@@ -26,7 +26,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, [_readable(arg) for arg in args])
         except click.UsageError as error:
             raise _plain(error) from None
 
@@ -53,6 +53,11 @@ class Group(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             raise _plain(error) from None
+
+
+def _readable(arg: str) -> str:
+    """A byte that is no UTF-8 is no reason not to halt: it becomes a question mark of the kept reason."""
+    return arg.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _plain(error: click.UsageError) -> click.ClickException:

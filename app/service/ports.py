@@ -189,7 +189,9 @@ class Transaction(Protocol):
         """A person has looked. Returns how many were open."""
 
     def record_pass(self, scope: Scope, began_at: datetime) -> None:
-        """A whole reconcile pass has succeeded that began then (database clock); the latest beginning is kept."""
+        """A whole reconcile pass has succeeded that began then (database clock); the latest beginning is kept, and
+        none that lies ahead: that is from a clock that has been set right since.
+        """
 
     def last_pass(self, scope: Scope) -> datetime | None:
         """When the latest successful reconcile pass of any instance began."""

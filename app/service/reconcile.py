@@ -285,5 +285,6 @@ class FirstPass:
         if not self._passed:
             began = tx.last_pass(self._scope)
             running = timedelta(seconds=self._clock.monotonic() - self._started)
-            self._passed = began is not None and began >= tx.now() - running
+            # One that begins ahead is from a clock that has been set right since.
+            self._passed = began is not None and tx.now() - running <= began <= tx.now()
         return self._passed

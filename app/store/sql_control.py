@@ -67,8 +67,9 @@ _ADD_STRANGER = text(
 _PASSED = text(
     "INSERT INTO reconcile_passes (mode, account, began_at) VALUES (:mode, :account, :at) "
     "ON CONFLICT (mode, account) DO UPDATE SET began_at = excluded.began_at "
-    "WHERE reconcile_passes.began_at < excluded.began_at"
-).bindparams(_TIME)
+    "WHERE reconcile_passes.began_at < excluded.began_at OR reconcile_passes.began_at > :now"
+).bindparams(_TIME, bindparam("now", type_=UtcTime))
+"""The latest one counts; one from a clock that was ahead would be the latest until the present has caught up."""
 _LAST_PASS = Prepared(select(reconcile_passes.c.began_at).where(in_scope(reconcile_passes)))
 
 
@@ -191,8 +192,8 @@ def acknowledge_strangers(connection: Connection, scope: Scope, by: str, now: da
     return connection.execute(seen).rowcount
 
 
-def record_pass(connection: Connection, scope: Scope, began_at: datetime) -> None:
-    row = {"mode": scope.mode.value, "account": scope.account, "at": began_at}
+def record_pass(connection: Connection, scope: Scope, began_at: datetime, now: datetime) -> None:
+    row = {"mode": scope.mode.value, "account": scope.account, "at": began_at, "now": now}
     connection.execute(_PASSED, row)
 
 

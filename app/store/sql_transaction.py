@@ -209,7 +209,7 @@ class SqlTransaction:
         return sql_control.acknowledge_strangers(self._connection, scope, by, self._now)
 
     def record_pass(self, scope: Scope, began_at: datetime) -> None:
-        sql_control.record_pass(self._connection, scope, began_at)
+        sql_control.record_pass(self._connection, scope, began_at, self._now)
 
     def last_pass(self, scope: Scope) -> datetime | None:
         return sql_control.last_pass(self._connection, scope)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.service import Answer, Service
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.quiet]
 WITHIN_S = 1.0
 EACH = 8
 """Alerts to one service: it has two workers, and each must have heard."""

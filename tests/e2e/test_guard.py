@@ -103,6 +103,7 @@ def timed(service: Service, path: str) -> float:
     return time.perf_counter() - started
 
 
+@pytest.mark.quiet
 def test_a_hung_broker_delays_nobody_for_long(sim: FyersSim, tmp_path: Path) -> None:
     with live(sim, tmp_path, BREAKER_FAIL_MAX="5") as service:
         usual = max(timed(service, "/readyz") for _ in range(30))  # on a busy machine not nothing
@@ -141,6 +142,7 @@ def test_a_hung_broker_delays_nobody_for_long(sim: FyersSim, tmp_path: Path) -> 
     assert len(sim.ledger.orders()) == 1
 
 
+@pytest.mark.quiet
 def test_a_hung_redis_delays_no_order_for_long(sim: FyersSim, tmp_path: Path) -> None:
     with RedisServer(tmp_path) as redis, live(sim, tmp_path, REDIS_URL=redis.url) as service:
 

@@ -18,7 +18,7 @@ from tests.e2e.test_guard import QUOTES, SLOWED_AT_MOST_S, live
 from tests.fyers_sim import FyersSim
 from tests.redis_server import RedisServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.quiet]
 
 FAIL_MAX = 5
 RESET_S = 2.0

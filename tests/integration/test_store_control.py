@@ -198,10 +198,17 @@ def test_strangers_are_noted_once_until_a_person_has_looked(any_store: Store) ->
 def test_the_latest_beginning_of_a_pass_is_kept(any_store: Store) -> None:
     with any_store.write() as tx:
         assert tx.last_pass(SCOPE) is None
-        for seconds in (5, 9, 7):
-            tx.record_pass(SCOPE, NOON + timedelta(seconds=seconds))
-        assert tx.last_pass(SCOPE) == NOON + timedelta(seconds=9)
+        for seconds in (5, 1, 3):
+            tx.record_pass(SCOPE, NOON - timedelta(seconds=seconds))
+        assert tx.last_pass(SCOPE) == NOON - timedelta(seconds=1)
         assert tx.last_pass(LIVE) is None
+
+
+def test_a_pass_of_a_clock_that_was_ahead_is_not_the_latest(any_store: Store) -> None:
+    with any_store.write() as tx:
+        tx.record_pass(SCOPE, NOON + timedelta(hours=5))
+        tx.record_pass(SCOPE, NOON)
+        assert tx.last_pass(SCOPE) == NOON
 
 
 def test_old_keys_are_deleted_oldest_first_and_no_more_than_asked(any_store: Store, clock: Clock) -> None:

@@ -44,6 +44,12 @@ def state(desk: TradingDesk) -> TradingState:
         return tx.trading_state(SCOPE)
 
 
+def test_a_reason_that_is_no_utf_8_halts_all_the_same(operator: Operator, trading: TradingDesk) -> None:
+    assert operator.said("halt", "--reason", "caf\udce9").startswith("HALTED from now on")
+    with trading.store.read() as tx:
+        assert tx.state_change(SCOPE).reason == "caf\ufffd"
+
+
 def test_halt_alone_sends_nothing(operator: Operator, trading: TradingDesk) -> None:
     trading.held()
     assert operator.said("halt", "--reason", "enough").startswith("HALTED from now on")

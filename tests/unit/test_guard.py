@@ -240,3 +240,14 @@ def test_an_order_passes_unchanged() -> None:
     ticket = replace(TICKET, stop_distance=Decimal("1.05"))
     assert isinstance(desk.on(lambda x: x.place(ticket, lambda: None)), Accepted)
     assert desk.broker.ledger == [ticket]
+
+
+def test_an_open_breaker_is_due_when_the_clock_has_been_set_back_by_much() -> None:
+    desk = GuardDesk()
+    desk.broker.next_place = [LOST] * 5
+    for _ in range(5):
+        desk.place()
+    desk.clock.set_back(45 * 60)
+    assert desk.guard.ready() is None
+    desk.read()
+    assert desk.guard.orders.is_closed

@@ -20,6 +20,9 @@ from app.service.ports import Clock, Notifier
 
 log = logging.getLogger(__name__)
 
+APART_S = 60.0
+"""What the clocks of two instances differ by at most."""
+
 
 class NothingLearntError(Exception):
     """The guarded call told nothing about the broker's health: neither a success nor a failure."""
@@ -67,8 +70,9 @@ class Breaker:
         return not self.is_closed and self.wait_s() <= 0
 
     def wait_s(self) -> float:
-        """Until a probe may go out; zero when it may now."""
-        return max(0.0, self.storage.opened + self._reset_s - self._now())
+        """Until a probe may go out; zero when it may now, and when the clock has been set back by much since it opened."""
+        left = self.storage.opened + self._reset_s - self._now()
+        return 0.0 if left > self._reset_s + APART_S else max(0.0, left)
 
     @contextmanager
     def calling(self, *, probe: bool = False) -> Iterator[None]:
