@@ -16,11 +16,14 @@ from app.jobs.order_updates import OrderUpdates
 from app.jobs.run import Scheduler
 from app.serving.memory import settle
 from app.serving.worker import PatientWorker
-from app.settings import WORKERS_ON_POSTGRES, load
+from app.settings import WORKERS_ON_POSTGRES, SettingsError, load
 from app.start import announce, prepare
 from app.telemetry.gunicorn_log import JsonLogger
 
-_settings = load()
+try:
+    _settings = load()
+except SettingsError as error:
+    raise SystemExit(f"Error: {error}") from None
 MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 SHM = Path("/dev/shm")
 

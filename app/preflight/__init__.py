@@ -149,7 +149,7 @@ def _calendar(ports: Ports) -> Finding:
 
 
 def _app_id(ports: Ports) -> Finding:
-    app_id = ports.settings.fyers_app_id.strip()
+    app_id = ports.settings.fyers_app_id
     light = Light.BAD if ports.scope.mode is Mode.LIVE else Light.NOTE
     if not app_id:
         return Finding(

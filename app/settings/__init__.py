@@ -19,9 +19,10 @@ from app.domain.order import Mode
 from app.domain.session import Calendar, read_calendar
 from app.service.clients import signing_keys
 from app.service.config_lists import listed
+from app.settings import addresses
 from app.settings.audit import AuditSettings
 from app.settings.door import DoorSettings
-from app.settings.generated import plain, with_generated_secrets
+from app.settings.generated import alike, plain, with_generated_secrets
 from app.settings.guard import GuardSettings
 from app.settings.notify import NotifySettings
 from app.settings.risk import RiskSettings, at_most
@@ -98,6 +99,33 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     def _from_secret_manager(cls, values: Any) -> Any:  # noqa: ANN401 - whatever the environment gives
         return resolved(values)
 
+    @field_validator(
+        "webhook_secret_token",
+        "admin_token",
+        "session_secret",
+        "fyers_app_id",
+        "fyers_secret_id",
+        "fyers_pin",
+        "fyers_auth_code",
+        "fyers_access_token",
+    )
+    @classmethod
+    def _trimmed(cls, value: SecretStr | str) -> SecretStr | str:
+        """A secret that is mounted as a file has a line end; and blanks alone are no secret."""
+        text = plain(value).strip()
+        return SecretStr(text) if isinstance(value, SecretStr) else text
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        return addresses.database(value) if value else value
+
+    @field_validator("fyers_api_url", "fyers_data_url", "symbol_master_url")
+    @classmethod
+    def _https(cls, value: str) -> str:
+        """Token, app hash and PIN go to the first two; what an order is for comes from the third."""
+        return addresses.sealed(value, "https")
+
     @field_validator("symbol_master_files", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever was given
@@ -115,8 +143,7 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     def _patient(self) -> Settings:
         """A verdict of "never placed" that comes too early would be a wrong one: only a simulator may be hurried."""
         hurried = self.settle_min_seconds < SETTLE_MIN_SECONDS or self.settle_min_reads < SETTLE_MIN_READS
-        host = urlsplit(self.fyers_api_url).hostname or ""
-        loopback = host == "localhost" or host.startswith("127.") or host == "::1"
+        loopback = addresses.is_loopback(urlsplit(self.fyers_api_url).hostname)
         if hurried and not loopback:
             raise ValueError(
                 f"SETTLE_MIN_SECONDS and SETTLE_MIN_READS: expected at least {SETTLE_MIN_SECONDS} and "
@@ -219,7 +246,7 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
             "token_encryption_keys": "or FYERS_ACCESS_TOKEN; a new key: python -c 'from cryptography.fernet import "
             "Fernet; print(Fernet.generate_key().decode())'",
         }
-        lacking = [name for name in hints if not plain(getattr(self, name)).strip()]
+        lacking = [name for name in hints if not plain(getattr(self, name))]
         return [f"{n.upper()} is needed in live mode ({hints[n]})" for n in lacking]
 
     @property
@@ -241,8 +268,8 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @property
     def can_log_in(self) -> bool:
         """Whether a login at Fyers can be made, and its token kept."""
-        secret = plain(self.fyers_secret_id).strip()
-        return bool(self.fyers_app_id.strip() and secret not in {"", EXAMPLE_SECRET} and self.encryption_keys)
+        secret = plain(self.fyers_secret_id)
+        return bool(self.fyers_app_id and secret not in {"", EXAMPLE_SECRET} and self.encryption_keys)
 
     @property
     def url(self) -> str:
@@ -263,8 +290,8 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
     @property
     def has_real_market(self) -> bool:
         """Whether contracts and prices are Fyers' own: in live mode, and in paper mode with credentials."""
-        token = plain(self.fyers_access_token).strip()
-        given = bool(self.fyers_app_id.strip()) and token not in {"", EXAMPLE_SECRET}
+        token = plain(self.fyers_access_token)
+        given = bool(self.fyers_app_id) and token not in {"", EXAMPLE_SECRET}
         return given or self.can_log_in or self.trading_mode is Mode.LIVE
 
     @property
@@ -296,4 +323,7 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - typed by the model
             for e in exc.errors(include_input=False)
         ]
         raise SettingsError("settings: " + "; ".join(line.removeprefix(": ") for line in lines)) from None
-    return with_generated_secrets(settings)
+    whole = with_generated_secrets(settings)
+    if problems := alike(whole):
+        raise SettingsError("settings: " + "; ".join(problems))
+    return whole

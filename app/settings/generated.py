@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,16 @@ def with_generated_secrets(settings: Settings) -> Settings:
         if not plain(getattr(settings, name)) and (kept := _kept(settings.instance_dir / file)):
             found[name] = SecretStr(kept)
     return settings.model_copy(update=found)
+
+
+def alike(settings: Settings) -> list[str]:
+    """Secrets that are one and the same, in words: with the admin's as the webhook's every alert would be refused."""
+    given = [(name.upper(), plain(getattr(settings, name))) for name, _ in GENERATED]
+    return [
+        f"{one} and {other}: expected two secrets, was one"
+        for (one, a), (other, b) in combinations(given, 2)
+        if a and a == b
+    ]
 
 
 def generate_secrets(settings: Settings) -> None:

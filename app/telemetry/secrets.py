@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import quote, quote_plus, unquote
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
@@ -34,6 +34,8 @@ _KEY = re.compile(
     r"token|secret|passw|authorization|cookie|api_?key|auth_?code|signature|credential|session|(^|_)pin($|_)",
     re.IGNORECASE,
 )
+_PASSWORD = re.compile(r"[^:]+://[^:/@]*:([^@]+)@")
+"""A database's may hold what ends the place of any other address."""
 _PAIR = re.compile(
     r"(?i)((?:token|secret|password|passwd|auth_?code|[?&]code|\bpin|appidhash|signature|api_?key)"
     r"(?:[\"']\s*:\s*[\"']|=\s*[\"']?|:(?=\S)))([^\s&\"',;}\])]{4,})"
@@ -213,13 +215,8 @@ def _without(text: str, form: str, *, as_word: bool) -> str:
 
 
 def _passwords(address: str) -> Iterable[str]:
-    if "://" not in address:
-        return ()
-    try:
-        password = urlsplit(address).password
-    except ValueError:
-        return ()
-    return (password, unquote(password)) if password else ()
+    found = _PASSWORD.match(address)
+    return (found[1], unquote(found[1])) if found else ()
 
 
 SECRETS = Secrets()

@@ -65,5 +65,30 @@ def test_an_unknown_name_is_asked_for_again(server: NameServer) -> None:
     assert names.addresses("broker.test", 1, 1) == KNOWN
 
 
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_a_look_up_fails_and_the_next_one_asks(
+    server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Resolver()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        for _ in range(2):
+            with pytest.raises(OSError, match="can't start new thread"):
+                names.addresses("broker.test", 1, 1)
+    assert names.addresses("broker.test", 1, 1) == KNOWN
+    assert server.asked == 1
+
+
+def test_without_a_thread_an_older_answer_serves(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Resolver()
+    names.addresses("broker.test", 1, 1)
+    monkeypatch.setattr(resolver, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    assert [names.addresses("broker.test", 1, 0) for _ in range(2)] == [KNOWN] * 2
+
+
 def test_an_address_needs_no_name_server() -> None:
     assert Resolver().addresses("::1", 443, 0)[0].family is socket.AF_INET6

@@ -192,6 +192,14 @@ def test_passwords_within_addresses_are_secrets(capsys: pytest.CaptureFixture[st
     assert not any(s in out for s in ("s3cr@tpass", "s3cr%40tpass", "r3dispass"))
 
 
+def test_a_databases_password_may_hold_what_ends_another_address_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configured(database_url="postgresql+psycopg://u:be/fore#and?after@h/d")
+    logging.getLogger("x").warning("no login for be/fore#and?after")
+    assert "after" not in capsys.readouterr().out
+
+
 def test_values_are_bounded_and_the_cause_of_a_trace_stays(capsys: pytest.CaptureFixture[str]) -> None:
     configured()
     log, end = structlog.get_logger("x"), "the end"

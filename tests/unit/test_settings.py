@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from app.settings import Settings, SettingsError, load
-from app.settings.generated import generate_secrets
+from app.settings.generated import generate_secrets, plain
 
 ROOT = Path(__file__).parents[2]
 NAMES = {name.upper() for name in Settings.model_fields}
@@ -88,6 +91,72 @@ def test_live_needs_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name in str(caught.value)
 
 
+LISTS = {"webhook_hmac_secrets", "token_encryption_keys", "notify_urls"}
+"""Read word by word, without the blanks between them."""
+TRIMMED = {n for n, f in Settings.model_fields.items() if f.annotation is SecretStr} - LISTS | {
+    "fyers_app_id"
+}
+LIVE = {
+    "trading_mode": "live",
+    "database_url": "postgresql+psycopg://localhost/x",
+    "webhook_secret_token": "the webhook's",
+    "admin_token": "the admin's",
+    "session_secret": "the session's",
+    "order_tag_prefix": "ABCD",
+    "fyers_app_id": "X-200",
+    "fyers_access_token": "a token",
+}
+
+
+@pytest.mark.parametrize("name", sorted(TRIMMED))
+def test_a_secret_that_is_mounted_as_a_file_has_no_line_end(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name.upper(), " the secret\r\n")
+    assert plain(getattr(load(), name)) == "the secret"
+
+
+@pytest.mark.parametrize(
+    "name", ["webhook_secret_token", "admin_token", "session_secret", "fyers_app_id", "fyers_access_token"]
+)
+def test_blanks_alone_are_no_secret(name: str) -> None:
+    load(**LIVE)
+    with pytest.raises(SettingsError, match=f"{name.upper()} is needed|or {name.upper()}"):
+        load(**{**LIVE, name: " \n"})
+
+
+def test_blanks_alone_are_no_token_that_could_be_shown(tmp_path: Path) -> None:
+    generate_secrets(load(instance_dir=tmp_path, webhook_secret_token=" ", admin_token="\t"))
+    made = load(instance_dir=tmp_path, webhook_secret_token=" ", admin_token="\t")
+    assert len(plain(made.webhook_secret_token)) >= 43
+    assert len(plain(made.admin_token)) >= 43
+
+
+def test_the_example_s_value_is_known_among_blanks() -> None:
+    with pytest.raises(SettingsError, match="ADMIN_TOKEN still has the example's value"):
+        load(**{**LIVE, "admin_token": "change-me\n"})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("webhook_secret_token", "admin_token"),
+        ("webhook_secret_token", "session_secret"),
+        ("admin_token", "session_secret"),
+    ],
+)
+def test_one_secret_for_two_things_starts_nothing(one: str, other: str, tmp_path: Path) -> None:
+    wanted = f"settings: {one.upper()} and {other.upper()}: expected two secrets, was one"
+    with pytest.raises(SettingsError) as caught:
+        load(instance_dir=tmp_path, **{one: "Secret9", other: "Secret9 "})
+    assert str(caught.value) == wanted
+    generate_secrets(load(instance_dir=tmp_path))
+    made = plain(getattr(load(instance_dir=tmp_path), one))
+    with pytest.raises(SettingsError) as caught:
+        load(instance_dir=tmp_path, **{other: made})
+    assert str(caught.value) == wanted
+
+
 def test_first_start_writes_tokens_once_and_for_the_owner_alone(tmp_path: Path) -> None:
     settings = load(instance_dir=tmp_path / "instance")
     generate_secrets(settings)
@@ -143,3 +212,21 @@ def test_blanks_between_the_names_of_the_masters_files_are_none_of_them() -> Non
     settings = load(**live, symbol_master_files="BSE_FO, NSE_FO ,")
     assert settings.symbol_master_files == ("BSE_FO", "NSE_FO")
     assert settings.options_files == ("BSE_FO.csv", "NSE_FO.csv")
+
+
+@pytest.mark.slow
+def test_gunicorn_tells_a_wrong_setting_in_one_line(tmp_path: Path) -> None:
+    wrong = "postgresql+psycopg://trader:p@ss:Secret9@10.0.0.5/orders"
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--check-config", "app.wsgi:app"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": wrong, "INSTANCE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: settings: DATABASE_URL:")
+    assert "Secret9" not in line

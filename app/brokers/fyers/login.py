@@ -180,13 +180,13 @@ def fyers_login(settings: Settings) -> FyersLogin:
         connect_timeout_s=LOGIN_SECONDS,
         read_timeout_s=LOGIN_SECONDS,
     )
-    secret = settings.fyers_secret_id.get_secret_value().strip()
+    secret = settings.fyers_secret_id.get_secret_value()
     return FyersLogin(client, settings.fyers_app_id, secret, settings.redirect_uri)
 
 
 def given_tokens(settings: Settings, started_at: datetime) -> StaticTokens:
     """`FYERS_ACCESS_TOKEN`; also in the header's form, with the app's id before it."""
-    given = settings.fyers_access_token.get_secret_value().strip()
+    given = settings.fyers_access_token.get_secret_value()
     return StaticTokens(given.removeprefix(f"{settings.fyers_app_id}:"), started_at)
 
 

@@ -66,9 +66,14 @@ class Resolver:
             self._known.pop((host, port), None)
 
     def _start(self, key: tuple[str, int]) -> Future[tuple[Address, ...]]:
+        """Under the lock, which the thread needs before it is done. Without a thread the answer is an OSError."""
         answer: Future[tuple[Address, ...]] = Future()
-        self._running[key] = answer
-        threading.Thread(target=self._resolve, args=(key, answer), name="resolve", daemon=True).start()
+        try:
+            threading.Thread(target=self._resolve, args=(key, answer), name="resolve", daemon=True).start()
+        except RuntimeError as error:  # "can't start new thread": the next one asks anew
+            answer.set_exception(OSError(str(error)))
+        else:
+            self._running[key] = answer
         return answer
 
     def _resolve(self, key: tuple[str, int], answer: Future[tuple[Address, ...]]) -> None:

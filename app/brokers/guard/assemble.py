@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.brokers.guard.budget import CallBudget, Rates
 from app.brokers.guard.guard import BreakerPolicy, Guard
+from app.brokers.guard.lookout import Lookout
 from app.brokers.guard.redis_client import SharedRedis, connect
 from app.service.ports import Broker, Clock, Notifier
 from app.settings import Settings
@@ -22,4 +23,6 @@ def guarded(broker: Broker, settings: Settings, clock: Clock, notifier: Notifier
     )
     budget = CallBudget(rates, clock, notifier, shared, key)
     policy = BreakerPolicy(settings.breaker_fail_max, settings.breaker_reset_seconds)
-    return Guard(broker, clock, notifier, budget, policy=policy, shared=shared, key=key)
+    guard = Guard(broker, clock, notifier, budget, policy=policy, shared=shared, key=key)
+    guard.listeners.append(Lookout(guard).wake)
+    return guard

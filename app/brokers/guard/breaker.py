@@ -8,7 +8,7 @@ half-open state is entered by the guard alone, for one read at a time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,11 +42,13 @@ class Breaker:
         shared: SharedRedis | None = None,
         key: str = "guard",
         throw_new_error_on_trip: bool,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`changed` is called when it has opened or closed."""
         self.name, self._notifier, self._fail_max, self._reset_s = name, notifier, fail_max, reset_s
         self._shared, self._key = shared, key
         self._clock = clock
-        self._announced = CLOSED
+        self._announced, self._changed = CLOSED, changed
         self.storage = Storage(self._now)
         self._breaker: Any = pybreaker.CircuitBreaker(  # its methods are not all typed
             fail_max=fail_max,
@@ -114,6 +116,7 @@ class Breaker:
         else:
             text = f"the broker failed {self._fail_max} times in a row: {self.name} stopped"
             self._notifier.notify("breaker_open", text)
+        self._changed()
 
     def fields(self) -> tuple[str, str]:
         """Where its state and its count stand in the shared hash."""

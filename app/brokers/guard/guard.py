@@ -103,6 +103,8 @@ class Guard:
         self._inner, self._shared = inner, shared
         self.clock, self.budget = clock, budget
         self._key = f"{{{key}}}:breakers"
+        self.listeners: list[Callable[[], None]] = []
+        """Called when a breaker has opened or closed."""
         self.orders, self.reads = (
             Breaker(
                 name,
@@ -113,6 +115,7 @@ class Guard:
                 shared=shared,
                 key=self._key,
                 throw_new_error_on_trip=policy.throw_new_error_on_trip,
+                changed=self._changed,
             )
             for name in ("orders", "reads")
         )
@@ -120,6 +123,15 @@ class Guard:
         self._patience = Patience(clock, budget, sleep)
         self._retries = Retries(clock, budget, self._patience, sleep)
         self._read_at = threading.local()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether both breakers let everything pass."""
+        return self.orders.is_closed and self.reads.is_closed
+
+    def _changed(self) -> None:
+        for listener in self.listeners:
+            listener()
 
     @contextmanager
     def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[GuardedExchanger]:
@@ -176,7 +188,7 @@ class Guard:
             return NotSent("out_of_time", "no time was left for the order")
         self._learn()
         reserved = bool(passes_by)
-        is_open = not (self.orders.is_closed and self.reads.is_closed)
+        is_open = not self.is_closed
         if is_open and not any(self._has_just_read(what) for what in passes_by):
             return self._not_sent()
         stopped: list[NotSent] = []
