@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from app.domain.contract import ist_date
@@ -55,7 +56,9 @@ class Watching:
     def guard(self, guard: Guard) -> Broker:
         """Fyers behind its guard: its calls, its breakers and what is left of its budget."""
         self._guard = guard
-        self.watch.metrics.samplers.append(lambda: sample_guard(guard, self.watch.metrics))
+        sample = partial(sample_guard, guard, self.watch.metrics)
+        self.watch.metrics.samplers.append(sample)
+        guard.listeners.append(sample)  # the next scrape may be another worker's
         return ObservedBroker(guard, self.watch.metrics.broker_call)
 
     def take_call(self) -> str | None:
