@@ -66,6 +66,18 @@ def test_without_a_thread_the_order_that_tripped_it_is_still_told(monkeypatch: p
     assert [desk.place() for _ in range(5)] == [LOST] * 5
 
 
+def test_a_listener_that_fails_hides_no_outcome() -> None:
+    desk = GuardDesk()
+
+    def broken() -> None:
+        raise OSError("no space left")
+
+    desk.guard.listeners.append(broken)
+    desk.broker.next_place = [LOST] * 5
+    assert [desk.place() for _ in range(5)] == [LOST] * 5
+    assert not desk.guard.is_closed
+
+
 def test_the_figure_of_a_worker_goes_with_its_breaker_though_another_is_scraped() -> None:
     clock = FakeClock()
     desk = GuardDesk(clock, FakeBroker(clock))

@@ -131,7 +131,10 @@ class Guard:
 
     def _changed(self) -> None:
         for listener in self.listeners:
-            listener()
+            try:
+                listener()
+            except Exception:  # an order's outcome may be on its way through here
+                log.exception("who listens to the breakers failed")
 
     @contextmanager
     def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[GuardedExchanger]:
