@@ -1,4 +1,4 @@
-"""Rows of the broker's book that our own rows do not know or had given up: late arrivals, and a restored database."""
+"""Where the broker's book and our own rows do not know each other: late arrivals, a restored database, another id."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from app.domain.audit import Event
 from app.domain.contract import Contract, ist_date
 from app.domain.order import Order, Protection, Purpose, Side, is_keyed, order_id
 from app.domain.risk import TradingState
-from app.domain.status import Status
+from app.domain.status import WORKING, Status
 from app.errors import NoMaster
 from app.service.caps import caps_of
 from app.service.desk import Desk, event_of
 from app.service.doubts import unclaimed, verdict_was_wrong
 from app.service.holding import MAYBE_LIVE, book_row
 from app.service.ports import Transaction
-from app.service.records import BookOrder, BookStatus, Stranger
-from app.service.settle import API, is_ours
+from app.service.records import BookOrder, BookStatus, Moved, Stranger
+from app.service.settle import API, has_witness, is_ours
 
 GIVEN_UP = (Status.NOT_PLACED, Status.REJECTED, Status.NOT_SENT, Status.EXPIRED)
 ADOPTER = "reconcile"
 LATEST = timedelta(seconds=130)
 """After its sender's time an order was seen to show up two minutes late, and not later."""
+MISSED_AFTER = timedelta(minutes=1)
+"""A book that shows what came that much after an accepted order, and not the order, does not only lag."""
 UNKNOWN_CLIENT = "default"
 """Whose an adopted order is until its alert comes again: nearly every deployment has this one client."""
 
@@ -47,6 +49,8 @@ def adopt(
     """
     today = ist_date(read_from)
     changed, no_index = _late_arrivals(tx, desk, book, read_from), None
+    _take_ids(tx, desk, book, today)
+    _tell_missed(tx, desk, book, today)
     strange = []
     ours = [row for row in book if is_ours(row, desk.policy.tag_prefix)]
     known = tx.known_at_broker(desk.scope, [row.broker_order_id for row in ours])
@@ -83,6 +87,39 @@ def _late_arrivals(
         if row.status != BookStatus.REJECTED or row.filled_quantity > order.filled_quantity:
             changed += verdict_was_wrong(tx, desk, order, row)
     return changed
+
+
+def _take_ids(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: date) -> None:
+    """BO and CO go by the book's id from here on, where their answer had only a bare one: their legs, their trades and a
+    cancel go by it.
+    """
+    answered = [o for o in tx.orders_on(desk.scope, today) if o.broker_order_id and not o.product.takes_tag]
+    for order in sorted(answered, key=lambda o: o.id):  # as all who take several rows
+        row = book_row(order, book)
+        if row is not None and row.broker_order_id != order.broker_order_id:
+            ident = row.broker_order_id
+            event = event_of(
+                Event.ORDER_ACCEPTED, tx.now(), order.status, broker_order_id=ident, by="order book"
+            )
+            tx.record(order, event, Moved(broker_order_id=ident))
+
+
+def _tell_missed(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: date) -> None:
+    """Once for each order that the broker has accepted, and whose id no row has: nothing of it is followed, and an exit
+    would wait for it all day. It stays what it is: whoever cancels goes by its id.
+    """
+    missed = [
+        o
+        for o in tx.orders_on(desk.scope, today, WORKING)
+        if o.broker_order_id and book_row(o, book) is None and has_witness(o, book, MISSED_AFTER)
+    ]
+    told = tx.events_of(desk.scope, [o.id for o in missed], [Event.ORDER_NEEDS_REVIEW]) if missed else {}
+    for order in sorted(missed, key=lambda o: o.id):
+        if any(e.status in WORKING for e in told.get(order.id, ())):
+            continue
+        reason = f"the broker accepted it as {order.broker_order_id}, and its book shows later orders and not this one"
+        tx.record(order, event_of(Event.ORDER_NEEDS_REVIEW, tx.now(), order.status, reason=reason))
+        desk.notifier.notify("needs_review", f"order {order.id} {order.ticker}: {reason}", page=True)
 
 
 def _late_untagged(

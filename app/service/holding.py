@@ -47,15 +47,26 @@ class Held:
 
 
 def book_row(order: Order, book: Iterable[BookOrder]) -> BookOrder | None:
-    """The order's row in today's book, by the broker's id, else by our tag (compared without case)."""
+    """The order's row in today's book, by the broker's id, else by our tag (compared without case), else, where there is
+    no tag, by what stands before the `-` of its id.
+    """
     found, own_id = None, order.broker_order_id
     tag = order.tag.upper() if order.product.takes_tag else None
     for row in book:
         if own_id is not None and row.broker_order_id == own_id:
             return row
-        if tag is not None and row.tag and row.tag.upper() == tag and row.parent_id is None:
+        if row.parent_id is not None:
+            continue
+        if tag is None and own_id is not None and bare(row.broker_order_id) == own_id:
+            found = row
+        if tag is not None and row.tag and row.tag.upper() == tag:
             found = row
     return found
+
+
+def bare(ident: str) -> str:
+    """What the answer to a BO or CO may call `25070400129405-BO-1`: nobody has seen both (fyers-api.md 2.1, 2.3)."""
+    return ident.partition("-")[0]
 
 
 def reduced(holding: int, by: int) -> int:

@@ -185,6 +185,7 @@ def _has_waited(desk: Desk, order: Order) -> bool:
 
 
 def _noted(desk: Desk, answer: Answer, notes: list[Event], budget: Budget) -> Answer:
+    """With the state that the legs were dealt with in: whoever has recorded the exit's end since did not know of them."""
     if not notes:
         return answer
     try:
@@ -192,7 +193,7 @@ def _noted(desk: Desk, answer: Answer, notes: list[Event], budget: Budget) -> An
             row = tx.get_order(answer.order.scope, answer.order.id, lock=True)
             for event in notes if row else ():
                 assert row is not None
-                row = tx.record(row, event_of(event, tx.now(), row.status))
+                row = tx.record(row, event_of(event, tx.now(), answer.order.status))
     except Exception:  # notes beside an outcome that is already recorded
         log.exception("the legs' events of %s could not be recorded", answer.order.id)
     return answer

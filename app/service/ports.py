@@ -162,7 +162,7 @@ class Transaction(Protocol):
         """The order with this tag, compared without case."""
 
     def known_at_broker(self, scope: Scope, broker_order_ids: Collection[str]) -> frozenset[str]:
-        """Which of these ids belong to rows of ours."""
+        """Which of these ids belong to rows of ours, those included of which a row has only the bare one."""
 
     def orders_on(
         self, scope: Scope, ist_date: date, statuses: Collection[Status] | None = None

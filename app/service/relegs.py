@@ -41,6 +41,8 @@ class Off:
     """Signed: what our orders hold."""
     asked: Order
     """The latest own entry that asked for protection: its distances are what is set."""
+    stop_is_ours: bool
+    """A stop that shows is the one that we put back over what one of these exits was to leave. Else a hand has set it."""
 
 
 def restore_legs(
@@ -50,8 +52,8 @@ def restore_legs(
     positions: tuple[Position, ...],
     began: datetime,
 ) -> bool:
-    """Once for each position that stands there without a stop after an exit of today has ended with something unfilled.
-    `book` and `positions` were read after `began`.
+    """Once for each position that stands there without a stop, or with one over a part, after an exit of today has ended
+    with something unfilled. `book` and `positions` were read after `began`.
 
     Whether anything was tried: the positions are to be read again then.
     """
@@ -83,13 +85,15 @@ def _restore(
         off = _found(tx, desk.scope, book, positions, ist_date(began)).get(place)
     if off is None:
         return False
-    if off.position.has_stop:
+    if off.position.has_stop and not off.stop_is_ours:
         # Covered again: should that stop go later, somebody meant it. A list from before an end proves nothing of it.
         exits = [o for o in off.exits if o.updated_at is not None and o.updated_at < began]
         event = Event.PROTECTION_SEEN
     else:
         stop, target = off.asked.stop_distance or Decimal(0), off.asked.target_distance or Decimal(0)
-        part = abs(off.own) if abs(off.own) < abs(off.position.net_quantity) else None
+        net = abs(off.position.net_quantity)
+        # Said over a stop that stands too: what a change leaves out may stay as it is.
+        part = min(abs(off.own), net) if off.position.has_stop or abs(off.own) < net else None
         back = exchanger.set_protection(off.position.id, stop, target, part)
         exits = list(off.exits)
         event = Event.LEG_RESTORED if isinstance(back, Accepted) else Event.LEG_UNPROTECTED
@@ -132,17 +136,16 @@ def unanswered(tx: Transaction, scope: Scope, today: date) -> list[Order]:
 
 
 def _is_unanswered(order: Order, said: Sequence[AuditEvent]) -> bool:
-    """Whether its legs may be off, and nobody has put them back or told a person since it ended.
+    """Whether its legs may be off, or on a part only, and nobody has put them back or told a person since it ended.
 
     A sender that died right after it took them off has said nothing: then whatever the broker's book, or its absence
-    from it, ended counts. Its word that they are off while it was in doubt is no attempt to put them back.
+    from it, ended counts. Its word that they are off while it was in doubt is no attempt to put them back, and those put
+    back once it was accepted stand on what it was to leave.
     """
     if not said:
         return order.broker_order_id is not None or order.status is Status.NOT_PLACED
     last = said[-1]
-    if last.event is Event.LEG_UNPROTECTED:
-        return last.status in MAYBE_LIVE
-    return last.event is Event.LEG_CANCELLED
+    return last.event is Event.LEG_CANCELLED or last.status in MAYBE_LIVE
 
 
 def _off(
@@ -168,7 +171,22 @@ def _off(
     older = own - sum(o.side.sign * o.filled_quantity for o in entries if _is_later(o, exits[-1]))
     if busy or not asked or position.net_quantity * own <= 0 or position.net_quantity * older <= 0:
         return None
-    return Off(position, exits, own, asked[-1])
+    return Off(position, exits, own, asked[-1], _stop_is_ours(tx, place, exits, today))
+
+
+def _stop_is_ours(tx: Transaction, place: Place, exits: tuple[Order, ...], today: date) -> bool:
+    """By the last that any exit of today has done about the legs there, whatever became of it."""
+    here = (place.ticker, place.product)
+    ids = [
+        o.id
+        for o in tx.orders_on(place.scope, today)
+        if o.purpose is Purpose.EXIT and (o.ticker, o.product) == here
+    ]
+    said = tx.events_of(place.scope, ids, ABOUT_LEGS)
+    latest = max((words[-1] for words in said.values()), key=lambda e: e.at, default=None)
+    if latest is None or latest.event is not Event.LEG_RESTORED:
+        return False
+    return any(said[o.id][-1].event is Event.LEG_RESTORED for o in exits if o.id in said)
 
 
 def _is_later(order: Order, than: Order) -> bool:

@@ -28,6 +28,7 @@ from app.domain.alert import IST, Product
 from app.domain.audit import Event
 from app.domain.order import Order, Scope, Side
 from app.domain.status import Status
+from app.service.holding import bare
 from app.service.records import AuditEvent, Holding
 from app.store.prepared import Prepared
 from app.store.sql_rows import FIRST_HASH, chained, event_from, order_from, order_values
@@ -198,12 +199,12 @@ def find_tag(connection: Connection, scope: Scope, tag: str) -> Order | None:
 
 
 def known_at_broker(connection: Connection, scope: Scope, ids: Collection[str]) -> frozenset[str]:
-    wanted, known = sorted(set(ids)), set[str]()
+    wanted, known = sorted({*ids, *map(bare, ids)}), set[str]()
     for start in range(0, len(wanted), IDS_AT_ONCE):
         some = _c.broker_order_id.in_(wanted[start : start + IDS_AT_ONCE])
         query = select(_c.broker_order_id).where(of_scope(orders, scope), AT_BROKER, some)
         known.update(connection.execute(query).scalars())
-    return frozenset(known)
+    return frozenset(i for i in ids if i in known or bare(i) in known)
 
 
 def orders_on(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from app.domain.alert import Exchange
+from app.domain.alert import Exchange, Product
 from app.domain.deadline import Deadline
 from app.domain.limits import Limits
 from app.domain.status import Status
-from app.service.market import ASK_S, BAD_FOR_S, MarketHours
+from app.service.market import ASK_S, BAD_FOR_S, CLOSED_FOR_S, GOOD_FOR_S, MarketHours
 from app.service.place_order import PlaceOrder
 from tests.builders import a_policy
 from tests.fakes import FakeBroker, FakeClock
@@ -22,6 +22,8 @@ from tests.service.desk import TradingDesk
 
 EVENING = datetime(2026, 11, 18, 13, 0, tzinfo=UTC)
 """18:30 IST of a trading day."""
+OPENING = datetime(2026, 11, 19, 3, 45, tzinfo=UTC)
+"""09:15 IST of the next one."""
 
 
 def a_desk(cutoff: time | None = time(15, 10)) -> TradingDesk:
@@ -85,6 +87,59 @@ def test_a_closed_market_stops_an_exit_as_well() -> None:
     desk.broker.market = False
     desk.clock.advance(15)
     assert desk.alert("EXIT").order.code == "market_closed"
+
+
+def test_a_closed_of_before_the_opening_denies_no_exit_after_it() -> None:
+    """Such a no is a 422, and TradingView sends nothing again after it."""
+    desk = a_desk()
+    desk.broker.market = True
+    desk.held(product=Product.MARGIN)
+    desk.reconcile()
+    desk.clock.advance((OPENING - desk.clock.now()).total_seconds() - 4)
+    desk.broker.book.clear()
+    desk.broker.fills_of_today.clear()
+    desk.broker.market = False
+    assert desk.alert().order.code == "market_closed"
+    desk.broker.market = True
+    desk.clock.advance(8)
+    assert desk.alert("EXIT", product=Product.MARGIN).order.status is Status.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("asked_at", "kept_for_s"),
+    [
+        (OPENING - timedelta(minutes=5), GOOD_FOR_S),
+        (OPENING - timedelta(seconds=4), 4),
+        (OPENING - timedelta(seconds=0.3), 0.3),
+        (OPENING, CLOSED_FOR_S),
+        (OPENING + timedelta(hours=2), CLOSED_FOR_S),
+        (EVENING, CLOSED_FOR_S),
+        (OPENING + timedelta(days=2), GOOD_FOR_S),
+    ],
+    ids=["before", "just before", "at once", "opening", "session", "evening", "Saturday"],
+)
+def test_a_closed_is_kept_up_to_an_opening_and_a_second_after_it(
+    asked_at: datetime, kept_for_s: float
+) -> None:
+    clock = FakeClock(asked_at)
+    broker = FakeBroker(clock)
+    broker.market = False
+    hours = MarketHours(broker, clock)
+    for wait_s, asked in ((0, 1), (kept_for_s - 0.1, 1), (0.11, 2)):
+        clock.advance(wait_s)
+        assert hours.is_open(Exchange.NSE, Deadline(clock.monotonic() + 1.5)) is False
+        assert broker.calls.count("market_open") == asked
+
+
+def test_a_closed_that_was_asked_for_before_the_opening_and_came_after_it_is_not_kept() -> None:
+    clock = FakeClock(OPENING - timedelta(seconds=0.1))
+    broker = FakeBroker(clock)
+    broker.market = False
+    broker.on["market_open"] = lambda: clock.advance(0.15)
+    hours = MarketHours(broker, clock)
+    assert hours.is_open(Exchange.NSE, Deadline(clock.monotonic() + 1.5)) is False
+    broker.market = True
+    assert hours.is_open(Exchange.NSE, Deadline(clock.monotonic() + 1.5)) is True
 
 
 class Hanging(FakeBroker):
