@@ -16,7 +16,7 @@ from app.errors import NoMaster
 from app.service.caps import caps_of
 from app.service.desk import Desk, event_of
 from app.service.doubts import unclaimed, verdict_was_wrong
-from app.service.holding import MAYBE_LIVE, book_row
+from app.service.holding import MAYBE_LIVE, bare, book_row
 from app.service.ports import Transaction
 from app.service.records import BookOrder, BookStatus, Moved, Stranger
 from app.service.settle import API, has_witness, is_ours
@@ -93,6 +93,8 @@ def _take_ids(tx: Transaction, desk: Desk, book: tuple[BookOrder, ...], today: d
     """BO and CO go by the book's id from here on, where their answer had only a bare one: their legs, their trades and a
     cancel go by it.
     """
+    if not any(bare(row.broker_order_id) != row.broker_order_id for row in book):
+        return
     answered = [o for o in tx.orders_on(desk.scope, today) if o.broker_order_id and not o.product.takes_tag]
     for order in sorted(answered, key=lambda o: o.id):  # as all who take several rows
         row = book_row(order, book)
