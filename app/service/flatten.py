@@ -81,7 +81,8 @@ class KillSwitch:
     def _cancel(self, done: Done, *, entries_only: bool) -> None:
         desk = self.desk
         with desk.store.read() as tx:
-            working = [o for o in tx.open_orders(desk.scope) if o.status in WORKING and o.broker_order_id]
+            live = [o for o in tx.open_orders(desk.scope) if o.status is not Status.EXIT_PENDING]
+        working = [o for o in live if o.status in WORKING and o.broker_order_id]
         for order in working:
             if entries_only and order.purpose.value != "entry":
                 continue
@@ -98,6 +99,9 @@ class KillSwitch:
                 done.cancelled.append(order.id)
             elif not isinstance(outcome, Refused):  # a refused cancel found nothing that works any more
                 done.problems.append(f"{order.id} {order.ticker}: not cancelled: {outcome.message}")
+        if not entries_only:  # to flatten, an exit waits for what is not settled, and says so itself
+            text = "not cancelled; run it again once it is settled"
+            done.problems += [f"{o.id} {o.ticker}: is {o.status}, {text}" for o in live if o not in working]
 
     def _end_waiting(self, done: Done, by: str, reason: str) -> None:
         """Clients' exits that still wait. A halt alone keeps them; but what they were to close is closed here or has

@@ -10,7 +10,7 @@ from fractions import Fraction
 from app.domain.audit import Event
 from app.domain.levels import levels_at
 from app.domain.order import Order, Purpose
-from app.domain.status import WORKING, Status
+from app.domain.status import MOVES, WORKING, Status
 from app.service.holding import book_row, filled
 from app.service.ports import Transaction
 from app.service.records import AuditEvent, BookOrder, BookStatus, Moved
@@ -33,6 +33,8 @@ ENDED: dict[int, Status] = {
 
 CLOSED = frozenset({Status.CANCELLED, Status.EXPIRED})
 FOLLOWED = WORKING | CLOSED | {Status.FILLED}
+TRADED_MORE = "traded_more"
+"""The code of an order that had ended, and of which the book shows more traded under an end that ours cannot become."""
 
 
 def status_by(row: BookOrder, order: Order) -> Status:
@@ -66,7 +68,8 @@ def change_by(row: BookOrder, order: Order) -> Moved:
 def record_book(tx: Transaction, orders: Iterable[Order], book: Sequence[BookOrder]) -> tuple[Order, ...]:
     """Bring our rows to what the book says, in the caller's transaction. Returns the changed ones.
 
-    Ended orders too: an exchange may report a fill that crossed our cancel, and the book's word wins.
+    Ended orders too: an exchange may report a fill that crossed our cancel, and the book's word wins. Where it names
+    another end, which is no move of the table, ours stays: what has traded is held all the same, and no other row waits.
 
     All rows first, in the order of their ids, and then the counters: an exit and a pass that are both at it would else
     wait for each other, one with a row and one with a counter in hand.
@@ -95,6 +98,10 @@ def _record_row(tx: Transaction, order: Order, row: BookOrder, after: Status) ->
     if change.filled_quantity and order.filled_at is None:
         change = replace(change, filled_at=tx.now())
     detail = {"filled": str(change.filled_quantity), "price": str(change.fill_price or "")}
+    if after is not order.status and after not in MOVES[order.status]:
+        reason = f"ended as {order.status} with {order.filled_quantity} filled; the book says {after} with {filled(order, row)}"
+        change = replace(change, code=TRADED_MORE, reason=reason)
+        detail, after = {**detail, "book": after.value}, order.status
     event = AuditEvent(EVENTS[after], tx.now(), after, detail)
     if after is order.status:
         return tx.record(order, event, change)

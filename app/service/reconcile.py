@@ -6,7 +6,7 @@ its event in one transaction, so that two instances at it, or a crash in the mid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -15,10 +15,10 @@ from typing import TypeVar
 from app.domain.audit import Event
 from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
-from app.domain.order import Order, Scope
+from app.domain.order import Order, Purpose, Scope
 from app.domain.status import WORKING, Status
 from app.errors import BrokerReadFailed, NoMaster, OutOfTime
-from app.service import adopt, doubts, relegs, watch
+from app.service import adopt, doubts, excess, relegs, watch
 from app.service.desk import Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.follow import record_book
@@ -70,7 +70,8 @@ class Reconcile:
     _seen_once: bool = field(default=False, init=False)
     _read_at: datetime | None = field(default=None, init=False)
     _unknown_told_at: datetime | None = field(default=None, init=False)
-    _missing: dict[Place, datetime] = field(default_factory=dict, init=False)
+    _since: dict[Place | str, datetime] = field(default_factory=dict, init=False)
+    """Since when a place's net is missing, or an exit (its id) is one too many."""
     _looked_at: datetime | None = field(default=None, init=False)
 
     def __call__(self, budget_s: float = 5.0) -> Pass:
@@ -150,6 +151,7 @@ class Reconcile:
         doubts.take_back_late(desk, exchanger, (*late, *changed), book)
         changed += self._write(deadline, doubts.claim_closings, desk, book, today)
         changed += self._write(deadline, _follow, desk, book, today)
+        changed += self._write(deadline, watch.traded_more, desk, today)
         if relegs.restore_legs(desk, exchanger, book, positions, began):
             positions = exchanger.positions()
         adopted = self._write(deadline, adopt.adopt, desk, book, began, not self._seen_once)
@@ -175,24 +177,27 @@ class Reconcile:
         today: date,
         deadline: Deadline,
     ) -> None:
-        """Holdings that somebody else has closed: today, while the trade book shows it, or while nobody looked.
+        """Holdings that somebody else has closed: today, while the trade book shows it, or while nobody looked; and the
+        exits that would close them once more.
 
         A net that is missing without a trade of today to show for it has to be missing for some minutes first: a
         broker's morning may begin with an empty list.
         """
         desk = self.desk
         with desk.store.read(deadline) as tx:
-            places = {Place(desk.scope, h.ticker, h.product) for h in tx.holdings(desk.scope, None)}
-            held = tx.holdings(desk.scope, None)
+            held, now = tx.holdings(desk.scope, None), tx.now()
+            places = {Place(desk.scope, h.ticker, h.product) for h in held}
+            exits = (
+                o for o in tx.open_orders(desk.scope) if o.purpose is Purpose.EXIT and o.status in WORKING
+            )
+            places |= {Place(desk.scope, o.ticker, o.product) for o in exits}
             orders = {p: tx.orders_in(desk.scope, p.ticker, p.product) for p in places}
-            now = tx.now()
         missing = {p for p in places if _is_missing(p, held, orders[p], book, positions, today)}
-        # Looks that lie far apart, while other instances or nobody looked, do not show that it was missing between them.
-        began = self._missing if self._looked_at and now - self._looked_at <= LOOKS_APART else {}
-        self._missing, self._looked_at = {p: began.get(p, now) for p in missing}, now
+        over = {p: excess.excess_by(p, held, orders[p], book, positions, today) for p in places}
+        lasting = self._lasting((*missing, *(one.order.id for found in over.values() for one in found)), now)
         for place in sorted(places, key=lambda p: p.lease):
-            long_missing = place in missing and now - self._missing[place] >= MISSING_FOR
-            if not long_missing and not has_foreign_fills(orders[place], book, place.ticker, place.product):
+            found = place in lasting or over[place]
+            if not found and not has_foreign_fills(orders[place], book, place.ticker, place.product):
                 continue
             owner = desk.random_bytes(8).hex()
             at_once = Deadline(desk.clock.monotonic())
@@ -200,11 +205,21 @@ class Reconcile:
                 continue  # an exit is at it, and lowers by itself
             try:
                 readings = read_on(exchanger, place, orders[place], exchanger.order_book())
-                lower = partial(look, lasting=long_missing)
-                self._write(deadline, lower, place, None, readings, today)
+                lower = partial(look, lasting=place in lasting)
+                seen = self._write(deadline, lower, place, None, readings, today)
+                for one in excess.to_take_back(seen, today, lasting):
+                    said = excess.cancel(exchanger, one)
+                    self._write(deadline, excess.record_cancel, desk, one, said)
             finally:
                 with desk.store.write() as tx:
                     tx.free_lock(place.lease, owner)
+
+    def _lasting(self, found: Collection[Place | str], now: datetime) -> set[Place | str]:
+        """Those of what a pass has found that the passes before it, for minutes, have found too."""
+        # Looks that lie far apart, while other instances or nobody looked, do not show that it was so between them.
+        began = self._since if self._looked_at and now - self._looked_at <= LOOKS_APART else {}
+        self._since, self._looked_at = {one: began.get(one, now) for one in found}, now
+        return {one for one, since in self._since.items() if now - since >= MISSING_FOR}
 
 
 def _is_missing(

@@ -1,4 +1,4 @@
-"""What a person has to hear of: a fill without its protection, an exit that does not fill."""
+"""What a person has to hear of: a fill without its protection, an exit that does not fill, an end that was none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from app.domain.audit import Event
 from app.domain.order import Order, Protection, Purpose, Scope
 from app.domain.status import WORKING
 from app.service.desk import Desk, event_of
+from app.service.follow import CLOSED, TRADED_MORE
 from app.service.holding import net_of, open_part, stop_shown
 from app.service.ports import Transaction
 from app.service.records import BookOrder, BookStatus, Moved, Position
@@ -92,3 +93,19 @@ def _unfilled(tx: Transaction, desk: Desk, order: Order, now: datetime) -> Order
     )
     desk.notifier.notify(UNFILLED, text, page=True)
     return tx.record(order, event_of(Event.EXIT_UNFILLED, now, order.status), Moved(code=UNFILLED))
+
+
+def traded_more(tx: Transaction, desk: Desk, today: date) -> list[Order]:
+    """Ended orders that traded more than we knew, whoever has recorded it: once each. They are over, and no review ends
+    them; what they hold can be exited.
+    """
+    found = [o for o in tx.orders_on(desk.scope, today, CLOSED) if o.code == TRADED_MORE]
+    told = tx.events_of(desk.scope, [o.id for o in found], [Event.ORDER_NEEDS_REVIEW]) if found else {}
+    changed = []
+    for order in sorted(found, key=lambda o: o.id):  # as all who take several rows
+        if any(e.status in CLOSED for e in told.get(order.id, ())):
+            continue
+        desk.notifier.notify("needs_review", f"order {order.id} {order.ticker}: {order.reason}", page=True)
+        event = event_of(Event.ORDER_NEEDS_REVIEW, tx.now(), order.status, reason=order.reason or "")
+        changed.append(tx.record(order, event))
+    return changed

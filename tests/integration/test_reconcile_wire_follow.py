@@ -8,7 +8,7 @@ import pytest
 
 from app.domain.order import Order, Side
 from app.domain.status import Status
-from tests.simulator.book import PENDING
+from tests.simulator.book import CANCELLED, EXPIRED, PENDING, REJECTED
 from tests.wire_desk import LOT, WireDesk
 
 pytestmark = pytest.mark.usefixtures("contract_caps")
@@ -95,6 +95,32 @@ def test_a_fill_that_crossed_the_cancel_counts_again(desk: WireDesk, filled: int
     desk.sim.fill_mode = "instant"
     out = desk.alert("EXIT")
     assert (out.quantity, desk.net()) == (filled, 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(CANCELLED, EXPIRED), (CANCELLED, REJECTED), (EXPIRED, CANCELLED), (EXPIRED, REJECTED)],
+)
+def test_a_fill_under_another_end_than_ours_is_held_and_stops_no_pass(
+    desk: WireDesk, first: int, second: int
+) -> None:
+    order = resting(desk)
+    at_broker = desk.sim.exchange.orders[the_id(order)]
+    at_broker.status = first
+    desk.pass_on(1)
+    ours = desk.row(order).status
+    at_broker.status = PENDING
+    desk.sim.fill(the_id(order), LOT)
+    at_broker.status = second
+    desk.sim.fill_mode = "instant"
+    other = desk.bought(strike=24600)
+    for _ in range(3):
+        desk.pass_on(60)
+    row = desk.row(order)
+    assert (row.status, row.filled_quantity, row.code) == (ours, LOT, "traded_more")
+    assert (desk.row(other).status, desk.notifier.pages.count("needs_review")) == (Status.FILLED, 1)
+    desk.assert_caps()
+    assert (desk.alert("EXIT").quantity, desk.net()) == (LOT, 0)
 
 
 def test_yesterdays_working_order_is_a_persons(desk: WireDesk) -> None:

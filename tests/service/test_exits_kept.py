@@ -153,6 +153,25 @@ def test_what_traded_before_the_rest_was_rejected_is_held(desk: TradingDesk, was
     assert desk.net() == 0
 
 
+def test_what_traded_under_another_end_than_ours_is_told_though_an_exit_has_recorded_it(
+    desk: TradingDesk,
+) -> None:
+    desk.broker.fills = False
+    entry = desk.alert("BUY").order
+    (row,) = desk.broker.book
+    desk.broker.book[0] = replace(row, status=BookStatus.CANCELLED)
+    desk.reconcile()
+    desk.broker.fills = True
+    desk.held()
+    desk.broker.book[0] = replace(row, status=BookStatus.EXPIRED, filled_quantity=LOT)
+    desk.broker.net[TICKER, "INTRADAY"] += LOT
+    assert desk.alert("EXIT").order.quantity == 2 * LOT
+    for _ in range(2):
+        desk.reconcile()
+    assert (desk.row(entry).status, desk.net()) == (Status.CANCELLED, 0)
+    assert desk.notifier.pages.count("needs_review") == 1
+
+
 def test_nothing_to_exit_is_not_said_before_the_first_pass(desk: TradingDesk) -> None:
     """A doubt of yesterday, and a start in the morning: no pass has made a question of it yet."""
     desk.broker.next_place = [Unknown("lost")]

@@ -81,6 +81,22 @@ def test_cancel_takes_exits_that_do_not_fill_as_well(desk: TradingDesk) -> None:
     assert KillSwitch(desk.desk).cancel("cli:me", "enough").cancelled == [waiting.id]
 
 
+def test_cancel_names_what_is_on_its_way(desk: TradingDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thrown between an order's last check and its write: it is to work at the broker, and has no id yet."""
+    desk.broker.fills = False
+    take, said = desk.broker.take, list[str]()
+
+    def thrown(ticket: Ticket) -> str:
+        said.extend(KillSwitch(desk.desk).cancel("cli:me", "enough").problems)
+        return take(ticket)
+
+    monkeypatch.setattr(desk.broker, "take", thrown)
+    order = desk.alert("BUY").order
+    assert (order.status, len(said)) == (Status.ACCEPTED, 1)
+    assert order.id in said[0]
+    assert "is SENDING, not cancelled" in said[0]
+
+
 def test_with_an_entry_in_doubt_the_exit_waits_and_runs_though_halted(desk: TradingDesk) -> None:
     desk.broker.next_place = [Unknown("timed out")]
     doubt = desk.alert("BUY").order
