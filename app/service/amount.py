@@ -30,12 +30,16 @@ def is_entry(held: Held, side: Side | None, waiting: list[Order]) -> bool:
     return side is not None and not waiting and held.own * side.sign > 0
 
 
-def how_much(job: Job, lot: int, freeze: int | None, held: int) -> Amount | Denial:
-    """Contracts to send: what was asked, cut to what is held, to the freeze quantity, to whole lots."""
+def how_much(job: Job, lot: int, freeze: int | None, held: int, meant: int = 0) -> Amount | Denial:
+    """Contracts to send: what was asked, cut to what is held, to the freeze quantity, to whole lots.
+
+    `meant`: what a BUY or SELL may know of as held (`under_way.meant_for`). Up to that it is an exit of all there is; for
+    more it is a reversal.
+    """
     if held == 0:
         return Denial("nothing_to_exit", "nothing of this client's orders is held, and nothing is under way")
     asked, warnings = asked_of(job, lot), []
-    if job.alert.action is not Action.EXIT and asked > held:
+    if job.alert.action is not Action.EXIT and asked > max(held, meant):
         return Denial(
             "exceeds_position",
             f"quantity {asked} is more than the {held} held: a reversal needs an exit and an entry; "

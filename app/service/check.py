@@ -18,6 +18,7 @@ from app.service.exits import exit_verdicts
 from app.service.intent import Job, draft
 from app.service.place_order import levels_of, proposal_of, quantity_of, quote_of, resolve, usable_price
 from app.service.records import Quote, Resolved
+from app.service.under_way import meant_for
 from app.service.which import choose, is_against_own
 
 
@@ -61,16 +62,19 @@ class CheckAlert:
                 for h in tx.holdings(desk.scope, alert.client)
                 if (h.ticker, h.product) == (resolved.contract.ticker, alert.product)
             )
-        return self._against(job, resolved, abs(held)) if against else self._entry(job, resolved)
+            orders = tx.orders_in(desk.scope, resolved.contract.ticker, alert.product) if against else ()
+            out = draft(desk, job, resolved.contract, Side(alert.action.value), 0, Purpose.EXIT)
+            meant = meant_for(tx, job, out, orders, ()) if against else 0
+        return self._against(job, resolved, abs(held), meant) if against else self._entry(job, resolved)
 
-    def _against(self, job: Job, resolved: Resolved, held: int) -> CheckReport:
+    def _against(self, job: Job, resolved: Resolved, held: int, meant: int) -> CheckReport:
         """A BUY or SELL against what the client holds is an exit: reduce-only, and few checks may stop it."""
         contract, alert = resolved.contract, job.alert
         quantity = quantity_of(alert, contract.lot)
         lots = quantity // contract.lot if quantity % contract.lot == 0 else None
         verdicts = exit_verdicts(self.desk, job, contract)
         denial = next((v.denial for v in verdicts if v.denial is not None), None)
-        amount = how_much(job, contract.lot, contract.freeze, held)
+        amount = how_much(job, contract.lot, contract.freeze, held, meant)
         if denial is None and held and isinstance(amount, Denial):
             denial = amount
         return CheckReport(alert, resolved, denial, quantity, lots, None, None, verdicts)

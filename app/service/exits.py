@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
+from app.domain.alert import Action
 from app.domain.audit import Event
 from app.domain.contract import Contract
 from app.domain.deadline import Deadline
@@ -30,7 +32,20 @@ from app.service.position import Place, Readings, Seen, look, read_on
 from app.service.replay import nearer
 from app.service.send import armed, committed_after_all
 from app.service.takeover import in_hands, take_over
-from app.service.under_way import UnderWay, for_exit, is_mine, under_way_for
+from app.service.under_way import (
+    UnderWay,
+    came_later,
+    for_exit,
+    is_mine,
+    meant_for,
+    naming,
+    overtake,
+    overtake_all,
+    picked,
+    under_way_for,
+    unsent,
+    unsent_in,
+)
 from app.service.which import Target, choose
 
 log = logging.getLogger(__name__)
@@ -47,12 +62,16 @@ FREE_S = 0.05
 
 def exit_held(desk: Desk, job: Job) -> Answer:
     """`action: EXIT`: our own rows say which contract; no master and no price is needed."""
+    with desk.store.read(job.budget.send) as tx:  # before `choose`: it finds what is sent again after this
+        not_sent = unsent(tx, job, desk.scope, None)
     target = choose(desk, job)
     if target.denial is not None and target.denial.code == "nothing_to_exit" and not job.reconciled:
         raise NotReconciled("what was open before this start is being looked up", retry_after_s=5)
     if target.denial is not None:
         order = draft(desk, job, target.contract, Side.SELL, job.alert.qty or 0, Purpose.EXIT)
-        return deny(desk, job, order, target.denial)
+        overtaken = picked(job, target.contract, not_sent) if target.denial.code == "nothing_to_exit" else []
+        order = naming(order, overtaken)
+        return deny(desk, job, order, target.denial, partial(overtake_all, entries=overtaken, out=order))
     answer = close(desk, job, target.contract, target.freeze, None, target.explanation)
     if answer is None:
         raise AssertionError("expected an answer for an EXIT")
@@ -131,10 +150,12 @@ def _read(
     with desk.store.read(job.budget.send) as tx:
         orders = tx.orders_in(place.scope, place.ticker, place.product)
     book = exchanger.order_book()
+    # An exit that came after this one, and after a later entry, is that entry's too: this one would not close it.
+    reopened = any(o.purpose is Purpose.ENTRY and came_later(job, o) for o in orders)
     in_the_way = [
         o
         for o in orders
-        if (is_mine(job, o, side) or _is_stuck(job, o, side))
+        if (is_mine(job, o, side) or (_is_stuck(job, o, side) and not (reopened and came_later(job, o))))
         and o.status in WORKING
         and open_part(o, book, job.today)
         and o.broker_order_id
@@ -174,6 +195,8 @@ def _commit(
         with desk.store.write(job.budget.send) as tx:
             if not tx.owns_lock(place.lease, owner):
                 raise OutOfTime("the exit's lease was lost", retry_after_s=1)
+            # Before the look, which sees one that has just been sent again as under way.
+            overtaken = unsent_in(tx, job, place, side)
             seen = look(tx, place, None if job.all_clients else job.alert.client, readings, job.today)
             under_way = _under_way(tx, job, place, under_way_for(job, seen, side, book))
             if is_entry(seen.held, side, under_way.waiting):
@@ -185,7 +208,8 @@ def _commit(
                 return repeat
             if book_row(order, book) is not None:
                 raise NotReconciled("this very exit is in the broker's book already", retry_after_s=5)
-            order, no = _sized(job, order, target, seen, under_way, cancelled)
+            overtake(tx, overtaken, order)
+            order, no = _sized(tx, job, naming(order, overtaken), target, seen, under_way, cancelled)
             if no is PENDING:
                 return _pending(tx, job, order, seen)
             if no is not None:
@@ -211,11 +235,20 @@ def _under_way(tx: Transaction, job: Job, place: Place, found: UnderWay) -> Unde
 
 
 def _sized(
-    job: Job, order: Order, target: Target, seen: Seen, under_way: UnderWay, cancelled: list[Order]
+    tx: Transaction,
+    job: Job,
+    order: Order,
+    target: Target,
+    seen: Seen,
+    under_way: UnderWay,
+    cancelled: list[Order],
 ) -> tuple[Order, Denial | None]:
     """The exit with its quantity, or with why it cannot go: PENDING, or a "no"."""
     held = for_exit(job, seen)
-    amount = how_much(job, order.lot, target.freeze, abs(held.quantity))
+    meant = 0
+    if job.alert.action is not Action.EXIT and asked_of(job, order.lot) > abs(held.quantity) > 0:
+        meant = meant_for(tx, job, order, seen.orders, seen.readings.book)
+    amount = how_much(job, order.lot, target.freeze, abs(held.quantity), meant)
     if cancelled:
         words = ", ".join(o.id for o in cancelled)
         order = replace(order, warnings=(*order.warnings, f"cancelled before it: {words}"))

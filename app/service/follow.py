@@ -34,7 +34,9 @@ ENDED: dict[int, Status] = {
 CLOSED = frozenset({Status.CANCELLED, Status.EXPIRED})
 FOLLOWED = WORKING | CLOSED | {Status.FILLED}
 TRADED_MORE = "traded_more"
-"""The code of an order that had ended, and of which the book shows more traded under an end that ours cannot become."""
+"""The code of an order that had ended, and of which the book shows more traded: an entry that an exit took for cancelled,
+or one under an end that ours cannot become.
+"""
 
 
 def status_by(row: BookOrder, order: Order) -> Status:
@@ -98,9 +100,10 @@ def _record_row(tx: Transaction, order: Order, row: BookOrder, after: Status) ->
     if change.filled_quantity and order.filled_at is None:
         change = replace(change, filled_at=tx.now())
     detail = {"filled": str(change.filled_quantity), "price": str(change.fill_price or "")}
-    if after is not order.status and after not in MOVES[order.status]:
+    if order.status in CLOSED and (order.purpose is Purpose.ENTRY or after not in MOVES[order.status]):
         reason = f"ended as {order.status} with {order.filled_quantity} filled; the book says {after} with {filled(order, row)}"
         change = replace(change, code=TRADED_MORE, reason=reason)
+    if after is not order.status and after not in MOVES[order.status]:
         detail, after = {**detail, "book": after.value}, order.status
     event = AuditEvent(EVENTS[after], tx.now(), after, detail)
     if after is order.status:

@@ -79,7 +79,7 @@ class PlaceOrder:
             return deny_entry(desk, job, order, resolved)
         was_exit = job.retake is not None and job.retake.purpose is Purpose.EXIT
         if start.against_own or was_exit:
-            answer = close(desk, job, resolved.contract, resolved.contract.freeze, side)
+            answer = _close(desk, job, resolved.contract, side)
             if answer is not None:
                 return answer
         if was_exit:  # what it was to close has gone meanwhile: sent as an entry it would open the other side
@@ -88,7 +88,7 @@ class PlaceOrder:
         try:
             return self._enter(job, resolved, side, was_against=start.against_own)
         except AgainstOwn:
-            answer = close(desk, job, resolved.contract, resolved.contract.freeze, side)
+            answer = _close(desk, job, resolved.contract, side)
         if answer is None:  # and gone again: the alert, sent anew, is looked at anew
             raise OutOfTime("what is held in this contract changed twice meanwhile", retry_after_s=1)
         return answer
@@ -197,6 +197,11 @@ class PlaceOrder:
             return committed_after_all(desk, order, job.budget), slot
         tell_runaway(desk, order, wild)
         return (order, slot) if denial is None else (Answer(row, replayed=False), None)
+
+
+def _close(desk: Desk, job: Job, contract: Contract, side: Side) -> Answer | None:
+    text = f"{side} closes what is held: {contract.ticker}, expiry {contract.expiry:%d %b %Y}"
+    return close(desk, job, contract, contract.freeze, side, text)
 
 
 def resolve(desk: Desk, job: Job) -> Resolved | Denial:

@@ -1,16 +1,30 @@
-"""What an exit is about: the entries whose holding it closes, which of them are not settled, and which came too late for it."""
+"""What an exit is about: the entries whose holding it closes, which of them are not settled or were not sent, and which
+came too late for it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 
-from app.domain.order import Order, Purpose, Side
+from app.domain.audit import Event
+from app.domain.contract import Contract
+from app.domain.order import Order, Purpose, Scope, Side
 from app.domain.status import UNSETTLED, WORKING, Status
+from app.errors import OutOfTime
+from app.service.desk import event_of
 from app.service.holding import Held, book_row, filled, open_part, reduced
 from app.service.intent import Job
-from app.service.position import Seen
-from app.service.records import BookOrder
+from app.service.ports import Transaction
+from app.service.position import Place, Seen
+from app.service.records import BookOrder, Moved
 from app.service.replay import nearer
+
+OVERTAKEN = "overtaken_by_exit"
+"""The code of an entry that was not sent before an exit came that would have closed it."""
+NOTHING_CAME = frozenset({Status.DENIED, Status.NOT_SENT, Status.EXPIRED})
+"""What becomes of an entry that was never sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +63,17 @@ def is_mine(job: Job, order: Order, side: Side | None) -> bool:
 
 
 def came_later(job: Job, order: Order) -> bool:
-    """An order of after the alert of a waiting exit: what it opened is not what that alert was to close."""
-    waited = job.retake if job.retake is not None and job.retake.status is Status.EXIT_PENDING else None
-    if waited is None or waited.created_at is None or order.created_at is None:
+    """An order of after the alert of an exit that waited, or that is sent again: what it opened is not what that alert was
+    to close.
+    """
+    first = job.retake if job.retake is not None and job.retake.purpose is Purpose.EXIT else None
+    if first is None or first.created_at is None or order.created_at is None:
         return False
-    return order.created_at > waited.created_at
+    return order.created_at > first.created_at
 
 
 def opened_later(job: Job, seen: Seen) -> dict[str, int]:
-    """Signed contracts by client that entries after a waiting exit have opened, less what exits after it close of them."""
+    """Signed contracts by client that entries after this exit's alert have opened, less what exits after it close of them."""
     book, net, opened = seen.readings.book, dict[str, int](), set[tuple[str, int]]()
     for order in seen.orders:
         if not came_later(job, order):
@@ -71,7 +87,7 @@ def opened_later(job: Job, seen: Seen) -> dict[str, int]:
 
 
 def for_exit(job: Job, seen: Seen) -> Held:
-    """What is held, without what was opened after a waiting exit: that stays whose it is."""
+    """What is held, without what was opened after this exit's alert: that stays whose it is."""
     later, held = opened_later(job, seen), seen.held
     if not later:
         return held
@@ -81,3 +97,84 @@ def for_exit(job: Job, seen: Seen) -> Held:
     quantity = nearer(reduced(own, held.pending_exits), reduced(there, held.others_pending))
     owners = tuple((c, own - later.get(c, 0)) for c, own in held.owners)
     return replace(held, quantity=quantity, owners=tuple((c, own) for c, own in owners if own))
+
+
+def meant_for(
+    tx: Transaction, job: Job, out: Order, orders: Iterable[Order], book: Sequence[BookOrder]
+) -> int:
+    """What the sender of the exit `out` may take for held: all that its entries of today were for, and what was carried.
+
+    What did not come of them (cancelled, refused, denied) and what a stop or a hand has closed is not in a chart's count:
+    its SELL of all that it knows of is an exit, and nobody would send it again with another number.
+    """
+    client = None if job.all_clients else job.alert.client
+    never = tx.orders_on(out.scope, job.today, NOTHING_CAME)
+    here = (out.ticker, out.product)
+    rows = {o.id: o for o in (*orders, *never) if (o.ticker, o.product) == here}
+    carried = tx.holdings(out.scope, client, before=job.today)
+    meant = sum(h.net_quantity for h in carried if (h.ticker, h.product) == here)
+    for order in rows.values():
+        if order.ist_date != job.today or client not in (None, order.client) or came_later(job, order):
+            continue
+        done = filled(order, book_row(order, book))
+        if order.purpose is Purpose.EXIT:
+            done += open_part(order, book, job.today)
+        meant += order.side.sign * (order.quantity if is_mine(job, order, out.side) else done)
+    return max(0, -out.side.sign * meant)
+
+
+def unsent(tx: Transaction, job: Job, scope: Scope, side: Side | None) -> list[Order]:
+    """Entries that this exit would close, had they been sent: their sender was told to send them again."""
+    rows = tx.orders_on(scope, job.today, {Status.NOT_SENT})
+    return [o for o in rows if o.product is job.alert.product and is_mine(job, o, side)]
+
+
+def unsent_in(tx: Transaction, job: Job, place: Place, side: Side | None) -> list[Order]:
+    """The same in one place, locked until the transaction ends: a re-send has its row already, and is under way for
+    whoever looks after this, or finds what is made of the row here.
+    """
+    here = [o for o in unsent(tx, job, place.scope, side) if o.ticker == place.ticker]
+    return [o for o in _locked(tx, here) if o.status is Status.NOT_SENT]
+
+
+def overtake(tx: Transaction, entries: Iterable[Order], out: Order) -> None:
+    """End those that were not sent: sent again after this exit, they would open what no exit will close."""
+    reason = f"the exit {out.id} came before it was sent"
+    for order in entries:
+        event = event_of(Event.ORDER_DENIED, tx.now(), Status.DENIED, code=OVERTAKEN, reason=reason)
+        tx.move(order, Status.DENIED, event, Moved(code=OVERTAKEN, reason=reason))
+
+
+def overtake_all(tx: Transaction, entries: Iterable[Order], out: Order) -> None:
+    """The same for an exit that finds nothing. Raises OutOfTime where one of them is sent again now: it is to be closed."""
+    rows = _locked(tx, entries)
+    if any(o.status not in NOTHING_CAME for o in rows):
+        raise OutOfTime("an entry that this exit is to close is being sent again", retry_after_s=1)
+    overtake(tx, (o for o in rows if o.status is Status.NOT_SENT), out)
+
+
+def _locked(tx: Transaction, entries: Iterable[Order]) -> list[Order]:
+    rows = (tx.get_order(o.scope, o.id, lock=True) for o in sorted(entries, key=lambda o: o.id))
+    return [o for o in rows if o is not None]
+
+
+def naming(out: Order, overtaken: Iterable[Order]) -> Order:
+    """The exit, saying which entries will not be sent any more."""
+    words = ", ".join(o.id for o in overtaken)
+    return replace(out, warnings=(*out.warnings, f"not sent any more: {words}")) if words else out
+
+
+def picked(job: Job, contract: Contract | Order, entries: Iterable[Order]) -> list[Order]:
+    """Those of the one contract that an EXIT means, by the rule by which it looks among what is held (`which.choose`)."""
+    alert, names = job.alert, {job.alert.symbol.upper(), contract.underlying.upper()}
+    found = [
+        o
+        for o in entries
+        if o.underlying.upper() in names
+        and (o.strike, o.option_type) == (alert.strike, alert.option_type)
+        and (alert.exchange is None or o.exchange is alert.exchange)
+        and (not isinstance(alert.expiry, date) or o.expiry == alert.expiry)
+    ]
+    tickers = {o.ticker for o in found}
+    meant = tickers if len(tickers) == 1 else {contract.ticker}
+    return [o for o in found if o.ticker in meant]

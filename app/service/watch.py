@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 
 from app.domain.audit import Event
 from app.domain.order import Order, Protection, Purpose, Scope
-from app.domain.status import WORKING
+from app.domain.status import WORKING, Status
 from app.service.desk import Desk, event_of
 from app.service.follow import CLOSED, TRADED_MORE
 from app.service.holding import net_of, open_part, stop_shown
@@ -99,11 +99,12 @@ def traded_more(tx: Transaction, desk: Desk, today: date) -> list[Order]:
     """Ended orders that traded more than we knew, whoever has recorded it: once each. They are over, and no review ends
     them; what they hold can be exited.
     """
-    found = [o for o in tx.orders_on(desk.scope, today, CLOSED) if o.code == TRADED_MORE]
+    ended = CLOSED | {Status.PARTIALLY_FILLED, Status.FILLED}
+    found = [o for o in tx.orders_on(desk.scope, today, ended) if o.code == TRADED_MORE]
     told = tx.events_of(desk.scope, [o.id for o in found], [Event.ORDER_NEEDS_REVIEW]) if found else {}
     changed = []
     for order in sorted(found, key=lambda o: o.id):  # as all who take several rows
-        if any(e.status in CLOSED for e in told.get(order.id, ())):
+        if any(e.status in ended for e in told.get(order.id, ())):
             continue
         desk.notifier.notify("needs_review", f"order {order.id} {order.ticker}: {order.reason}", page=True)
         event = event_of(Event.ORDER_NEEDS_REVIEW, tx.now(), order.status, reason=order.reason or "")

@@ -257,9 +257,8 @@ def test_the_distances_are_those_of_what_is_held_and_not_of_an_entry_that_was_re
     assert restored(desk, leaving) == (LEGS, 1)
 
 
-def test_an_exit_sent_again_gives_back_the_legs_of_what_was_entered_meanwhile(desk: TradingDesk) -> None:
-    desk.held()
-    desk.reconcile()
+def sent_again(desk: TradingDesk, meanwhile: Callable[[], object]) -> Order:
+    """An EXIT that was not sent, an entry of after it, and the EXIT's re-send, which does not fill."""
     out = an_alert("EXIT", key="out", received_at=desk.clock.now())
 
     def deliver() -> Order:
@@ -268,18 +267,43 @@ def test_an_exit_sent_again_gives_back_the_legs_of_what_was_entered_meanwhile(de
     desk.broker.no_room = NotSent("rate_budget", "the share of a process is too small", 1)
     assert deliver().status is Status.NOT_SENT
     desk.broker.no_room = None
-    desk.broker.trigger_stop(position_id())
+    meanwhile()
     desk.clock.advance(2)
     desk.reconcile()
     desk.held()
     desk.reconcile()
     desk.clock.advance(3)
     desk.broker.fills = False
-    leaving = deliver()
-    assert (leaving.status, leaving.attempt) == (Status.ACCEPTED, 2)
-    desk.broker.book[-1] = replace(desk.broker.book[-1], status=BookStatus.REJECTED)
+    return deliver()
+
+
+def test_an_exit_sent_again_leaves_what_was_entered_meanwhile_with_its_stop(desk: TradingDesk) -> None:
+    desk.held()
+    desk.reconcile()
+    leaving = sent_again(desk, lambda: desk.broker.trigger_stop(position_id()))
+    assert (leaving.status, leaving.code) == (Status.DENIED, "nothing_to_exit")
     passes(desk)
-    assert restored(desk, leaving) == (LEGS, 1)
+    assert (desk.net(), restored(desk, leaving)) == (LOT, (LEGS, 0))
+    assert not {"protection_missing", "unprotected", "lost_alert"} & set(desk.notifier.pages)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_an_exit_sent_again_leaves_the_legs_on_what_was_entered_meanwhile(
+    desk: TradingDesk, *, refused: bool
+) -> None:
+    desk.held()
+    desk.reconcile()
+    leaving = sent_again(desk, lambda: None)
+    assert (leaving.status, leaving.attempt, leaving.quantity) == (Status.ACCEPTED, 2, LOT)
+    if refused:
+        desk.broker.book[-1] = replace(desk.broker.book[-1], status=BookStatus.REJECTED)
+    else:
+        desk.broker.fill(leaving.broker_order_id or "")
+    passes(desk)
+    covered = desk.broker.protected[position_id()]
+    assert covered[:2] == LEGS[:2]
+    assert (desk.net(), covered[2] in (None, desk.net())) == (2 * LOT if refused else LOT, True)
+    assert not {"protection_missing", "unprotected"} & set(desk.notifier.pages)
 
 
 def test_a_stop_that_was_missed_and_set_by_hand_goes_back_on_after_a_refused_exit(desk: TradingDesk) -> None:

@@ -184,3 +184,19 @@ def test_a_leg_of_what_was_carried_over_is_no_stranger(
     with desk.store.read() as tx:
         assert tx.trading_state(SCOPE) is state
     assert desk.row(entry).status is Status.FILLED
+
+
+def test_a_fill_that_crossed_an_exits_cancel_pages_once(desk: TradingDesk) -> None:
+    desk.broker.fills = False
+    entry = desk.alert("BUY").order
+    out = desk.alert("EXIT").order
+    assert (out.code, desk.row(entry).status) == ("nothing_to_exit", Status.CANCELLED)
+    desk.broker.fill(entry.broker_order_id or "")
+    for _ in range(4):
+        desk.clock.advance(5)
+        desk.reconcile()
+    assert (desk.row(entry).status, desk.notifier.pages) == (Status.FILLED, ["needs_review"])
+    assert Event.PROTECTION_SEEN in desk.events(entry)
+    desk.broker.fills = True
+    assert desk.alert("EXIT").order.status is Status.ACCEPTED
+    assert desk.net() == 0
