@@ -161,7 +161,8 @@ def _read(
         and o.broker_order_id
     ]
     for order in in_the_way:
-        outcome = exchanger.cancel(order.broker_order_id or "")
+        shown = book_row(order, book)
+        outcome = exchanger.cancel((shown or order).broker_order_id or "")
         kind = Event.ENTRY_CANCEL if order.purpose is Purpose.ENTRY else Event.EXIT_REPLACED
         with desk.store.write(job.budget.send) as tx:
             row = tx.get_order(desk.scope, order.id, lock=True) or order  # it may have moved meanwhile
