@@ -21,6 +21,8 @@ NO_SOONER = timedelta(seconds=60)
 """After a message of a code its next ones are collected this long, and told as one. A page never waits."""
 CLAIM_LEASE = timedelta(seconds=15)
 """A sender that has said nothing for so long is dead, and its claims go to another one."""
+BY_WORDS = "told"
+"""Begins the key of a notice that is known by its words: unique for one service, and the outbox adds for which."""
 LINES = 12
 """Of one message; what is more is only counted."""
 _ORDER_ID = re.compile(r"\b[A-Z2-7]{26}\b")
@@ -99,7 +101,7 @@ class Outbox(Protocol):
 
     def hand_out(self, channels: Sequence[Channel], owner: str, done: Iterable[str]) -> list[Parcel]:
         """Whatever is due, claimed for `owner` for CLAIM_LEASE. `done`: refs that a predecessor has sent, as its
-        receipts say.
+        receipts say. A page that waits for a channel which nobody serves any more goes to `channels` instead.
         """
 
     def renew(self, owner: str) -> None:
@@ -176,7 +178,7 @@ def told(code: str, message: str, at: datetime, *, page: bool) -> Notice:
     slot = int(at.timestamp() // SAME_PAGE.total_seconds()) if page else at.isoformat()
     digest = hashlib.sha256(f"{code}\0{text}\0{slot}".encode()).hexdigest()[:32]
     found = _ORDER_ID.search(text)
-    return Notice(code, text, page, f"told:{digest}", found.group() if found else "")
+    return Notice(code, text, page, f"{BY_WORDS}:{digest}", found.group() if found else "")
 
 
 def from_event(order: Order, event: AuditEvent) -> Notice | None:

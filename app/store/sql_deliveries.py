@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, or_, select, update
 
 from app.domain.order import Scope
 from app.service.notices import NO_SOONER, Channel, Parcel, body_of, going_to
@@ -27,6 +27,11 @@ KEEP_NOTE = timedelta(hours=6)
 KEEP_PAGE = timedelta(days=3)
 """How long a channel that does not answer is tried."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 5, 120
+AHEAD = timedelta(seconds=10)
+"""A transaction is bounded in seconds: what is further ahead of its time is of a clock that has been set back since."""
+UNSERVED_AFTER = timedelta(minutes=2)
+"""Due for so long and not tried: no instance that runs knows the channel. One that does tries it within seconds, or
+after what it sent there before: LOST_AFTER at most."""
 FOR_PAGES = 4
 """One in so many places of a channel's minute is kept free for pages."""
 SENDER = "sender:"
@@ -34,8 +39,36 @@ SENDER = "sender:"
 d, n = deliveries.c, notices.c
 
 
+def set_right(connection: Connection, at: datetime) -> None:
+    """What a clock that was ahead has said to be tried, or to be on its way, is so now: its channel would wait for it. Of
+    every scope, because a channel that fails keeps the longest pause of all that wait for it.
+    """
+    waiting = and_(d.state == WAITING, d.next_at > at + timedelta(seconds=LONGEST_RETRY_S) + AHEAD)
+    connection.execute(update(deliveries).where(waiting).values(next_at=at))
+    sending = and_(d.state == SENDING, d.changed_at > at + AHEAD)
+    connection.execute(update(deliveries).where(sending).values(changed_at=at))
+
+
+def readdress(connection: Connection, scope: Scope, channels: Sequence[Channel], at: datetime) -> None:
+    """What waits for a channel that nobody serves any more: a page is spread anew, a note is gone. The row stays: should
+    an instance with other channels send it there after all, it goes under the ref that it had.
+    """
+    if not channels:
+        return
+    unknown = d.channel.not_in([c.id for c in channels])
+    unserved = and_(ours(scope), d.state == WAITING, unknown, d.next_at < at - UNSERVED_AFTER)
+    ids = list(connection.execute(select(d.notice_id).where(unserved).distinct().limit(AT_ONCE)).scalars())
+    if not ids:
+        return
+    gone = update(deliveries).where(unserved, d.notice_id.in_(ids))
+    connection.execute(gone.values(state=GONE, changed_at=at))
+    connection.execute(update(notices).where(n.id.in_(ids), n.page).values(spread_at=None))
+
+
 def spread(connection: Connection, scope: Scope, channels: Sequence[Channel], at: datetime) -> None:
-    """A delivery of each new notice for each channel that wants it, or that its order's client has chosen."""
+    """A delivery of each new notice for each channel that wants it, or that its order's client has chosen. When it is
+    spread anew a channel that had it has had it, and one that it was taken from waits for it again.
+    """
     whose = select(n.id, n.code, n.page, preferences.c.value.label("preferred")).select_from(
         notices.outerjoin(orders, orders.c.id == n.subject).outerjoin(
             preferences, preferences.c.client == orders.c.client
@@ -60,7 +93,11 @@ def spread(connection: Connection, scope: Scope, channels: Sequence[Channel], at
         for c in going_to(channels, r.code, (r.preferred or {}).get("channels", ()), page=r.page)
     ]
     if wanted:
-        connection.execute(insert(deliveries), wanted)
+        row = upsert(connection)(deliveries)
+        again = {name: row.excluded[name] for name in ("state", "next_at", "changed_at")}
+        keys = [d.notice_id, d.channel]
+        row = row.on_conflict_do_update(index_elements=keys, set_=again, where=d.state == GONE)
+        connection.execute(row, wanted)
     connection.execute(update(notices).where(n.id.in_([r.id for r in rows])).values(spread_at=at))
 
 
@@ -97,6 +134,13 @@ def take_over(connection: Connection, scope: Scope, owner: str, at: datetime, do
     connection.execute(mark.values(state=GONE, changed_at=at))
 
 
+def give_up(connection: Connection, scope: Scope, at: datetime) -> None:
+    """What has been tried for long enough, also for a channel that is no more."""
+    too_old = select(n.id).where(or_(n.at < at - KEEP_PAGE, and_(n.at < at - KEEP_NOTE, ~n.page)))
+    waiting = and_(ours(scope), d.state == WAITING, d.notice_id.in_(too_old))
+    connection.execute(update(deliveries).where(waiting).values(state=GONE, changed_at=at))
+
+
 def claim(connection: Connection, scope: Scope, channel: Channel, owner: str, at: datetime) -> list[Parcel]:
     """The parcels that may go to this channel now. One that it has in flight is waited for first. Its minute counts
     what every scope has sent there: the limit is the channel's own, and it does not know our scopes.
@@ -105,17 +149,13 @@ def claim(connection: Connection, scope: Scope, channel: Channel, owner: str, at
     mine = and_(of_channel, ours(scope))
     if connection.execute(select(d.ref).where(mine, d.state == SENDING).limit(1)).first():
         return []
-    too_old = select(n.id).where(or_(n.at < at - KEEP_PAGE, and_(n.at < at - KEEP_NOTE, ~n.page)))
     waiting = and_(mine, d.state == WAITING)
-    connection.execute(
-        update(deliveries).where(waiting, d.notice_id.in_(too_old)).values(state=GONE, changed_at=at)
-    )
     wanted = select(d.ref, n.id, n.code, n.message, n.page).join(notices, n.id == d.notice_id)
     due = wanted.where(waiting, d.next_at <= at).order_by(n.page.desc(), n.id).limit(AT_ONCE)
     rows: list[Any] = list(connection.execute(due))
     if not rows:
         return []
-    recent = (d.state == SENT, d.changed_at > at - NO_SOONER)
+    recent = (d.state == SENT, d.changed_at > at - NO_SOONER, d.changed_at < at + AHEAD)
     minute = select(func.count(func.distinct(d.ref))).where(of_channel, *recent)
     left = channel.per_minute - connection.execute(minute).scalar_one()
     codes = select(n.code).join(deliveries, d.notice_id == n.id).where(mine, *recent, ~n.page)
@@ -161,7 +201,8 @@ def settle(connection: Connection, owner: str, ref: str, channel: str, at: datet
     """A channel that fails is left alone for a while, longer each time; no other one is touched."""
     this = and_(d.ref == ref, d.channel == channel)
     if sent:
-        told = update(deliveries).where(this, d.state.in_((SENDING, WAITING)))
+        # Also of one that was taken from its channel meanwhile: the channel has had it.
+        told = update(deliveries).where(this, d.state != SENT)
         connection.execute(told.values(state=SENT, changed_at=at))
         return
     mine = and_(this, d.state == SENDING, d.owner == owner)

@@ -13,7 +13,16 @@ from sqlalchemy.exc import DBAPIError
 from app.domain.contract import ist_date
 from app.domain.order import Scope
 from app.domain.risk import TradingState
-from app.service.notices import CLAIM_LEASE, TOLD_BY_TRAIL, Channel, Notice, Parcel, from_event, from_state
+from app.service.notices import (
+    BY_WORDS,
+    CLAIM_LEASE,
+    TOLD_BY_TRAIL,
+    Channel,
+    Notice,
+    Parcel,
+    from_event,
+    from_state,
+)
 from app.service.records import AuditEvent, StateChange
 from app.store import sql_deliveries
 from app.store.engine import Database
@@ -42,6 +51,7 @@ n, h = notices.c, trading_state_history.c
 class SqlOutbox:
     def __init__(self, database: Database, scope: Scope, lease: timedelta = CLAIM_LEASE) -> None:
         self._database, self._scope, self._lease = database, scope, lease
+        self._name = f"{scope.mode.value}:{scope.account}"
         self._looked = False
 
     def join(self, notice: Notice) -> bool:
@@ -67,8 +77,9 @@ class SqlOutbox:
             last = connection.execute(select(u.at).where(of_scope(told_up_to, self._scope))).scalar()
             if last is None or not self._looked:
                 return False
-            # Idle looks leave the mark where it is, so that the window grows; once an hour it is moved.
-            if at - last > MOVE_MARK_AFTER:
+            # Idle looks leave the mark where it is, so that the window grows; once an hour it is moved. One that lies
+            # ahead is of a clock that has been set back: what is new is older than it.
+            if not timedelta(0) <= at - last <= MOVE_MARK_AFTER:
                 return False
             busy = (
                 self._untold(now, last - OVERLAP).limit(1),
@@ -98,8 +109,11 @@ class SqlOutbox:
     def hand_out(self, channels: Sequence[Channel], owner: str, done: Iterable[str]) -> list[Parcel]:
         with self._database.write() as connection:
             at = self._database.now(connection)
+            sql_deliveries.set_right(connection, at)
+            sql_deliveries.readdress(connection, self._scope, channels, at)
             sql_deliveries.spread(connection, self._scope, channels, at)
             sql_deliveries.take_over(connection, self._scope, owner, at, done)
+            sql_deliveries.give_up(connection, self._scope, at)
             found = [p for c in channels for p in sql_deliveries.claim(connection, self._scope, c, owner, at)]
             if found:
                 sql_deliveries.keep(connection, owner, at + self._lease)
@@ -129,7 +143,7 @@ class SqlOutbox:
             {
                 "mode": self._scope.mode.value,
                 "account": self._scope.account,
-                "key": notice.key,
+                "key": self._key(notice.key),
                 "code": notice.code,
                 "subject": notice.subject,
                 "message": notice.message,
@@ -142,6 +156,11 @@ class SqlOutbox:
         if rows:
             adding = upsert(connection)(notices).on_conflict_do_nothing(index_elements=[n.key])
             connection.execute(adding, rows)
+
+    def _key(self, key: str) -> str:
+        """What was seen has its words for a key, and another service on this database may say the very same."""
+        kind, _, words = key.partition(":")
+        return f"{kind}:{self._name}:{words}" if kind == BY_WORDS else key
 
     def _told_otherwise(self, connection: Connection, new: Sequence[Notice]) -> set[tuple[str, str, str]]:
         """Told by the one of the two that came first: the words of whoever saw it, or the trail."""
@@ -163,8 +182,9 @@ class SqlOutbox:
         last = connection.execute(
             select(u.at).where(of_scope(told_up_to, self._scope)).with_for_update()
         ).scalar()
-        # The first look of a process goes further back, in case clocks were set meanwhile.
-        return at - FIRST_LOOK if last is None or not self._looked else last - OVERLAP
+        # The first look of a process goes further back, in case clocks were set meanwhile, and so does one whose mark
+        # lies ahead: they were.
+        return at - FIRST_LOOK if last is None or last > at or not self._looked else last - OVERLAP
 
     def _moved_on(self, connection: Connection, at: datetime) -> None:
         row = upsert(connection)(told_up_to).values(
@@ -226,15 +246,14 @@ class SqlOutbox:
             .limit(STATES)
         )
         rows = connection.execute(newest).all()
-        scope = f"{self._scope.mode.value}:{self._scope.account}"
-        told = select(n.key).where(n.key.in_([f"state:{scope}:{r.id}" for r in rows]))
+        told = select(n.key).where(n.key.in_([f"state:{self._name}:{r.id}" for r in rows]))
         known = set(connection.execute(told).scalars()) if rows else set()
         return [
             notice
             for r in reversed(rows)
             for notice in [
                 from_state(
-                    r.id, StateChange(TradingState(r.state), r.changed_by, r.reason, r.changed_at), scope
+                    r.id, StateChange(TradingState(r.state), r.changed_by, r.reason, r.changed_at), self._name
                 )
             ]
             if notice.key not in known

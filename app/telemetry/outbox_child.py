@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import sys
 import threading
@@ -18,6 +19,10 @@ from typing import Any
 
 FINISH_S = 8.0
 """Less than what is left of a dead sender's lease: its heir sends again what has no receipt by then."""
+MOST_PAUSES_S = 20.0
+"""Of apprise, between the parts of one message. Where it makes more of them (an SMS in thirty parts) the message stays
+whole: the sender would be held to be stuck (STUCK_S) before the last part, and all be sent again."""
+_SAYS_OVERFLOW = re.compile(r"[?&;]overflow=", re.IGNORECASE)
 _out = threading.Lock()
 _ending = threading.Event()
 
@@ -61,9 +66,15 @@ def _send(job: dict[str, Any]) -> bool:
     kind = apprise.NotifyType.FAILURE if job["page"] else apprise.NotifyType.INFO
     one = apprise.Apprise()
     try:
-        return bool(
-            one.add(job["url"]) and one.notify(body=job["body"], title=job["title"], notify_type=kind)
-        )
+        if not one.add(job["url"]):
+            return False
+        for service in one:
+            # A channel refuses what is too long for it, and would refuse it for three days.
+            parts = -(-len(job["title"] + job["body"]) // service.body_maxlen)
+            pauses_s = (parts - 1) * service.request_rate_per_sec
+            if pauses_s <= MOST_PAUSES_S and not _SAYS_OVERFLOW.search(job["url"]):
+                service.overflow_mode = apprise.OverflowMode.SPLIT
+        return bool(one.notify(body=job["body"], title=job["title"], notify_type=kind))
     except Exception:  # noqa: BLE001 - whatever a plugin of a hundred raises, it was not sent, and its words may hold the address
         return False
 

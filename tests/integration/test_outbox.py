@@ -10,15 +10,16 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from app.domain.audit import Event
 from app.domain.limits import Limits
+from app.domain.order import Purpose, Scope
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.service.desk import Desk
 from app.service.loss import watch_loss
-from app.service.notices import Channel, Notice, Parcel, told
+from app.service.notices import SAME_PAGE, Channel, Notice, Parcel, told
 from app.service.records import Moved, Position
 from app.store import sql_outbox
 from app.store.sql import SqlStore
@@ -28,7 +29,7 @@ from app.telemetry.notify import OutboxNotifier
 from app.telemetry.secrets import SECRETS
 from tests.builders import a_policy
 from tests.fakes import FakeBroker, FakeClock, FakeContracts
-from tests.integration.store_rows import NOON, SCOPE, Clock, key, order, said
+from tests.integration.store_rows import LIVE, NOON, SCOPE, Clock, key, order, said
 
 ALL, OTHER = Channel("a", "1 json", ("all",), 20), Channel("b", "2 json", ("pages", "-in_doubt"), 20)
 ORDER_ID = "ABCDEFGHIJKLMNOPQRSTUVWX23"
@@ -180,6 +181,58 @@ def test_of_more_orders_than_one_look_takes_every_one_is_told(
     assert told_of == [2, 2, 1, 0]
     assert sent(outbox, outbox.hand_out([ALL], "me", ())) == ["PAPER order_denied x5"]
     assert outbox.is_idle(clock.now())
+
+
+def test_an_exit_that_came_to_nothing_is_told_by_a_process_whose_clock_was_set_back(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    ahead = timedelta(minutes=45)
+    store.ensure_scope(SCOPE)
+    clock.at += ahead
+    outbox.derive(clock.now())
+    assert outbox.is_idle(clock.now())
+    clock.at -= ahead
+    with store.write() as tx:
+        row = order(purpose=Purpose.EXIT, created_at=clock.at, updated_at=clock.at)
+        tx.insert_order(row, said())
+        tx.move(row, Status.REJECTED, said(Event.ORDER_REJECTED, Status.REJECTED), Moved())
+    clock.pass_(5)
+    assert not outbox.is_idle(clock.now())
+    assert outbox.derive(clock.now()) == 1
+    assert kept(store) == [("order_rejected", True)]
+    sent(outbox, outbox.hand_out([ALL], "me", ()))
+    assert outbox.is_idle(clock.now())  # the mark is where the clock is
+
+
+@pytest.mark.parametrize("other", [LIVE, replace(SCOPE, account="XY2")])
+def test_the_same_words_are_told_by_each_service_on_one_database_and_once_by_each(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock, other: Scope
+) -> None:
+    def tell(box: SqlOutbox) -> list[str]:
+        box.add(told("unprotected", f"order {ORDER_ID} has no stop", clock.now(), page=True))
+        clock.pass_(2)
+        return sent(box, box.hand_out([ALL], "me", ()))
+
+    for box in (outbox, SqlOutbox(store.database, other)):
+        assert [len(tell(box)) for _ in range(2)] == [1, 0]
+    clock.pass_(SAME_PAGE.total_seconds())
+    assert len(tell(outbox)) == 1
+
+
+def test_what_the_version_before_has_told_by_its_words_is_sent_and_not_told_again(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    words = told("in_doubt", f"order {ORDER_ID} X: no answer", clock.now(), page=False)
+    of_scope = {"mode": SCOPE.mode.value, "account": SCOPE.account}
+    row = {name: getattr(words, name) for name in Notice.__slots__}
+    with store.database.write() as connection:
+        connection.execute(insert(notices).values(**of_scope, **row, at=clock.now()))
+    with store.write() as tx:
+        doubted = order(ORDER_ID)
+        tx.insert_order(doubted, said())
+        tx.move(doubted, Status.IN_DOUBT, said(Event.ORDER_IN_DOUBT, Status.IN_DOUBT), Moved())
+    outbox.derive(clock.now())
+    assert sent(outbox, outbox.hand_out([ALL], "me", ())) == ["PAPER in_doubt"]
 
 
 def test_a_doubt_is_told_by_its_finder_or_by_the_trail_and_never_by_both(

@@ -1,0 +1,89 @@
+"""What the sending process makes of a message that is too long for its channel: apprise is real, the wire is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from app.service.notices import LINES, body_of
+from app.telemetry.outbox_child import _send
+
+DISCORD = "discord://123456789012345678/abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRSTUVWXYZ01234567890/"
+TELEGRAM = "tgram://123456789:abcdefghijklmnopqrstuvwxyz012345678/12345/"
+SMS = "bulksms://user:password@+919876543210"
+WHY = "RED:Margin Shortfall:INR 1,23,456.78 Available:INR 4,321.10 for C-XA12345 [FYERS_RISK_CUG]"
+LINES_SENT = [
+    f"EXIT SELL {75 * n} NSE:NIFTY26NOV24500CE INTRADAY [orb]: {WHY} {'.' * 230}" for n in range(LINES)
+]
+TITLE, REF = f"PAPER PAGE order_rejected x{LINES}", "(ref 0123456789ab)"
+# Of what a plugin of apprise imports.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+
+@dataclass
+class Wire:
+    """A channel that refuses what is too long. `refuses`: the number of the message from which on it refuses all."""
+
+    most: int
+    refuses: int = 99
+    texts: list[str] = field(default_factory=list)
+
+    def send(self, request: requests.PreparedRequest, **__: object) -> requests.Response:
+        said = json.loads(request.body or b"")
+        self.texts.append(said.get("content") or said.get("text") or said.get("body"))
+        answer = requests.Response()
+        fits = len(self.texts[-1]) <= self.most and len(self.texts) < self.refuses
+        answer.status_code = 200 if fits else 400
+        answer._content = b"{}"
+        return answer
+
+
+def sent(monkeypatch: pytest.MonkeyPatch, wire: Wire, url: str, messages: list[str]) -> bool:
+    monkeypatch.setattr(HTTPAdapter, "send", wire.send)
+    body = f"{body_of(messages)}\n{REF}"
+    return _send({"url": url, "page": True, "title": TITLE, "body": body})
+
+
+@pytest.mark.parametrize(("url", "most"), [(DISCORD, 2000), (TELEGRAM, 4096)])
+def test_what_is_too_long_for_its_channel_comes_in_parts_that_keep_every_line(
+    monkeypatch: pytest.MonkeyPatch, url: str, most: int
+) -> None:
+    wire = Wire(most)
+    assert sent(monkeypatch, wire, url, LINES_SENT)
+    assert len(wire.texts) > 1
+    lines = "\n".join(wire.texts).splitlines()
+    assert [line for line in lines if line in LINES_SENT] == LINES_SENT
+    assert lines[-1] == REF
+    assert TITLE in lines[0]
+
+
+@pytest.mark.parametrize("url", [DISCORD, TELEGRAM])
+def test_what_fits_is_one_message(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    wire = Wire(2000)
+    assert sent(monkeypatch, wire, url, LINES_SENT[:2])
+    assert len(wire.texts) == 1
+
+
+def test_without_its_last_part_it_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire(2000, refuses=2)
+    assert not sent(monkeypatch, wire, DISCORD, LINES_SENT)
+    assert len(wire.texts) > 1
+
+
+@pytest.mark.parametrize(("mode", "fits"), [("upstream", False), ("truncate", True)])
+def test_an_address_that_says_what_to_do_is_heeded(
+    monkeypatch: pytest.MonkeyPatch, mode: str, fits: bool
+) -> None:
+    wire = Wire(2000)
+    assert sent(monkeypatch, wire, f"{DISCORD}?overflow={mode}", LINES_SENT) is fits
+    assert len(wire.texts) == 1
+
+
+def test_what_would_take_longer_than_a_sender_may_goes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire(100_000)
+    sent(monkeypatch, wire, SMS, LINES_SENT)
+    assert [text.splitlines()[-1] for text in wire.texts] == [REF]
