@@ -17,6 +17,7 @@ from app.domain.status import UNSETTLED, WORKING, Status, check_move
 from app.service.holding import bare
 from app.service.ports import WHOLE, Clock
 from app.service.records import (
+    SENT_AGAIN_WITHIN,
     Arrival,
     AuditEvent,
     Cap,
@@ -271,6 +272,13 @@ class FakeTransaction:
         return Stake(
             sum(h.net_quantity for h in here),
             frozenset(o.side for o in entries if o.product is product),
+            frozenset(
+                o.side
+                for o in self._data.orders.values()
+                if (o.scope, o.client, o.ticker, o.product) == (scope, client, ticker, product)
+                and (o.purpose, o.status) == (Purpose.ENTRY, Status.NOT_SENT)
+                and (o.created_at is None or o.created_at > self.now() - SENT_AGAIN_WITHIN)
+            ),
             any(o.purpose is Purpose.EXIT and o.product is product for o in exits),
         )
 

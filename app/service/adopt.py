@@ -48,9 +48,9 @@ def adopt(
     look for all; by its tag where the id is not recorded yet.
     """
     today = ist_date(read_from)
-    changed, no_index = _late_arrivals(tx, desk, book, read_from), None
-    _take_ids(tx, desk, book, today)
+    _take_ids(tx, desk, book, today)  # rows, and then those whose counters move too
     _tell_missed(tx, desk, book, today)
+    changed, no_index = _late_arrivals(tx, desk, book, read_from), None
     strange = []
     ours = [row for row in book if is_ours(row, desk.policy.tag_prefix)]
     known = tx.known_at_broker(desk.scope, [row.broker_order_id for row in ours])

@@ -42,7 +42,8 @@ class TooMany:
 def excess(
     held: Held, orders: Sequence[Order], book: Sequence[BookOrder], trades: Sequence[Trade], today: date
 ) -> list[TooMany]:
-    """The exits, newest first, without which the others close no more than is there. `held`, `orders`: all clients'.
+    """The exits without which the others close no more than is there: the smallest that will do, else the newest ones.
+    `held`, `orders`: all clients'.
 
     One that is in doubt counts, and cannot be cancelled.
     """
@@ -54,10 +55,15 @@ def excess(
         waiting, room = sum(part for _, part in parts), _room(held, side)
         text = f"exits that wait may {side} {waiting}, and {room} are there to close: the broker's net is {held.net}"
         over = waiting - room
-        for order, part in reversed(parts):
-            if over > 0 and part and order.status in WORKING and order.broker_order_id:
-                found.append(TooMany(order, part, text))
-                over -= part
+        working = [
+            (o, part) for o, part in reversed(parts) if part and o.status in WORKING and o.broker_order_id
+        ]
+        while over > 0 and working:
+            enough = [one for one in working if one[1] >= over]
+            order, part = min(enough, key=lambda one: one[1]) if enough else working[0]
+            working.remove((order, part))
+            found.append(TooMany(order, part, text))
+            over -= part
     return found
 
 
@@ -93,19 +99,25 @@ def cancel(exchanger: Exchanger, one: TooMany) -> Outcome:
         return Unknown(f"unexpected {type(error).__name__} around the cancel")
 
 
-def record_cancel(tx: Transaction, desk: Desk, one: TooMany, outcome: Outcome) -> None:
-    """Its end is the book's to tell. The first attempt pages."""
+def tell(tx: Transaction, desk: Desk, one: TooMany) -> None:
+    """Before the first attempt, which may be the last thing that this process does: an exit that was accepted goes."""
+    before = tx.events_of(desk.scope, [one.order.id], [Event.ENTRY_CANCEL]).get(one.order.id, ())
+    if any(e.detail.get("why") == EXCESS for e in before):
+        return
     order = tx.get_order(desk.scope, one.order.id, lock=True) or one.order  # it may have moved meanwhile
-    before = tx.events_of(desk.scope, [order.id], [Event.ENTRY_CANCEL]).get(order.id, ())
+    tx.record(order, event_of(Event.ENTRY_CANCEL, tx.now(), order.status, why=EXCESS, reason=one.found))
+    text = (
+        f"exit {order.id} {order.ticker}, {one.waiting} of {order.quantity} open, is cancelled: {one.found}"
+    )
+    desk.notifier.notify("exit_cut", f"{text}; what is left needs an EXIT of its own", page=True)
+
+
+def record_cancel(tx: Transaction, desk: Desk, one: TooMany, outcome: Outcome) -> None:
+    """Its end is the book's to tell."""
+    order = tx.get_order(desk.scope, one.order.id, lock=True) or one.order  # it may have moved meanwhile
     said, taken = type(outcome).__name__, isinstance(outcome, Accepted)
-    event = event_of(Event.ENTRY_CANCEL, tx.now(), order.status, outcome=said, why=EXCESS, reason=one.found)
+    event = event_of(Event.ENTRY_CANCEL, tx.now(), order.status, outcome=said, why=EXCESS)
     tx.record(order, event, Moved(reason=f"taken back: {one.found}") if taken else None)
-    if not any(e.detail.get("why") == EXCESS for e in before):
-        ended = (
-            "cancelled" if taken else f"not cancelled ({said}: {outcome.message}), the next pass looks again"
-        )
-        text = f"exit {order.id} {order.ticker}, {one.waiting} of {order.quantity} open: {ended}; {one.found}"
-        desk.notifier.notify("exit_cut", text, page=True)
 
 
 def _open(order: Order, book: Sequence[BookOrder], trades: Sequence[Trade], today: date) -> int:

@@ -208,6 +208,7 @@ class Reconcile:
                 lower = partial(look, lasting=place in lasting)
                 seen = self._write(deadline, lower, place, None, readings, today)
                 for one in excess.to_take_back(seen, today, lasting):
+                    self._write(deadline, excess.tell, desk, one)
                     said = excess.cancel(exchanger, one)
                     self._write(deadline, excess.record_cancel, desk, one, said)
             finally:

@@ -6,7 +6,7 @@ Units: quantities in contracts, prices in rupees (`Decimal`), times aware UTC.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from app.domain.alert import Product
@@ -184,6 +184,10 @@ class Holding:
     """Signed: filled entries and exits plus adjustments."""
 
 
+SENT_AGAIN_WITHIN = timedelta(seconds=90)
+"""A row that was not sent is EXPIRED when its alert has not come again within a minute."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stake:
     """What one client has in one contract and product."""
@@ -192,6 +196,8 @@ class Stake:
     """Signed: filled entries and exits plus adjustments."""
     entering: frozenset[Side]
     """Sides on which an entry may still fill."""
+    unsent: frozenset[Side]
+    """Sides on which an entry was not sent a moment ago: its sender was told to send it again."""
     operator_exits: bool = False
     """Whether an operator's exit of all clients is under way here: it may have some of this client's in its hands."""
 

@@ -103,4 +103,6 @@ def is_against_own(tx: Transaction, job: Job, scope: Scope, contract: Contract) 
     stake = tx.stake(scope, client, contract.ticker, product)
     if stake.net_quantity * side.sign < 0 or side.opposite in stake.entering:
         return True
+    if stake.net_quantity == 0 and side.opposite in stake.unsent:
+        return True
     return stake.operator_exits and in_hands(tx, scope, client, contract.ticker, product) * side.sign < 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,7 +30,8 @@ from sqlalchemy import (
 from app.domain.alert import ADMIN_CLIENT, Product
 from app.domain.order import Order, Purpose, Scope, Side
 from app.domain.risk import Exposure
-from app.service.records import Stake
+from app.domain.status import Status
+from app.service.records import SENT_AGAIN_WITHIN, Stake
 from app.store.column_types import UtcTime
 from app.store.prepared import Prepared
 from app.store.sql_orders import in_scope, scoped
@@ -153,6 +155,13 @@ _STAKE = Prepared(
             .exists()
             for side in Side
         ),
+        *(
+            select(_c.id)
+            .where(in_scope(orders), _c.created_at > bindparam("since"), _ENTRY, _c.side == side.value)
+            .where(_c.status == Status.NOT_SENT.value, *_ONE_PLACE)
+            .exists()
+            for side in Side
+        ),
         select(_c.id)
         .where(in_scope(orders), IS_OPEN, _c.purpose == Purpose.EXIT.value, _c.client == ADMIN_CLIENT)
         .where(_c.ticker == bindparam("ticker"), _c.product == bindparam("product"))
@@ -178,11 +187,17 @@ def entries_wait(connection: Connection, order: Order) -> datetime | None:
     return now.astimezone(UTC)
 
 
-def stake(connection: Connection, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
+def stake(
+    connection: Connection, scope: Scope, client: str, ticker: str, product: Product, now: datetime
+) -> Stake:
     place = scoped(scope) | {"client": client, "ticker": ticker, "product": product.value}
-    net, *entering, operator = _STAKE.one_or_none(connection, place)
-    sides = frozenset(side for side, some in zip(Side, entering, strict=True) if some)
-    return Stake(int(net), sides, bool(operator))
+    net, *some, operator = _STAKE.one_or_none(connection, place | {"since": now - SENT_AGAIN_WITHIN})
+    entering, unsent = some[: len(Side)], some[len(Side) :]
+    return Stake(int(net), _sides(entering), _sides(unsent), bool(operator))
+
+
+def _sides(flags: Sequence[object]) -> frozenset[Side]:
+    return frozenset(side for side, flag in zip(Side, flags, strict=True) if flag)
 
 
 def tried(connection: Connection, order: Order, now: datetime, within: timedelta) -> int:

@@ -223,7 +223,7 @@ class SqlTransaction:
         return sql_orders.holdings(self._connection, scope, client, before)
 
     def stake(self, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
-        return sql_exposure.stake(self._connection, scope, client, ticker, product)
+        return sql_exposure.stake(self._connection, scope, client, ticker, product, self._now)
 
     def tried(self, order: Order, within: timedelta) -> int:
         return sql_exposure.tried(self._connection, order, self._now, within)

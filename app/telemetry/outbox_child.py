@@ -23,6 +23,7 @@ MOST_PAUSES_S = 20.0
 """Of apprise, between the parts of one message. Where it makes more of them (an SMS in thirty parts) the message stays
 whole: the sender would be held to be stuck (STUCK_S) before the last part, and all be sent again."""
 _SAYS_OVERFLOW = re.compile(r"[?&;]overflow=", re.IGNORECASE)
+_MARK_UP = re.compile("[<>&]")
 _out = threading.Lock()
 _ending = threading.Event()
 
@@ -74,7 +75,10 @@ def _send(job: dict[str, Any]) -> bool:
             pauses_s = (parts - 1) * service.request_rate_per_sec
             if pauses_s <= MOST_PAUSES_S and not _SAYS_OVERFLOW.search(job["url"]):
                 service.overflow_mode = apprise.OverflowMode.SPLIT
-        return bool(one.notify(body=job["body"], title=job["title"], notify_type=kind))
+        # Words of the broker's may hold what is mark-up to a channel, which refuses what it cannot read. Where there is
+        # none it is not said to be text: apprise would cut what is too long within its lines.
+        written = apprise.NotifyFormat.TEXT if _MARK_UP.search(job["title"] + job["body"]) else None
+        return bool(one.notify(body=job["body"], title=job["title"], notify_type=kind, body_format=written))
     except Exception:  # noqa: BLE001 - whatever a plugin of a hundred raises, it was not sent, and its words may hold the address
         return False
 

@@ -36,6 +36,8 @@ _KEY = re.compile(
 )
 _PASSWORD = re.compile(r"[^:]+://[^:/@]*:([^@]+)@")
 """A database's may hold what ends the place of any other address."""
+_LONGEST = re.compile(r"[^:]+://[^:/?#]*:([^/?#]+)@")
+"""Any other's may hold an `@`."""
 _PAIR = re.compile(
     r"(?i)((?:token|secret|password|passwd|auth_?code|[?&]code|\bpin|appidhash|signature|api_?key)"
     r"(?:[\"']\s*:\s*[\"']|=\s*[\"']?|:(?=\S)))([^\s&\"',;}\])]{4,})"
@@ -215,8 +217,16 @@ def _without(text: str, form: str, *, as_word: bool) -> str:
 
 
 def _passwords(address: str) -> Iterable[str]:
-    found = _PASSWORD.match(address)
-    return (found[1], unquote(found[1])) if found else ()
+    return [
+        form
+        for found in (_PASSWORD.match(address), _LONGEST.match(address))
+        if found
+        for form in _both(found[1])
+    ]
+
+
+def _both(password: str) -> tuple[str, str]:
+    return password, unquote(password)
 
 
 SECRETS = Secrets()

@@ -17,12 +17,21 @@ from app.domain.order import Purpose, Side
 from app.domain.risk import TradingState
 from app.domain.status import IllegalMoveError, Status
 from app.errors import InvalidAlert
-from app.service.records import Arrival, Holding, Known, Moved, OrderFilter, Stake, Standing
+from app.service.records import (
+    SENT_AGAIN_WITHIN,
+    Arrival,
+    Holding,
+    Known,
+    Moved,
+    OrderFilter,
+    Stake,
+    Standing,
+)
 from app.store import tables
 from app.store.sql import SqlStore
 from app.store.sql_rows import FIRST_HASH, chained, event_from
 from tests.integration.audit_damage import drop_triggers
-from tests.integration.store_rows import LIVE, NOON, SCOPE, TICKER, insert, order, said
+from tests.integration.store_rows import LIVE, NOON, SCOPE, TICKER, Clock, insert, order, said
 
 
 def test_an_order_comes_back_exactly_as_it_went_in(store: SqlStore) -> None:
@@ -122,6 +131,9 @@ def test_a_changed_or_cut_event_shows_in_the_chain(store: SqlStore) -> None:
         assert not verify_chain(connection, "B")
 
 
+NONE: frozenset[Side] = frozenset()
+
+
 def test_holdings_are_fills_by_side_and_adjustments(store: SqlStore) -> None:
     partly = order("B", status=Status.CANCELLED, filled_quantity=25)
     insert(
@@ -143,10 +155,30 @@ def test_holdings_are_fills_by_side_and_adjustments(store: SqlStore) -> None:
         assert set(tx.holdings(SCOPE, None)) == {mine, Holding("other", TICKER, Product.INTRADAY, 75)}
         assert tx.holdings(LIVE, "nobody") == ()
         # A working entry's side counts, a working exit's does not, and nothing of another client or product does.
-        assert tx.stake(SCOPE, "trader", TICKER, Product.INTRADAY) == Stake(30, frozenset({Side.BUY}))
-        assert tx.stake(SCOPE, "trader", TICKER, Product.MARGIN) == Stake(0, frozenset())
-        assert tx.stake(SCOPE, "other", TICKER, Product.INTRADAY) == Stake(75, frozenset())
-        assert tx.stake(LIVE, "nobody", TICKER, Product.INTRADAY) == Stake(0, frozenset())
+        assert tx.stake(SCOPE, "trader", TICKER, Product.INTRADAY) == Stake(30, frozenset({Side.BUY}), NONE)
+        assert tx.stake(SCOPE, "trader", TICKER, Product.MARGIN) == Stake(0, NONE, NONE)
+        assert tx.stake(SCOPE, "other", TICKER, Product.INTRADAY) == Stake(75, NONE, NONE)
+        assert tx.stake(LIVE, "nobody", TICKER, Product.INTRADAY) == Stake(0, NONE, NONE)
+
+
+def test_an_entry_that_was_not_sent_a_moment_ago_is_at_stake(store: SqlStore, clock: Clock) -> None:
+    insert(
+        store,
+        order("A", status=Status.NOT_SENT),
+        order("B", status=Status.NOT_SENT, client="other"),
+        order("C", status=Status.NOT_SENT, product=Product.MARGIN, side=Side.SELL),
+        order("D", status=Status.NOT_SENT, product=Product.CO, purpose=Purpose.EXIT),
+    )
+
+    def unsent(product: Product) -> frozenset[Side]:
+        with store.read() as tx:
+            return tx.stake(SCOPE, "trader", TICKER, product).unsent
+
+    assert unsent(Product.INTRADAY) == {Side.BUY}
+    assert unsent(Product.MARGIN) == {Side.SELL}
+    assert unsent(Product.CO) == NONE
+    clock.pass_(SENT_AGAIN_WITHIN.total_seconds() + 1)
+    assert unsent(Product.INTRADAY) == NONE
 
 
 def test_an_arrival_is_the_trading_state_and_what_the_key_has(store: SqlStore) -> None:

@@ -12,7 +12,7 @@ import pytest
 from app.domain.alert import ADMIN_CLIENT, Alert, ExpiryRule, Product
 from app.domain.audit import Event
 from app.domain.limits import Limits
-from app.domain.order import Order
+from app.domain.order import Order, Purpose
 from app.domain.outcome import NotSent, Unknown
 from app.domain.status import Status
 from app.errors import OutOfTime
@@ -134,8 +134,18 @@ def test_other_contracts_products_and_sides_are_none_of_its_business(
     assert [again(desk, alert).order.status for alert, _ in others] == [Status.ACCEPTED] * 3
 
 
+def test_a_sell_after_a_buy_that_was_not_sent_opens_nothing(desk: TradingDesk) -> None:
+    alert, entry = not_sent(desk)
+    out = desk.alert("SELL").order
+    assert (out.purpose, out.status, out.code) == (Purpose.EXIT, Status.DENIED, "nothing_to_exit")
+    assert stands(desk, entry) == OVERTAKEN
+    assert again(desk, alert).order.status is Status.DENIED
+    assert desk.net() == 0
+
+
 def test_a_sell_does_not_overtake_a_sell(desk: TradingDesk) -> None:
     alert, entry = not_sent(desk, "SELL")
+    desk.clock.advance(100)
     desk.held()
     assert desk.alert("SELL").order.status is Status.ACCEPTED
     assert desk.row(entry).status is Status.NOT_SENT

@@ -87,3 +87,10 @@ def test_what_would_take_longer_than_a_sender_may_goes_whole(monkeypatch: pytest
     wire = Wire(100_000)
     sent(monkeypatch, wire, SMS, LINES_SENT)
     assert [text.splitlines()[-1] for text in wire.texts] == [REF]
+
+
+def test_what_is_mark_up_to_a_channel_comes_as_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire(4096)
+    assert sent(monkeypatch, wire, TELEGRAM, ["EXIT NSE:M&M26DEC3000CE: <rejected>"])
+    (text,) = wire.texts
+    assert "M&amp;M26DEC3000CE: &lt;rejected&gt;" in text
