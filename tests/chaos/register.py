@@ -96,6 +96,7 @@ NOT_MET: dict[str, str] = {
     "broker:PaperExchanger._look": PAPER,
     "broker:PaperExchanger._change": PAPER,
     "orders:_found": READS,
+    "exits:exit_held": READS,
     "slo:report_of": READS,
     "orders:_state.show": READS,
     "orders:_strangers.strangers": READS,
