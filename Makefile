@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos mutants hostile limits shutdown alarms audit sbom lock
+.PHONY: help run test lint check bench chaos mutants hostile limits shutdown alarms audit sbom lock
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -26,11 +26,13 @@ test: .venv/dev.stamp ## the whole test suite
 	$(PY) -m pytest -n 2 --dist loadfile -m "alone and not chaos and not quiet"
 	$(PY) -m pytest -m "chaos or quiet"
 
-check: .venv/dev.stamp ## format, lint, types, import contracts, fast tests
+lint: .venv/dev.stamp ## format, lint, types, import contracts
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
+
+check: lint ## the same, and the fast tests
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/service tests/contract tests/alerts
 
 chaos: .venv/dev.stamp ## kill the service at every commit and every byte to the broker; the ledger judges
