@@ -135,7 +135,6 @@ def test_no_page_is_lost_over_kills_and_none_is_sent_twice(tmp_path: Path) -> No
     assert {r: sink.text().count(r) for r in rounds} == dict.fromkeys(rounds, 1)
 
 
-@pytest.mark.quiet
 def test_channels_that_hang_and_fail_slow_no_request_and_hold_up_no_other(tmp_path: Path) -> None:
     good, hanging, failing = Sink("ok"), Sink("hang"), Sink("fail")
     with serving(hanging, failing, good) as urls:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.service import Service
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.quiet]
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 CLIENTS = 200
 HEAD = b"POST /webhook HTTP/1.1\r\nHost: a\r\n"
 DRIP_S = 0.2
