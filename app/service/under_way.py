@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
+from app.domain.alert import Alert
 from app.domain.audit import Event
 from app.domain.contract import Contract
 from app.domain.order import Order, Purpose, Scope, Side
@@ -164,17 +165,20 @@ def naming(out: Order, overtaken: Iterable[Order]) -> Order:
     return replace(out, warnings=(*out.warnings, f"not sent any more: {words}")) if words else out
 
 
+def is_named(alert: Alert, order: Order, underlying: str | None) -> bool:
+    """Whether an EXIT may mean the contract of `order`. `underlying`: how the master calls what the alert names."""
+    names = {alert.symbol.upper(), (underlying or alert.symbol).upper()}
+    return (
+        order.underlying.upper() in names
+        and (order.strike, order.option_type) == (alert.strike, alert.option_type)
+        and (alert.exchange is None or order.exchange is alert.exchange)
+        and (not isinstance(alert.expiry, date) or order.expiry == alert.expiry)
+    )
+
+
 def picked(job: Job, contract: Contract | Order, entries: Iterable[Order]) -> list[Order]:
     """Those of the one contract that an EXIT means, by the rule by which it looks among what is held (`which.choose`)."""
-    alert, names = job.alert, {job.alert.symbol.upper(), contract.underlying.upper()}
-    found = [
-        o
-        for o in entries
-        if o.underlying.upper() in names
-        and (o.strike, o.option_type) == (alert.strike, alert.option_type)
-        and (alert.exchange is None or o.exchange is alert.exchange)
-        and (not isinstance(alert.expiry, date) or o.expiry == alert.expiry)
-    ]
+    found = [o for o in entries if is_named(job.alert, o, contract.underlying)]
     tickers = {o.ticker for o in found}
     meant = tickers if len(tickers) == 1 else {contract.ticker}
     return [o for o in found if o.ticker in meant]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 
 from app.domain.contract import Contract
 from app.domain.order import Order, Scope, Side
@@ -15,6 +14,7 @@ from app.service.intent import Job, unknown_contract
 from app.service.ports import Transaction
 from app.service.records import Resolved
 from app.service.takeover import exits_in_hands, in_hands
+from app.service.under_way import is_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,11 @@ def choose(desk: Desk, job: Job) -> Target:
     """One held match is it, also after its rule has rolled on. Several: the rule's if held, else a "no"."""
     alert = job.alert
     ruled = _ruled(desk, job)
-    names = {alert.symbol.upper()} | ({ruled.contract.underlying.upper()} if ruled else set())
+    underlying = ruled.contract.underlying if ruled else None
     found = {
         order.ticker: order
         for order in _own_rows(desk, job)
-        if order.underlying.upper() in names
-        and (order.strike, order.option_type) == (alert.strike, alert.option_type)
-        and (alert.exchange is None or order.exchange is alert.exchange)
-        and (not isinstance(alert.expiry, date) or order.expiry == alert.expiry)
-        and order.session_end > job.now
+        if is_named(alert, order, underlying) and order.session_end > job.now
     }
     if not found:
         contract = ruled.contract if ruled else unknown_contract(alert, job.today)

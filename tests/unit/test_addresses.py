@@ -9,16 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from app.settings import Settings, SettingsError, load
+from app.settings import SettingsError, load
 
 NAMED = "https://broker.test/api/v3"
 
 
-@pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def line_of(name: str, value: str) -> str:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.brokers.guard import Guard, guarded
-from app.settings import Settings, SettingsError, load
+from app.settings import SettingsError, load
 from tests.fake_store import FakeClock
 from tests.fakes import FakeBroker, FakeNotifier
 
 LOOPBACK = "http://127.0.0.1:1/api/v3"
 
 
-@pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def guard_of(**settings: Any) -> tuple[Guard, FakeClock]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from app.settings import Settings, SettingsError, load
+from app.settings import SettingsError, load
 from app.settings.generated import generate_secrets
 from app.store.tokens_file import FileObject
 from app.wiring import build
@@ -18,11 +18,7 @@ from app.wiring.tokens import TOKEN_STORES
 KEY = Fernet.generate_key().decode()
 
 
-@pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,7 @@ NOTHING: dict[str, Any] = {}
 CAN_BE_OFF = [row for row in SET if row[0].startswith("risk_") and row[0] != "risk_position_policy"]
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def limits(monkeypatch: pytest.MonkeyPatch, **env: str) -> Limits:

@@ -19,11 +19,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = {name.upper() for name in Settings.model_fields}
 
 
-@pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def test_every_setting_is_in_the_example_and_the_readme() -> None:
