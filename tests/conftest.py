@@ -78,6 +78,11 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     upgrade(made)
     yield made
     leak_hooks.look_at_database(made)
+    with engine.connect() as connection:
+        # Whoever meets one is answered "unavailable", like whoever meets a database that is slow.
+        deadlocks = text("SELECT deadlocks FROM pg_stat_database WHERE datname = :name")
+        assert not connection.execute(deadlocks, {"name": name}).scalar(), "a deadlock"
+    engine.dispose()
 
 
 @pytest.fixture(params=["sqlite_url", pytest.param("postgres_url", marks=pytest.mark.slow)])
