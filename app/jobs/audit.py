@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 
-from app.errors import ServiceError
+from app.errors import ServiceError, StoreUnavailable
 from app.service.audit_check import SEAL_ORDERS_AT_ONCE, AuditLog, Check, SealVault
 from app.web.ports import Ports
 
@@ -37,29 +37,62 @@ class AuditBroken(ServiceError):
 
 
 def verify(ports: Ports, _lease: tuple[str, str] | None) -> str:
-    """Recompute all chains and seals, as `flask audit verify` does; the seals' copies are the operator's to compare."""
+    """Recompute all chains and seals, as `flask audit verify` does, and compare the last seal that has a copy with it."""
     if ports.audit is None:
         return "there is no audit"
     with ports.audit.reading() as reading:
         check = Check(reading)
         faults = list(check)
     if not faults:
-        return f"whole: {check.orders} orders, {check.events} events, {check.seals} seals"
+        copies = "" if ports.seal_vault is None else _compared(ports, ports.audit, ports.seal_vault)
+        return f"whole: {check.orders} orders, {check.events} events, {check.seals} seals{copies}"
     first = faults[0]
     said = f"{len(faults)} faults, the first: order {first.order_id}, seal {first.seal}: {first.what}"
     ports.notifier.notify("audit_broken", f"{said}; `flask audit verify` shows all", page=True)
     raise AuditBroken(said)
 
 
+def _compared(ports: Ports, audit: AuditLog, vault: SealVault) -> str:
+    try:
+        return f", copied up to seal {_copied_upto(audit, vault)}"
+    except StoreUnavailable as error:
+        return f"; not compared with the copies: {error.detail}"
+    except AuditBroken as error:
+        ports.notifier.notify(error.code, error.detail, page=True)
+        raise
+
+
 def _copy(audit: AuditLog, vault: SealVault) -> int:
-    """Newest first, back to one that is there already: what failed last time is caught up with."""
+    """Oldest first, from the last that is there on: what failed last time is caught up with. Raises AuditBroken."""
     copied = 0
-    for seal in audit.newest(COPIES_PER_RUN):
-        try:
-            if not vault.put(seal):
-                break
-        except ServiceError as error:
-            log.warning("audit seal %d was not copied: %s", seal.number, error.detail)
-            break
-        copied += 1
+    try:
+        for seal in audit.after(_copied_upto(audit, vault), COPIES_PER_RUN):
+            copied += vault.put(seal)
+    except StoreUnavailable as error:
+        log.warning("audit seals were not copied: %s", error.detail)
     return copied
+
+
+def _copied_upto(audit: AuditLog, vault: SealVault) -> int:
+    """The last seal that has a copy; 0: none has one. Copies are made in order, so that all before it have theirs.
+
+    Raises AuditBroken when its copy says something else than the database.
+    """
+    missing = next((seal.number for seal in audit.newest(1)), 0) + 1
+    there, step = missing - 1, 1
+    while there > 0 and vault.hash_of(there) is None:
+        missing, there, step = there, there - step, step * 2
+    there = max(there, 0)
+    while missing - there > 1:
+        half = (there + missing) // 2
+        if vault.hash_of(half) is None:
+            missing = half
+        else:
+            there = half
+    for seal in audit.after(there - 1, 1) if there else ():
+        if vault.hash_of(there) != seal.hash:
+            raise AuditBroken(
+                f"the bucket's copy of seal {there} has another hash: either was rewritten, or the bucket is another "
+                "database's"
+            )
+    return there

@@ -131,6 +131,9 @@ class AuditLog(Protocol):
     def newest(self, limit: int) -> tuple[Seal, ...]:
         """The last seals, newest first."""
 
+    def after(self, number: int, limit: int) -> tuple[Seal, ...]:
+        """The seals after this one, oldest first."""
+
     def reading(self) -> AbstractContextManager[Reading]: ...
 
 
@@ -139,6 +142,9 @@ class SealVault(Protocol):
 
     def put(self, seal: Seal) -> bool:
         """False: it is there already. Raises ServiceError."""
+
+    def hash_of(self, number: int) -> str | None:
+        """Of the copy with this number. None: there is none. Raises ServiceError."""
 
 
 class SealHash:

@@ -28,7 +28,7 @@ from app.service.ready import code_of
 
 log = logging.getLogger(__name__)
 
-OK, SLOW = "ok", "slow"
+OK, SLOW, NO_THREAD = "ok", "slow", "no thread to ask with"
 CHECK_S = 0.3
 """What is well answers in a tenth of it; a probe that waited longer would itself be taken for dead."""
 KEEP_S = 2.0
@@ -99,9 +99,15 @@ class _Kept:
             is_due = not self.words or self._age() >= self._keep_s()
             if not is_due or self._running is not None:
                 return False
-            self._running, self._began = threading.Event(), time.monotonic()
+            running, self._began = threading.Event(), time.monotonic()
             # A daemon: one that hangs must not hold the process when it is told to stop.
-            threading.Thread(target=self._run, args=(self._running,), name="health", daemon=True).start()
+            asking = threading.Thread(target=self._run, args=(running,), name="health", daemon=True)
+            try:
+                asking.start()
+            except RuntimeError:  # the next probe tries again
+                self._keep(dict.fromkeys(self.check.names, NO_THREAD))
+                return False
+            self._running = running
             return True
 
     def wait(self, *, is_mine: bool) -> None:

@@ -33,6 +33,8 @@ ONE_TRY_S = 0.25
 """What a single try for a lease may take of the database's time."""
 LOCK_POLL_S = 0.02
 """Two steps of a hundred a second are nothing to the database and little to an exit."""
+AHEAD = timedelta(seconds=30)
+"""A lease that ends this much later than a new one would is of a clock that was ahead and has been set right."""
 
 
 class SqlStore:
@@ -81,7 +83,9 @@ class SqlStore:
             lease = lease.on_conflict_do_update(
                 index_elements=[locks.c.name],
                 set_={"owner": lease.excluded.owner, "expires_at": lease.excluded.expires_at},
-                where=or_(locks.c.expires_at <= now, locks.c.owner == owner),
+                where=or_(
+                    locks.c.expires_at <= now, locks.c.owner == owner, locks.c.expires_at > now + ttl + AHEAD
+                ),
             )
             return connection.execute(lease.returning(locks.c.name)).one_or_none() is not None
 

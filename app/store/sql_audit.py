@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Text, cast, exists, func, insert, select, text
+from sqlalchemy import Connection, Select, Text, cast, exists, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql import ColumnElement
@@ -93,7 +93,12 @@ class SqlAudit:
         return made
 
     def newest(self, limit: int) -> tuple[Seal, ...]:
-        wanted = select(audit_seals).order_by(s.number.desc()).limit(limit)
+        return self._seals(select(audit_seals).order_by(s.number.desc()).limit(limit))
+
+    def after(self, number: int, limit: int) -> tuple[Seal, ...]:
+        return self._seals(select(audit_seals).where(s.number > number).order_by(s.number).limit(limit))
+
+    def _seals(self, wanted: Select[Any]) -> tuple[Seal, ...]:
         with self._database.read() as connection:
             found = (_seal_from(row) for row in connection.execute(wanted))
             return tuple(seal for seal in found if seal is not None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, func, or_, select, update
 
 from app.domain.order import Scope
 from app.store.sql_orders import in_scope, scoped, upsert
@@ -15,12 +15,15 @@ from app.store.tables import order_slots
 
 SLOT_LASTS = timedelta(seconds=1.3)
 """One second, the tenth that may pass between the reservation and the send, and as much for a slow transaction."""
+AHEAD = timedelta(seconds=10)
+"""No transaction waits so long: what was used this much later than now, a clock that was ahead has said."""
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 _s = order_slots.c
+_IS_FREE = or_(_s.used_at <= bindparam("cutoff"), _s.used_at > bindparam("ahead"))
 _FREE = (
     select(_s.slot)
-    .where(in_scope(order_slots), _s.slot < bindparam("many"), _s.used_at <= bindparam("cutoff"))
+    .where(in_scope(order_slots), _s.slot < bindparam("many"), _IS_FREE)
     .order_by(_s.used_at)
     .limit(1)
     .with_for_update(skip_locked=True)
@@ -28,7 +31,7 @@ _FREE = (
 )
 _TAKE = (
     update(order_slots)
-    .where(in_scope(order_slots), _s.slot == _FREE, _s.used_at <= bindparam("cutoff"))
+    .where(in_scope(order_slots), _s.slot == _FREE, _IS_FREE)
     .values(used_at=bindparam("now"))
     .returning(_s.slot)
 )
@@ -37,7 +40,12 @@ _COUNT = select(func.count()).where(in_scope(order_slots), _s.slot < bindparam("
 
 def take_slot(connection: Connection, scope: Scope, now: datetime, per_second: int) -> bool:
     """False: all are used up in this second."""
-    values = scoped(scope) | {"many": per_second, "cutoff": now - SLOT_LASTS, "now": now}
+    values = scoped(scope) | {
+        "many": per_second,
+        "cutoff": now - SLOT_LASTS,
+        "ahead": now + AHEAD,
+        "now": now,
+    }
     if connection.execute(_TAKE, values).one_or_none() is not None:
         return True
     have = connection.execute(_COUNT, scoped(scope) | {"many": per_second}).scalar_one()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -254,8 +255,10 @@ class Metrics:
         """Only where another process's scrape has to find it; otherwise the scrape itself looks."""
         if self._shared is None or self._thread is not None:
             return
-        self._thread = threading.Thread(target=self._sample_on, daemon=True, name="metrics")
-        self._thread.start()
+        thread = threading.Thread(target=self._sample_on, daemon=True, name="metrics")
+        with suppress(RuntimeError):  # no thread to be had: the next request tries again
+            thread.start()
+            self._thread = thread
 
     def _sample_on(self) -> None:
         while True:

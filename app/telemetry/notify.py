@@ -34,6 +34,7 @@ class OutboxNotifier:
         self._log = LogNotifier()
         self._waiting: queue.Queue[Notice] = queue.Queue(MOST_WAITING)
         self._pid = 0
+        self._is_at_exit = False
         self._lock = threading.Lock()
 
     def notify(self, code: str, message: str, *, page: bool = False) -> None:
@@ -53,6 +54,8 @@ class OutboxNotifier:
 
     def flush(self, within_s: float) -> bool:
         """Wait until all is written. False: the time was too short."""
+        if self._waiting.unfinished_tasks:
+            self._started()
         ends = time.monotonic() + within_s
         while self._waiting.unfinished_tasks and time.monotonic() < ends:
             time.sleep(0.01)
@@ -63,10 +66,17 @@ class OutboxNotifier:
         with self._lock:
             if self._pid == os.getpid():
                 return
-            if self._pid == 0:
+            if not self._is_at_exit:
                 atexit.register(self.flush, AT_EXIT_S)  # of a command; a worker's end asks for it itself
+                self._is_at_exit = True
+            try:
+                threading.Thread(target=self._write, daemon=True, name="outbox").start()
+            except (
+                RuntimeError
+            ) as error:  # no thread to be had: the next notice, or the process's end, tries again
+                log.warning("notices wait to be written: %s", error)
+                return
             self._pid = os.getpid()
-            threading.Thread(target=self._write, daemon=True, name="outbox").start()
 
     def _write(self) -> None:
         while True:

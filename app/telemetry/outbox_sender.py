@@ -101,7 +101,7 @@ class Child:
         self._close()
         self._receipts.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", CHILD, str(self._receipts.resolve())]
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command,
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -110,9 +110,14 @@ class Child:
             text=True,
             start_new_session=True,
         )
-        self._pid = os.getpid()
-        threading.Thread(target=self._listen, args=(self._process,), daemon=True, name="sent").start()
-        return self._process
+        try:
+            threading.Thread(target=self._listen, args=(process,), daemon=True, name="sent").start()
+        except RuntimeError as error:  # no thread to be had, and nobody would hear what was sent
+            with process:
+                process.kill()
+            raise OSError(str(error)) from None
+        self._process, self._pid = process, os.getpid()
+        return process
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -148,6 +153,8 @@ class Sender:
     def __call__(self) -> str:
         """Raises StoreUnavailable. The job's lease is what makes it the only one."""
         self.child.tend()
+        if self.child.is_sending:
+            self._keep_claims(self._own_name())
         if self._outbox.is_idle(self._clock.now()):
             return "nothing to tell"
         made = self._outbox.derive(self._clock.now())
@@ -174,8 +181,15 @@ class Sender:
         with self._lock:
             if self._renewing_pid == os.getpid():
                 return
+            renewing = threading.Thread(
+                target=self._renew, args=(owner,), daemon=True, name=f"claims {owner}"
+            )
+            try:
+                renewing.start()
+            except RuntimeError as error:  # no thread to be had: the next pass tries again
+                log.warning("the claims of notifications are not renewed now: %s", error)
+                return
             self._renewing_pid = os.getpid()
-            threading.Thread(target=self._renew, args=(owner,), daemon=True, name=f"claims {owner}").start()
 
     def _renew(self, owner: str) -> None:
         pause_s = RENEW_S

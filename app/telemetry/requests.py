@@ -61,12 +61,13 @@ def watch(app: Flask, monotonic: Callable[[], float], metrics: Metrics, tracing:
         if trail is None or "started" not in g:
             return response
         took = monotonic() - g.started
-        method, path, status = request.method, request.path, response.status_code
-        metrics.request(trail, method, route(), status, took)
-        if tracing is not None and "span" in g:
-            response.headers["traceresponse"] = tracing.answered(g.span, trail, status)
-        if path not in PROBES:
-            line(log, trail, method, path, status, took)
+        try:
+            metrics.request(trail, request.method, route(), response.status_code, took)
+            if tracing is not None and "span" in g:
+                response.headers["traceresponse"] = tracing.answered(g.span, trail, response.status_code)
+            line(log, trail, request.method, request.path, response.status_code, took)
+        except Exception:  # the order may be at the broker: its answer stands
+            log.exception("what was answered could not be noted")
         return response
 
     @app.teardown_request
@@ -95,7 +96,9 @@ def line(
     status: int,
     took: float,
 ) -> None:
-    """One line that says all of a request."""
+    """One line that says all of a request, unless it is a probe's."""
+    if path in PROBES:
+        return
     log.info(
         "request",
         method=method,

@@ -24,12 +24,14 @@ from app.domain.order import Order
 from app.domain.status import Status
 from app.errors import StoreUnavailable
 from app.jobs import audit as audit_job
+from app.jobs.audit import AuditBroken
 from app.service.audit_check import SEAL_ORDERS_AT_ONCE, Check, Fault, Seal
 from app.store.engine import Database
 from app.store.seals_gcs import GcsSeals
 from app.store.sql import SqlStore
 from app.store.sql_audit import SqlAudit
 from app.web.ports import Ports
+from tests.fakes import FakeNotifier
 from tests.integration.store_rows import SCOPE, Clock, insert, order, said
 from tests.integration.test_audit_tampering import filled
 
@@ -222,11 +224,20 @@ class Vault:
     def __init__(self) -> None:
         self.kept: dict[int, Seal] = {}
         self.is_away = False
+        self.writes_left = 1_000_000
+        self.reads = 0
 
     def put(self, seal: Seal) -> bool:
+        if self.is_away or not self.writes_left:
+            raise StoreUnavailable("away")
+        self.writes_left -= 1
+        return self.kept.setdefault(seal.number, seal) is seal
+
+    def hash_of(self, number: int) -> str | None:
         if self.is_away:
             raise StoreUnavailable("away")
-        return self.kept.setdefault(seal.number, seal) is seal
+        self.reads += 1
+        return self.kept[number].hash if number in self.kept else None
 
 
 def test_the_job_seals_copies_and_catches_up(
@@ -248,9 +259,51 @@ def test_the_job_seals_copies_and_catches_up(
     assert all(seal.hash in caplog.text for seal in vault.kept.values())
 
 
+def test_no_seal_is_left_without_a_copy_by_a_bucket_that_comes_and_goes(
+    store: SqlStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit, vault = SqlAudit(store.database), Vault()
+    ports = cast("Ports", SimpleNamespace(audit=audit, seal_vault=vault))
+    monkeypatch.setattr(audit_job, "COPIES_PER_RUN", 5)
+    vault.is_away = True
+    for number in range(12):
+        insert(store, order(f"A{number}"))
+        audit_job.run(ports, None)
+    vault.is_away, vault.writes_left = False, 1
+    assert audit_job.run(ports, None) == "nothing changed, 1 copied"
+    vault.writes_left = 1_000_000
+    assert [audit_job.run(ports, None) for _ in range(4)] == [
+        "nothing changed, 5 copied",
+        "nothing changed, 5 copied",
+        "nothing changed, 1 copied",
+        "nothing changed",
+    ]
+    assert sorted(vault.kept) == list(range(1, 13))
+    vault.reads = 0
+    insert(store, order("B"))
+    assert audit_job.run(ports, None) == "1 seals of at most 500 orders, 1 copied"
+    assert vault.reads <= 3
+
+
+def test_a_copy_with_another_hash_is_no_copy(store: SqlStore, clock: Clock) -> None:
+    audit, vault, notifier = SqlAudit(store.database), Vault(), FakeNotifier()
+    ports = cast("Ports", SimpleNamespace(audit=audit, seal_vault=vault, notifier=notifier))
+    for name in ("A", "B"):
+        insert(store, order(name))
+        audit_job.run(ports, None)
+    assert audit_job.verify(ports, None).endswith(", copied up to seal 2")
+    vault.kept[2] = replace(vault.kept[2], hash="another")
+    for job in (audit_job.run, audit_job.verify):
+        with pytest.raises(AuditBroken, match="seal 2 has another hash"):
+            job(ports, None)
+    assert notifier.pages == ["audit_broken"]
+    vault.is_away = True
+    assert audit_job.verify(ports, None).endswith("; not compared with the copies: away")
+
+
 class Blob:
     def __init__(self, kept: dict[str, bytes], name: str) -> None:
-        self.kept, self.name = kept, name
+        self.kept, self.name, self.generation = kept, name, 1
 
     def upload_from_string(self, data: bytes, *, if_generation_match: int, **_: object) -> None:
         from google.api_core.exceptions import Forbidden, PreconditionFailed
@@ -262,15 +315,25 @@ class Blob:
             raise PreconditionFailed("there")  # type: ignore[no-untyped-call]
         self.kept[self.name] = data
 
+    def download_as_bytes(self, **_: object) -> bytes:
+        return self.kept[self.name]
+
 
 def test_a_copy_in_the_bucket_is_written_once_and_never_replaced() -> None:
     pytest.importorskip("google.api_core")
     kept: dict[str, bytes] = {}
-    bucket = SimpleNamespace(blob=lambda name: Blob(kept, name))
+    bucket = SimpleNamespace(
+        blob=lambda name: Blob(kept, name),
+        get_blob=lambda name, **_: Blob(kept, name) if name in kept else None,
+    )
     vault = GcsSeals("b", lambda: SimpleNamespace(bucket=lambda _: bucket))
     seal = Seal(1, 5, datetime(2026, 11, 23, 6, 30, tzinfo=UTC), "", "h1")
     assert vault.put(seal)
     assert not vault.put(replace(seal, hash="h2"))
+    assert [vault.hash_of(n) for n in (1, 2)] == ["h1", None]
+    kept["audit/seal-000000003.json"] = b"not ours"
+    assert vault.hash_of(3) == ""
+    del kept["audit/seal-000000003.json"]
     assert list(kept) == ["audit/seal-000000001.json"]
     assert b'"hash": "h1"' in kept["audit/seal-000000001.json"]
     with pytest.raises(StoreUnavailable) as refused:

@@ -314,6 +314,32 @@ def test_a_429_on_one_instance_holds_all(server: RedisServer) -> None:
     assert one.take_order(reserved=True) is None
 
 
+def test_an_instance_whose_clock_was_ahead_holds_nobody_back(server: RedisServer) -> None:
+    ahead, right, notifier = FakeClock(), FakeClock(), FakeNotifier()
+    rates = Rates(calls_per_minute=10, calls_per_second=100)
+    one, two = (
+        CallBudget(rates, clock, notifier, SharedRedis(connect(server.url), clock.monotonic))
+        for clock in (ahead, right)
+    )
+    ahead.advance(3600)
+    for _ in range(5):
+        assert one.take_read(reserved=True) is None
+    one.heed(40)
+    ahead.set_back(3600)
+    assert [two.take_read(reserved=True) for _ in range(10)] == [None] * 10
+    assert two.take_read(reserved=True) is not None
+    two.heed(3)
+    assert (over := one.take_read(reserved=True)) is not None
+    assert over.retry_after_s == 40, "its own word holds for as long as was asked for"
+    for clock in (ahead, right):
+        clock.advance(63)
+    assert one.take_read(reserved=True) is None
+    for clock in (ahead, right):
+        clock.advance(TRUST_AFTER_S)
+    assert two.take_read(reserved=True) is None
+    assert two._trusted, "what was ahead of it is no trouble that is yet to come"
+
+
 def test_an_exit_s_room_is_what_all_instances_leave_it(server: RedisServer) -> None:
     """Eight calls of another instance within 0.4 s: the third free place comes 0.6 s later, and not only after a second."""
     clock = FakeClock()

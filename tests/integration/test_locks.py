@@ -39,3 +39,14 @@ def test_a_lock_that_was_anothers_stays_so_when_there_is_no_time_for_one_more_lo
     with pytest.raises(StoreUnavailable):
         store.take_lock("login", "two", life, soon)
     store.close()
+
+
+def test_a_lock_of_a_clock_that_was_ahead_is_free_once_that_is_set_right(
+    store: SqlStore, clock: Clock
+) -> None:
+    life, at_once = timedelta(seconds=15), Deadline(clock.monotonic())
+    assert store.take_lock("job:reconcile", "dead", life, at_once)
+    clock.pass_(-20)
+    assert not store.take_lock("job:reconcile", "heir", life, at_once)
+    clock.pass_(-3600)
+    assert store.take_lock("job:reconcile", "heir", life, at_once)

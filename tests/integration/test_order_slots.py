@@ -42,6 +42,15 @@ def test_many_at_once_get_no_slot_twice(store: SqlStore) -> None:
         assert sum(pool.map(lambda _: take(store), range(48))) == PER_SECOND
 
 
+def test_a_clock_that_was_ahead_and_is_set_right_holds_no_slot(store: SqlStore, clock: Clock) -> None:
+    clock.pass_(3600)
+    assert [take(store) for _ in range(PER_SECOND)] == [True] * PER_SECOND
+    clock.pass_(-5)
+    assert not take(store), "so much a transaction may have waited"
+    clock.pass_(-3595)
+    assert [take(store) for _ in range(PER_SECOND + 1)] == [True] * PER_SECOND + [False]
+
+
 def test_what_is_rolled_back_keeps_no_slot(store: SqlStore) -> None:
     def fails() -> None:
         with store.write() as tx:

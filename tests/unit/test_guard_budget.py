@@ -47,6 +47,22 @@ def test_a_second_a_minute_and_their_reserves() -> None:
     assert total == 200
 
 
+@pytest.mark.parametrize("back_s", [45.0, 3600.0])
+def test_a_clock_that_was_ahead_and_is_set_right_holds_nothing_back(back_s: float) -> None:
+    budget, clock, _ = budget_of(Rates(calls_per_minute=5))
+    assert passed(budget, 9) == 5
+    budget.heed(None)
+    clock.set_back(back_s)
+    assert passed(budget, 9) == 0, "what was called is not forgotten"
+    assert (over := budget.unready()) is not None
+    assert over.wait_s <= 62
+    clock.advance(61.9)
+    assert passed(budget, 9) == 0
+    clock.advance(0.2)
+    assert budget.unready() is None
+    assert passed(budget, 9) == 5
+
+
 def test_over_the_budget_says_when_to_come_back() -> None:
     budget, clock, _ = budget_of(Rates(calls_per_minute=5))
     assert passed(budget, 9) == 5

@@ -22,13 +22,15 @@ from datetime import datetime
 from typing import Any
 
 from app.brokers.guard.redis_client import SharedRedis
-from app.brokers.guard.windows import MINUTE_S, SCRIPT, SECOND_S, Window, part
+from app.brokers.guard.windows import AHEAD_S, MINUTE_S, SCRIPT, SECOND_S, Window, part
 from app.domain.contract import ist_date
 from app.domain.outcome import NotSent
 from app.service.ports import Clock, Notifier
 from app.service.ready import POLLS_STOPPED
 
 TRUST_AFTER_S = 2 * MINUTE_S
+SET_BACK_S = 2.0
+"""More than a clock that is kept right loses from one look to the next."""
 UNTOLD_WAIT_S = 5.0
 """After a 429 without a Retry-After."""
 BREACHES_ALLOWED = 1
@@ -96,6 +98,7 @@ class CallBudget:
         )
         self._lock = threading.Lock()
         self._lost_at = -math.inf
+        self._offset = -math.inf
         self._trusted = shared is not None
         self._tell_trouble = False
         self._blocked_until = 0.0
@@ -161,9 +164,11 @@ class CallBudget:
 
         def write(redis: Any) -> int:  # noqa: ANN401 - the client's own types say nothing useful
             field = f"breaches:{day}"
-            known = float(redis.hget(self._name(), "blocked") or 0)
+            known, known_at = (float(x or 0) for x in redis.hmget(self._name(), "blocked", "blocked_at"))
+            if known_at > now + AHEAD_S:
+                known = 0.0
             pipe = redis.pipeline(transaction=True)
-            pipe.hset(self._name(), "blocked", repr(max(until, known)))
+            pipe.hset(self._name(), mapping={"blocked": repr(max(until, known)), "blocked_at": repr(now)})
             pipe.hincrby(self._name(), field, 0 if same or known > now else 1)
             return int(pipe.execute()[-1])
 
@@ -249,7 +254,7 @@ class CallBudget:
         keys = [self._name(), self._name(f"day:{day}"), *(self._name(w.name) for w in windows)]
         limits = [x for w in windows for x in (part(w.shared_limit, reserved=reserved), w.width_s)]
         a_day = part(self._rates.calls_per_day, reserved=reserved)
-        head = [repr(now), secrets.token_hex(8), int(MINUTE_S) + 60, int(report), day, a_day]
+        head = [repr(now), secrets.token_hex(8), int(MINUTE_S) + 60, int(report), day, a_day, AHEAD_S]
         return [float(x) for x in redis.register_script(SCRIPT)(keys=keys, args=[*head, *limits])]
 
     def _judge(self, answer: list[float], now: float, day: str, *, reserved: bool) -> Over | None:
@@ -296,7 +301,20 @@ class CallBudget:
 
     def _time(self) -> tuple[float, str]:
         now: datetime = self._clock.now()
+        offset = now.timestamp() - self._clock.monotonic()
+        with self._lock:
+            back_s, self._offset = self._offset - offset, offset
+            if back_s > SET_BACK_S:
+                self._set_right(back_s)
         return now.timestamp(), ist_date(now).isoformat()
+
+    def _set_right(self, back_s: float) -> None:
+        """The clock was ahead, and is so no more: what it wrote would count until it is as late as that again."""
+        for window in (self._orders, *self._calls):
+            window.set_right(back_s)
+        self._blocked_until -= back_s
+        self._polls_from -= back_s
+        self._lost_at -= back_s
 
     def _name(self, part: str = "state") -> str:
         return f"{{{self._key}}}:budget:{part}"

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 SLACK_S = 2.0
 """A call is counted before it is made, and may reach the broker up to a request's deadline later."""
 SECOND_SLACK_S = 0.05
+AHEAD_S = 60.0
+"""No two instances' clocks are so far apart: a time that is further ahead was written by a clock since set right."""
 MINUTE_S = 60 + SLACK_S
 SECOND_S = 1 + SECOND_SLACK_S
 KEPT_BACK = 5
@@ -18,11 +20,13 @@ KEPT_BACK = 5
 SCRIPT = """
 local now, id, ttl = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local hash, n = KEYS[1], #KEYS - 2
+local ahead = now + tonumber(ARGV[7])
 local epoch = tonumber(redis.call('hget', hash, 'trouble') or '')
-if ARGV[4] == '1' or not epoch then
+if ARGV[4] == '1' or not epoch or epoch > ahead then
   epoch = now
   redis.call('hset', hash, 'trouble', ARGV[1])
 end
+if tonumber(redis.call('hget', hash, 'blocked_at') or '0') > ahead then redis.call('hdel', hash, 'blocked') end
 local blocked = redis.call('hget', hash, 'blocked') or '0'
 local breaches = redis.call('hget', hash, 'breaches:' .. ARGV[5]) or '0'
 local out = {tostring(epoch), blocked, breaches, '0'}
@@ -32,8 +36,9 @@ if tonumber(redis.call('get', KEYS[2]) or '0') >= tonumber(ARGV[6]) then
   return out
 end
 for i = 1, n do
-  local key, most, width = KEYS[i + 2], tonumber(ARGV[5 + 2 * i]), tonumber(ARGV[6 + 2 * i])
+  local key, most, width = KEYS[i + 2], tonumber(ARGV[6 + 2 * i]), tonumber(ARGV[7 + 2 * i])
   redis.call('zremrangebyscore', key, '-inf', now - width)
+  redis.call('zremrangebyscore', key, '(' .. ahead, '+inf')
   local used = redis.call('zcard', key)
   if used >= most then
     local first = redis.call('zrange', key, used - most, used - most, 'WITHSCORES')
@@ -108,6 +113,10 @@ class Window:
         """Of this process's share, by its own count."""
         recent = sum(t >= now - self.width_s for t in list(self.times))
         return max(0, self.limit // self.processes - recent)
+
+    def set_right(self, back_s: float) -> None:
+        """The clock was ahead by so much when the calls were noted."""
+        self.times = deque(t - back_s for t in self.times)
 
     def note(self, now: float) -> None:
         while len(self.times) >= self.limit:
