@@ -260,6 +260,8 @@ class FakeNotifier:
     def __init__(self) -> None:
         self.pages: list[str] = []
         self.notes: list[str] = []
+        self.messages: list[str] = []
 
     def notify(self, code: str, message: str, *, page: bool = False) -> None:
+        self.messages.append(message)
         (self.pages if page else self.notes).append(code)

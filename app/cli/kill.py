@@ -14,8 +14,9 @@ from app.domain.limits import PositionPolicy
 from app.domain.risk import CHECKS, TradingState
 from app.errors import FieldError, InvalidAlert
 from app.runtime import in_force
+from app.service.by_hand import Done
 from app.service.control import Control
-from app.service.flatten import TYPED_OUT, Done, KillSwitch, typed_out
+from app.service.flatten import TYPED_OUT, KillSwitch, typed_out
 from app.settings import Settings
 from app.web.ports import Ports
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 
-from app.domain.alert import Action, AlertKey, Exchange, KeyKind, OptionType, Product
+from app.domain.alert import IST, Action, AlertKey, Exchange, KeyKind, OptionType, Product
 from app.domain.audit import Event
 from app.domain.contract import Contract, ist_date
 from app.domain.order import Order, Protection, Purpose, Side, is_keyed, order_id
@@ -185,7 +185,7 @@ def _unknown(row: BookOrder, today: date) -> Contract:
         exchange=Exchange.BSE if row.ticker.startswith("BSE:") else Exchange.NSE,
         underlying=row.ticker,
         expiry=today,
-        session_end=row.placed_at,
+        session_end=datetime.combine(today + timedelta(days=1), time(0), IST),
         strike=Decimal(1),
         option_type=OptionType.PE if row.ticker.endswith("PE") else OptionType.CE,
         ticker=row.ticker,

@@ -59,6 +59,15 @@ def how_much(job: Job, lot: int, freeze: int | None, held: int, meant: int = 0) 
     return Amount(quantity, tuple(warnings))
 
 
+def is_cut(job: Job, order: Order, held: int) -> bool:
+    """Whether less goes than there is of what was asked, while nobody waits to read it: an alert's sender reads no answer,
+    and of an exit that waited whoever runs it tells.
+    """
+    asked = asked_of(job, order.lot)
+    wanted = min(asked, held) if asked else held
+    return order.quantity < wanted and not job.all_clients and job.retake is None
+
+
 def bracket_denial(order: Order, amount: Amount, held: Held) -> Denial | None:
     whole = held.own == held.net == held.quantity and amount.quantity == abs(held.net)
     if order.product.takes_tag or whole:

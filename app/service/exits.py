@@ -21,7 +21,7 @@ from app.domain.order import Mode, Order, Protection, Purpose, Side
 from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
 from app.domain.status import WORKING, Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime
-from app.service.amount import asked_of, bracket_denial, how_much, is_entry
+from app.service.amount import asked_of, bracket_denial, how_much, is_cut, is_entry
 from app.service.desk import Answer, Desk, broker_says_open, event_of
 from app.service.exchanger import Exchanger
 from app.service.holding import book_row, leaving_by_client, legs_shown, open_part
@@ -218,7 +218,7 @@ def _commit(
             leaving = leaving_by_client(seen.orders, book, job.today)
             order = take_over(tx, order, for_exit(job, seen), leaving, all_clients=job.all_clients)
             order = armed(desk, tx, order, job.budget)
-            put_sending(tx, job, order)
+            _put(desk, tx, job, order, seen)
     except CommitUnknown:
         if order is None:
             raise
@@ -226,6 +226,13 @@ def _commit(
         if isinstance(step, Answer):
             return step
     return _legs(order, seen)
+
+
+def _put(desk: Desk, tx: Transaction, job: Job, order: Order, seen: Seen) -> None:
+    put_sending(tx, job, order)
+    if is_cut(job, order, abs(for_exit(job, seen).quantity)):
+        text = f"exit {order.id} {order.ticker}: {'; '.join(order.warnings)}"
+        desk.notifier.notify("exit_cut", text, page=True)
 
 
 def _under_way(tx: Transaction, job: Job, place: Place, found: UnderWay) -> UnderWay:

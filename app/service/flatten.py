@@ -6,17 +6,16 @@ its lease, reduce-only, never more than is held, waiting where something is in d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
 from app.domain.alert import ADMIN_CLIENT, Action, Alert, canonical_hash, key_of
 from app.domain.audit import Event
-from app.domain.deadline import Deadline
 from app.domain.order import Order
-from app.domain.outcome import Accepted, NotSent, Refused
+from app.domain.outcome import Accepted, NotSent, Outcome, Refused
 from app.domain.risk import TradingState
 from app.domain.status import WORKING, Status
 from app.errors import FieldError, InvalidAlert, ServiceError
+from app.service.by_hand import Done, close_the_rest, soon
 from app.service.control import Control
 from app.service.desk import Desk, event_of
 from app.service.place_order import PlaceOrder
@@ -24,7 +23,6 @@ from app.service.records import Moved
 
 MOST_EXITS = 50
 """Per contract: each sends up to the freeze quantity, so that this is far beyond any limit of open lots."""
-CALL_S = 2.0
 ENDED = "kill_switch"
 """The code of a waiting exit that the kill switch has ended."""
 TYPED_OUT = "ALL POSITIONS"
@@ -39,17 +37,6 @@ def typed_out(words: str, *, flatten: bool) -> bool:
         wanted = f"expected exactly {TYPED_OUT!r}, and only to flatten"
         raise InvalidAlert((FieldError("all_positions", f"{wanted}, was {words[:40]!r}"),))
     return True
-
-
-@dataclass
-class Done:
-    """What the kill switch did; one line for each thing that a person has to know."""
-
-    cancelled: list[str] = field(default_factory=list)
-    """Orders that worked at the broker, and exits that waited here."""
-    exits: list[Order] = field(default_factory=list)
-    closed_by_hand: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +62,7 @@ class KillSwitch:
         ours = {(one.ticker, one.product.value) for one in self._held() if not self._exit(one, done)}
         self._end_waiting(done, by, reason)
         if all_positions:
-            self._close_the_rest(ours, by, reason, done)
+            close_the_rest(self.desk, ours, f"by {by}: {reason}", done)
         return done
 
     def _cancel(self, done: Done, *, entries_only: bool) -> None:
@@ -87,8 +74,7 @@ class KillSwitch:
             if entries_only and order.purpose.value != "entry":
                 continue
             try:
-                with desk.broker.exchange(self._soon()) as exchanger:
-                    outcome = exchanger.cancel(order.broker_order_id or "")
+                outcome = self._cancelled(order)
                 with desk.store.write() as tx:
                     said = type(outcome).__name__
                     tx.record(order, event_of(Event.ENTRY_CANCEL, tx.now(), order.status, outcome=said))
@@ -102,6 +88,15 @@ class KillSwitch:
         if not entries_only:  # to flatten, an exit waits for what is not settled, and says so itself
             text = "not cancelled; run it again once it is settled"
             done.problems += [f"{o.id} {o.ticker}: is {o.status}, {text}" for o in live if o not in working]
+
+    def _cancelled(self, order: Order) -> Outcome:
+        """What did not go out is tried once more right after a read: so a breaker that entries have opened lets it pass."""
+        with self.desk.broker.exchange(soon(self.desk)) as exchanger:
+            outcome = exchanger.cancel(order.broker_order_id or "")
+            if isinstance(outcome, NotSent):
+                exchanger.order_book()
+                outcome = exchanger.cancel(order.broker_order_id or "")
+        return outcome
 
     def _end_waiting(self, done: Done, by: str, reason: str) -> None:
         """Clients' exits that still wait. A halt alone keeps them; but what they were to close is closed here or has
@@ -172,53 +167,3 @@ class KillSwitch:
             exchange=order.exchange,
             strategy="kill switch",
         )
-
-    def _close_the_rest(self, ours: set[tuple[str, str]], by: str, reason: str, done: Done) -> None:
-        """What a hand opened: no row of ours stands for it, so that the log and the page are its record.
-
-        Never in `ours`, nor where an order of ours is under way: the broker's close would sell what another exit,
-        perhaps another instance's, may have sold already.
-        """
-        desk = self.desk
-        try:
-            with desk.broker.exchange(self._soon()) as exchanger:
-                positions = [p for p in exchanger.positions() if p.net_quantity]
-        except ServiceError as error:
-            done.problems.append(f"the positions could not be read: {error.detail}")
-            return
-        for position in positions:
-            place = position.ticker, position.product
-            if place in ours:
-                done.problems.append(f"{position.id}: our exit there is not done yet; run it again")
-                continue
-            try:
-                with desk.broker.exchange(self._soon()) as exchanger:
-                    outcome = exchanger.close_position(position.id, partial(self._nothing_in, *place))
-            except ServiceError as error:
-                done.problems.append(f"{position.id}: not closed: {error.detail}")
-                continue
-            line = f"{position.id} {position.net_quantity}: {type(outcome).__name__} {outcome_text(outcome)}"
-            (done.closed_by_hand if isinstance(outcome, Accepted) else done.problems).append(line)
-            desk.notifier.notify("closed_by_hand", f"{line} (by {by}: {reason})", page=True)
-
-    def _nothing_in(self, ticker: str, product: str) -> NotSent | None:
-        """The last look before a close: what came in doubt since the positions were read counts too."""
-        try:
-            with self.desk.store.read() as tx:
-                found = [
-                    o for o in tx.open_orders(self.desk.scope) if (o.ticker, o.product) == (ticker, product)
-                ]
-        except ServiceError as error:
-            return NotSent(error.code, error.detail)
-        if not found:
-            return None
-        return NotSent(
-            "under_way", f"order {found[0].id} is {found[0].status}; run it again once it is settled"
-        )
-
-    def _soon(self) -> Deadline:
-        return Deadline(self.desk.clock.monotonic() + CALL_S)
-
-
-def outcome_text(outcome: object) -> str:
-    return str(getattr(outcome, "message", ""))

@@ -52,6 +52,9 @@ def run_pending(desk: Desk, *, reconciled: bool = True) -> list[Order]:
         if row.status is Status.ACCEPTED and row.quantity < order.quantity and row.warnings != order.warnings:
             text = f"waiting exit {row.id} {row.ticker}: {'; '.join(row.warnings)}"
             desk.notifier.notify("exit_cut", text, page=True)
+        elif row.status is Status.DENIED and row.code != GONE.code:
+            text = f"waiting exit {row.id} {row.ticker} was denied: {row.reason}"
+            desk.notifier.notify("exit_cut", text, page=True)
     return changed
 
 
@@ -89,7 +92,7 @@ def _job(desk: Desk, order: Order, *, reconciled: bool) -> Job:
         warnings=order.warnings,
     )
     budget = Budget.of(started, desk.policy.request_deadline_s)
-    all_clients = order.client == ADMIN_CLIENT
+    all_clients = order.client == ADMIN_CLIENT and order.action is Action.EXIT
     today = ist_date(now)
     return Job(alert, order.request_id, budget, now, today, state, all_clients, order, reconciled)
 

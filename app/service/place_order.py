@@ -64,7 +64,9 @@ class PlaceOrder:
         self.desk = desk
 
     def __call__(self, alert: Alert, *, request_id: str, started: float, all_clients: bool = False) -> Answer:
-        """`started`: the monotonic reading at the request's first byte. `all_clients`: an admin's EXIT."""
+        """`started`: the monotonic reading at the request's first byte. `all_clients`: the operator's, whose EXIT is of all
+        that is held, and whose other orders are about what is his own.
+        """
         desk = self.desk
         start = self._begin(alert, request_id, started, all_clients=all_clients)
         if isinstance(start, Answer):
@@ -105,8 +107,9 @@ class PlaceOrder:
                 answer = known_answer(desk, known, alert, now)
                 if answer is not None:
                     return answer
+            everyone = all_clients and alert.action is Action.EXIT
             job = Job(
-                alert, request_id, budget, now, ist_date(now), found.state, all_clients, retake, reconciled
+                alert, request_id, budget, now, ist_date(now), found.state, everyone, retake, reconciled
             )
             if alert.action is Action.EXIT:
                 return Start(job, None, against_own=False)

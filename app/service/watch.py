@@ -16,6 +16,8 @@ from app.service.records import BookOrder, BookStatus, Moved, Position
 PROTECTED_WITHIN = timedelta(seconds=10)
 FILLED_WITHIN = timedelta(seconds=10)
 UNFILLED = "exit_unfilled"
+DOUBTED_FOR = timedelta(seconds=30)
+ENDED = frozenset({Status.CANCELLED, Status.EXPIRED})
 
 
 def unprotected(tx: Transaction, scope: Scope, today: date) -> list[Order]:
@@ -35,6 +37,8 @@ def watch(
     changed = [_protection(tx, desk, o, book, positions, now) for o in unprotected(tx, desk.scope, today)]
     exits = [o for o in tx.open_orders(desk.scope) if o.purpose is Purpose.EXIT and o.status in WORKING]
     changed += [_unfilled(tx, desk, o, now) for o in exits if open_part(o, book, today)]
+    changed += _doubted(tx, desk, now)
+    changed += _ended(tx, desk, positions, today)
     return [o for o in changed if o is not None]
 
 
@@ -93,6 +97,50 @@ def _unfilled(tx: Transaction, desk: Desk, order: Order, now: datetime) -> Order
     )
     desk.notifier.notify(UNFILLED, text, page=True)
     return tx.record(order, event_of(Event.EXIT_UNFILLED, now, order.status), Moved(code=UNFILLED))
+
+
+def _doubted(tx: Transaction, desk: Desk, now: datetime) -> list[Order]:
+    """Exits that nobody knows anything of. On an account where nothing else trades that may stay so for hours."""
+    found = [o for o in tx.open_orders(desk.scope) if o.purpose is Purpose.EXIT]
+    found = [o for o in found if o.status is Status.IN_DOUBT and _sent_before(o, now - DOUBTED_FOR)]
+    told = tx.events_of(desk.scope, [o.id for o in found], [Event.EXIT_UNFILLED]) if found else {}
+    changed = []
+    for order in sorted(found, key=lambda o: o.id):  # as all who take several rows
+        if any(e.status is order.status for e in told.get(order.id, ())):
+            continue
+        text = f"exit {order.id} {order.ticker}: nobody knows whether it reached the broker; look there"
+        desk.notifier.notify(UNFILLED, text, page=True)
+        changed.append(tx.record(order, event_of(Event.EXIT_UNFILLED, now, order.status)))
+    return changed
+
+
+def _sent_before(order: Order, at: datetime) -> bool:
+    sent_at = order.sent_at or order.created_at  # of a sender that died nobody knows when
+    return sent_at is not None and sent_at <= at
+
+
+def _ended(tx: Transaction, desk: Desk, positions: tuple[Position, ...], today: date) -> list[Order]:
+    """Exits that somebody else has ended before they had filled, while what they were to close is still open. What we
+    have cancelled ourselves is told by whoever did it.
+    """
+    found = [o for o in tx.orders_on(desk.scope, today, ENDED) if o.purpose is Purpose.EXIT]
+    found = [o for o in found if o.broker_order_id and o.filled_quantity < o.quantity]
+    about = [Event.EXIT_UNFILLED, Event.EXIT_REPLACED, Event.ENTRY_CANCEL]
+    told = tx.events_of(desk.scope, [o.id for o in found], about) if found else {}
+    changed = []
+    for order in sorted(found, key=lambda o: o.id):  # as all who take several rows
+        if any(e.event is not Event.EXIT_UNFILLED or e.status in ENDED for e in told.get(order.id, ())):
+            continue
+        position = net_of(positions, order.ticker, order.product)
+        if position is None or position.net_quantity * order.side.sign >= 0:
+            continue  # nothing is left to close
+        text = (
+            f"exit {order.id} {order.ticker}: {order.status} with {order.filled_quantity} of {order.quantity} filled, and "
+            "it is not sent again"
+        )
+        desk.notifier.notify(UNFILLED, text, page=True)
+        changed.append(tx.record(order, event_of(Event.EXIT_UNFILLED, tx.now(), order.status)))
+    return changed
 
 
 def traded_more(tx: Transaction, desk: Desk, today: date) -> list[Order]:

@@ -8,7 +8,8 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, ConfigDict
 
-from app.service.flatten import Done, KillSwitch, typed_out
+from app.service.by_hand import Done
+from app.service.flatten import KillSwitch, typed_out
 from app.web import answers
 from app.web.control import WHY, by_api, object_of
 from app.web.ports import Ports

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from app.brokers.guard import CallBudget, Guard, Rates
 from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.deadline import Deadline
 from app.domain.limits import Limits
-from app.domain.order import Order, Ticket
+from app.domain.order import Order, Side, Ticket, tag_of
 from app.domain.outcome import NotSent, Outcome, Unknown
 from app.domain.risk import TradingState
 from app.domain.status import Status
@@ -197,6 +198,8 @@ def test_an_order_that_comes_up_before_the_close_stops_it(desk: TradingDesk) -> 
     desk.broker.by_hand("NSE:X", LOT)
 
     def appears() -> None:
+        if desk.broker.calls.count("positions") < 3:
+            return
         with desk.store.write() as tx:
             order = an_order(7, ticker="NSE:X", status=Status.IN_DOUBT)
             tx.insert_order(order, AuditEvent(Event.ORDER_IN_DOUBT, NOW, Status.IN_DOUBT, {}))
@@ -266,3 +269,32 @@ def test_whatever_is_working_held_or_in_doubt_ends_flat_and_is_never_short(seed:
     with desk.store.read() as tx:
         left = tx.open_orders(SCOPE)
     assert left == ()
+
+
+def test_a_breaker_that_entries_have_opened_lets_a_cancel_pass(desk: TradingDesk) -> None:
+    """A broker that loses orders is when a person halts."""
+    budget = CallBudget(Rates(), desk.clock, desk.notifier)
+    guard = Guard(desk.broker, desk.clock, desk.notifier, budget, sleep=desk.clock.advance)
+    desk.desk = replace(desk.desk, broker=guard)
+    desk.service = PlaceOrder(desk.desk)
+    desk.broker.fills = desk.broker.unknown_arrives = False
+    order = desk.alert("BUY").order
+    for number in range(5):
+        desk.broker.next_place = [Unknown("timed out")]
+        desk.alert("BUY", client=f"c{number}")
+        desk.clock.advance(1)
+    assert not guard.is_closed
+    assert KillSwitch(desk.desk).cancel("me", "enough").cancelled == [order.id]
+
+
+def test_an_order_whose_contract_the_index_does_not_list_is_flattened_too(desk: TradingDesk) -> None:
+    """Adopted after a restore."""
+    desk.reconcile()
+    desk.clock.advance(2)
+    tag = tag_of(desk.policy.tag_prefix, "Z" * 26)
+    desk.broker.take(Ticket("NSE:GONE26DEC1CE", Side.BUY, LOT, Product.INTRADAY, tag))
+    for _ in range(3):
+        desk.clock.advance(61)
+        desk.reconcile()
+    done = KillSwitch(desk.desk).flatten("me", "enough")
+    assert (desk.broker.net["NSE:GONE26DEC1CE", "INTRADAY"], done.problems) == (0, [])

@@ -87,7 +87,12 @@ def test_the_stop_stands_over_all_again(
     passes(desk)
     assert covered(desk) == desk.net()
     assert desk.broker.calls.count("set_protection") == before + 1
-    assert (desk.events(out)[-1], desk.notifier.pages) == (Event.LEG_RESTORED, [])
+    about = desk.events(out)
+    told = ["exit_cut"] if part is cut_to_the_freeze_quantity else []
+    if status == BookStatus.CANCELLED:  # a rejection is told from the audit trail
+        assert about.pop() is Event.EXIT_UNFILLED
+        told.append("exit_unfilled")
+    assert (about[-1], desk.notifier.pages) == (Event.LEG_RESTORED, told)
 
 
 def test_over_a_stop_that_stands_the_quantity_is_said(desk: TradingDesk) -> None:
