@@ -18,6 +18,8 @@ FILLED_WITHIN = timedelta(seconds=10)
 UNFILLED = "exit_unfilled"
 DOUBTED_FOR = timedelta(seconds=30)
 ENDED = frozenset({Status.CANCELLED, Status.EXPIRED})
+ENDED_FOR = timedelta(seconds=5)
+"""One of ours that has cancelled it has said so by then."""
 
 
 def unprotected(tx: Transaction, scope: Scope, today: date) -> list[Order]:
@@ -125,6 +127,7 @@ def _ended(tx: Transaction, desk: Desk, positions: tuple[Position, ...], today: 
     """
     found = [o for o in tx.orders_on(desk.scope, today, ENDED) if o.purpose is Purpose.EXIT]
     found = [o for o in found if o.broker_order_id and o.filled_quantity < o.quantity]
+    found = [o for o in found if o.updated_at is not None and tx.now() - o.updated_at >= ENDED_FOR]
     about = [Event.EXIT_UNFILLED, Event.EXIT_REPLACED, Event.ENTRY_CANCEL]
     told = tx.events_of(desk.scope, [o.id for o in found], about) if found else {}
     changed = []

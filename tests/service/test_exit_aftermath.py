@@ -46,8 +46,7 @@ def test_the_legs_of_an_exit_that_was_refused_later_are_put_back(desk: TradingDe
     desk.reconcile()
     assert desk.broker.protected[position_id()][:2] == (Decimal("15.00"), Decimal("25.00"))
     assert Event.LEG_RESTORED in desk.events(leaving)
-    # A rejection is told from the audit trail.
-    assert desk.notifier.pages == ([] if status == BookStatus.REJECTED else ["exit_unfilled"])
+    assert desk.notifier.pages == []
 
 
 def test_legs_that_cannot_be_put_back_page(desk: TradingDesk) -> None:

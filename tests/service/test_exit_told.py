@@ -9,7 +9,7 @@ import pytest
 from app.domain.alert import Product
 from app.domain.limits import Limits
 from app.domain.order import Order
-from app.domain.outcome import Unknown
+from app.domain.outcome import Outcome, Unknown
 from app.domain.status import Status
 from app.service.flatten import KillSwitch
 from app.service.records import BookStatus
@@ -68,10 +68,27 @@ def test_one_with_nothing_left_to_close_is_no_news(desk: TradingDesk) -> None:
     assert passes(desk) == []
 
 
-def test_one_that_the_kill_switch_or_a_new_exit_ends_is_told_by_them(desk: TradingDesk) -> None:
+def test_one_that_the_kill_switch_cancels_is_told_by_it(desk: TradingDesk) -> None:
     order = leaving(desk)
     assert KillSwitch(desk.desk).cancel("me", "enough").cancelled == [order.id]
     assert passes(desk) == []
+
+
+def test_one_that_a_new_exit_replaces_is_no_news(desk: TradingDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even to a pass that comes between the cancel and its record."""
+    order, cancel = leaving(desk), desk.broker.cancel
+
+    def cancelled(ident: str) -> Outcome:
+        done = cancel(ident)
+        desk.reconcile()
+        return done
+
+    desk.clock.advance(11)
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.broker, "cancel", cancelled)
+        desk.alert("EXIT")
+    passes(desk, 1)
+    assert (desk.row(order).status, desk.notifier.pages) == (Status.CANCELLED, [])
 
 
 def test_one_that_nobody_knows_anything_of_pages_once(desk: TradingDesk) -> None:

@@ -139,7 +139,11 @@ def test_a_case_that_should_fire_fails_without_its_rule(tmp_path: Path) -> None:
     (tmp_path / "rules.yml").write_text(
         text.replace("max(oldest_doubt_seconds) > 30", "max(oldest_doubt_seconds) > 3000")
     )
-    (tmp_path / "tests.yml").write_text((PROMETHEUS / "tests.yml").read_text(encoding="utf-8"))
+    cases = [
+        t for t in promtool_tests() if any(c["alertname"] == "InDoubtOver30s" for c in t["alert_rule_test"])
+    ]
+    of_it = {"rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": cases}
+    (tmp_path / "tests.yml").write_text(json.dumps(of_it))  # which is YAML as well
     tested = run_promtool("test", "rules", "tests.yml", cwd=tmp_path)
     assert tested.returncode == 1
     assert "InDoubtOver30s" in tested.stdout + tested.stderr
