@@ -78,8 +78,13 @@ def _copied_upto(audit: AuditLog, vault: SealVault) -> int:
 
     Raises AuditBroken when its copy says something else than the database.
     """
-    missing = next((seal.number for seal in audit.newest(1)), 0) + 1
-    there, step = missing - 1, 1
+    newest = next((seal.number for seal in audit.newest(1)), 0)
+    if vault.hash_of(newest + 1) is not None and not audit.after(newest, 1):  # none has been made meanwhile
+        raise AuditBroken(
+            f"the bucket has a seal {newest + 1}, which the database has not: its last ones are gone, or the bucket is "
+            "another database's"
+        )
+    there, missing, step = newest, newest + 1, 1
     while there > 0 and vault.hash_of(there) is None:
         missing, there, step = there, there - step, step * 2
     there = max(there, 0)

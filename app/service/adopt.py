@@ -185,7 +185,7 @@ def _unknown(row: BookOrder, today: date) -> Contract:
         exchange=Exchange.BSE if row.ticker.startswith("BSE:") else Exchange.NSE,
         underlying=row.ticker,
         expiry=today,
-        session_end=datetime.combine(today + timedelta(days=1), time(0), IST),
+        session_end=datetime.combine(today, time(23, 59, 59), IST),
         strike=Decimal(1),
         option_type=OptionType.PE if row.ticker.endswith("PE") else OptionType.CE,
         ticker=row.ticker,

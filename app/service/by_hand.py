@@ -112,20 +112,38 @@ def _only_one(desk: Desk, position: Position) -> Iterator[_Closing | None]:
 
 
 def _close(desk: Desk, position: Position, closing: _Closing, why: str, done: Done) -> None:
+    off: list[str] = []
+    is_closed = False
+    try:
+        is_closed = _closed(desk, position, closing, why, done, off)
+    finally:
+        done.cancelled += [f"{ident} {position.ticker}, a hand's" for ident in off]
+        if off and not is_closed:  # perhaps its stop
+            text = f"{position.id} {position.net_quantity}: {', '.join(off)} cancelled, and it is not closed ({why})"
+            desk.notifier.notify("closed_by_hand", text, page=True)
+
+
+def _closed(desk: Desk, position: Position, closing: _Closing, why: str, done: Done, off: list[str]) -> bool:
+    """Whether nothing more is to be done. `off`: what was cancelled for it."""
     with desk.broker.exchange(soon(desk)) as exchanger:
-        no = _clear(exchanger, position, done)
+        # Before anything is taken off: with it gone the close must be able to go out.
+        stopped = _nothing_in(desk, position) or exchanger.room_for_exit()
+        no = stopped.message if stopped is not None else _clear(exchanger, position, off)
+        if no is not None:
+            done.problems.append(f"{position.id}: not closed: {no}")
+            return False
         still = next((p for p in exchanger.positions() if p.id == position.id and p.net_quantity), None)
-    if no is not None or still is None:  # or it has been closed meanwhile
-        done.problems += [] if no is None else [f"{position.id}: not closed: {no}"]
-        return
-    closing.keep = UNKNOWN_FOR
+    if still is None:
+        return True
     with desk.broker.exchange(soon(desk)) as exchanger:
         exchanger.positions()  # by which the close passes an open breaker
+        closing.keep = UNKNOWN_FOR
         outcome = exchanger.close_position(still.id, partial(_nothing_in, desk, still))
     closing.keep = _kept(outcome)
     line = f"{still.id} {still.net_quantity}: {outcome_text(outcome)}"
     (done.closed_by_hand if isinstance(outcome, Accepted) else done.problems).append(line)
     desk.notifier.notify("closed_by_hand", f"{line} ({why})", page=True)
+    return isinstance(outcome, Accepted)
 
 
 def _kept(outcome: Outcome) -> timedelta | None:
@@ -134,14 +152,14 @@ def _kept(outcome: Outcome) -> timedelta | None:
     return None if isinstance(outcome, NotSent | Refused) else UNKNOWN_FOR
 
 
-def _clear(exchanger: Exchanger, position: Position, done: Done) -> str | None:
+def _clear(exchanger: Exchanger, position: Position, off: list[str]) -> str | None:
     """Cancel what rests on the closing side. Why it cannot be closed: something may still fill there."""
     resting = _resting(exchanger.order_book(), position)
     for row in resting:
-        outcome = exchanger.cancel(row.broker_order_id)
-        if isinstance(outcome, Accepted):
-            done.cancelled.append(f"{row.broker_order_id} {row.ticker}, a hand's")
-    left = _resting(exchanger.order_book(), position) if resting else []
+        if isinstance(exchanger.cancel(row.broker_order_id), Accepted):
+            off.append(row.broker_order_id)  # noqa: PERF401 - one that raises leaves those before it told
+    # Another order's leg that cannot be cancelled by itself must not keep the position open for ever.
+    left = [r for r in _resting(exchanger.order_book(), position) if not r.parent_id] if resting else []
     if not left:
         return None
     return f"order {left[0].broker_order_id} rests there on the closing side, and is not cancelled yet; run it again"

@@ -48,7 +48,7 @@ class CheckAlert:
         with desk.store.read(budget.send) as tx:
             now, state = tx.now(), tx.trading_state(desk.scope)
         today: date = ist_date(now)
-        everyone = alert.client == ADMIN_CLIENT
+        everyone = alert.client == ADMIN_CLIENT and alert.action is Action.EXIT
         job = Job(alert, request_id, budget, now, today, state, everyone, retake=None)
         if alert.action is Action.EXIT:
             return self._exit(job)

@@ -101,14 +101,14 @@ def close(
             step = _commit(desk, job, target, side, readings, (place, owner), cancelled)
             if not isinstance(step, Legs):
                 return step
-            removed = step.remove(desk, exchanger, job.budget, admin=job.all_clients)
-        return send_without_legs(desk, step, removed, job.budget, admin=job.all_clients)
+            removed = step.remove(desk, exchanger, job.budget, admin=job.is_operators)
+        return send_without_legs(desk, step, removed, job.budget, admin=job.is_operators)
 
 
 def exit_verdicts(desk: Desk, job: Job, contract: Contract | Order) -> tuple[Verdict, ...]:
     """The few checks that may stop an exit. A person who halted may still get out."""
     state = job.state
-    if job.all_clients and state is TradingState.HALTED:
+    if job.is_operators and state is TradingState.HALTED:
         state = TradingState.REDUCING
     proposal = Proposal(
         contract=listed(contract, job.today),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 
-from app.domain.alert import Alert, Exchange, KeyKind
+from app.domain.alert import ADMIN_CLIENT, Alert, Exchange, KeyKind
 from app.domain.audit import Event
 from app.domain.contract import Contract
 from app.domain.order import Order, Purpose, Side, order_id, tag_of
@@ -35,6 +35,11 @@ class Job:
     """The NOT_SENT row that this delivery tries again, or the waiting exit that is run now."""
     reconciled: bool = True
     """Whether a reconcile pass has succeeded since this process started: before it our rows may not be all there is."""
+
+    @property
+    def is_operators(self) -> bool:
+        """A person who halted may still get out, be it of all that is held or of what is his own."""
+        return self.alert.client == ADMIN_CLIENT
 
 
 def known_answer(desk: Desk, known: Known, alert: Alert, now: datetime) -> Answer | None:

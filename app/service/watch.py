@@ -6,12 +6,14 @@ from datetime import date, datetime, timedelta
 
 from app.domain.audit import Event
 from app.domain.order import Order, Protection, Purpose, Scope
+from app.domain.outcome import Accepted
 from app.domain.status import WORKING, Status
 from app.service.desk import Desk, event_of
+from app.service.excess import EXCESS
 from app.service.follow import CLOSED, TRADED_MORE
 from app.service.holding import net_of, open_part, stop_shown
 from app.service.ports import Transaction
-from app.service.records import BookOrder, BookStatus, Moved, Position
+from app.service.records import AuditEvent, BookOrder, BookStatus, Moved, Position
 
 PROTECTED_WITHIN = timedelta(seconds=10)
 FILLED_WITHIN = timedelta(seconds=10)
@@ -20,6 +22,8 @@ DOUBTED_FOR = timedelta(seconds=30)
 ENDED = frozenset({Status.CANCELLED, Status.EXPIRED})
 ENDED_FOR = timedelta(seconds=5)
 """One of ours that has cancelled it has said so by then."""
+NEWS_FOR = timedelta(minutes=5)
+"""Later it may have been closed, and another position be there."""
 
 
 def unprotected(tx: Transaction, scope: Scope, today: date) -> list[Order]:
@@ -127,16 +131,13 @@ def _ended(tx: Transaction, desk: Desk, positions: tuple[Position, ...], today: 
     """
     found = [o for o in tx.orders_on(desk.scope, today, ENDED) if o.purpose is Purpose.EXIT]
     found = [o for o in found if o.broker_order_id and o.filled_quantity < o.quantity]
-    found = [o for o in found if o.updated_at is not None and tx.now() - o.updated_at >= ENDED_FOR]
+    found = [o for o in found if o.updated_at and ENDED_FOR <= tx.now() - o.updated_at < NEWS_FOR]
     about = [Event.EXIT_UNFILLED, Event.EXIT_REPLACED, Event.ENTRY_CANCEL]
     told = tx.events_of(desk.scope, [o.id for o in found], about) if found else {}
     changed = []
     for order in sorted(found, key=lambda o: o.id):  # as all who take several rows
-        if any(e.event is not Event.EXIT_UNFILLED or e.status in ENDED for e in told.get(order.id, ())):
+        if any(_says_why(e) for e in told.get(order.id, ())) or not _is_left(tx, order, positions):
             continue
-        position = net_of(positions, order.ticker, order.product)
-        if position is None or position.net_quantity * order.side.sign >= 0:
-            continue  # nothing is left to close
         text = (
             f"exit {order.id} {order.ticker}: {order.status} with {order.filled_quantity} of {order.quantity} filled, and "
             "it is not sent again"
@@ -144,6 +145,28 @@ def _ended(tx: Transaction, desk: Desk, positions: tuple[Position, ...], today: 
         desk.notifier.notify(UNFILLED, text, page=True)
         changed.append(tx.record(order, event_of(Event.EXIT_UNFILLED, tx.now(), order.status)))
     return changed
+
+
+def _says_why(event: AuditEvent) -> bool:
+    """It was told, or it was a cancel of ours that the broker took."""
+    if event.event is Event.EXIT_UNFILLED:
+        return event.status in ENDED
+    return event.detail.get("outcome") == Accepted.__name__ or event.detail.get("why") == EXCESS
+
+
+def _is_left(tx: Transaction, order: Order, positions: tuple[Position, ...]) -> bool:
+    """Whether what an ended exit was to close is there, with no other exit at it and nothing entered since."""
+    position = net_of(positions, order.ticker, order.product)
+    if position is None or position.net_quantity * order.side.sign >= 0:
+        return False
+    if any(
+        o.purpose is Purpose.EXIT and o.product is order.product
+        for o in tx.open_orders(order.scope, ticker=order.ticker)
+    ):
+        return False
+    since = [o for o in tx.orders_in(order.scope, order.ticker, order.product) if o.purpose is Purpose.ENTRY]
+    ended_at = order.updated_at or tx.now()
+    return not any(o.created_at is not None and o.created_at > ended_at for o in since)
 
 
 def traded_more(tx: Transaction, desk: Desk, today: date) -> list[Order]:

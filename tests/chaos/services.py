@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.crowd import COPIES, IN_DOUBT_EVERY, INSTANCES, answers, one_each, schedule
-from tests.chaos.gunicorn import alerts_of, env_of, master_date
+from tests.chaos.gunicorn import BACK_WITHIN_S, alerts_of, env_of, master_date
 from tests.chaos.judge import Verdict
 from tests.chaos.matrix import until_ready
 from tests.chaos.outage import settled
@@ -72,6 +72,7 @@ def three(
                 found.append(service)
             for service in found:
                 until_ready(service)
+                assert service.wait_reconciled(BACK_WITHIN_S)  # both workers: none of the copies comes again
             yield Three(sim, found)
     finally:
         sim.close()

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import pytest
 
+from app.domain.audit import Event
 from app.domain.limits import Limits
-from app.domain.order import Side
+from app.domain.order import Purpose, Side
 from app.domain.outcome import NotSent, Outcome, Refused, Unknown
+from app.domain.status import Status
 from app.service.by_hand import SHOWN_WITHIN, UNKNOWN_FOR, Done
 from app.service.flatten import KillSwitch
-from tests.builders import LOT, a_policy
+from app.service.records import AuditEvent
+from tests.builders import LOT, NOW, a_policy, an_order
 from tests.service.desk import TradingDesk
 
 Close = Callable[[str, Callable[[], NotSent | None]], Outcome]
@@ -124,6 +127,58 @@ def test_what_rests_there_and_does_not_go_stops_the_close(
     assert (done.closed_by_hand, "rests there" in done.problems[0]) == ([], True)
     assert desk.broker.calls.count("close_position") == 0
     assert len(flatten(desk).closed_by_hand) == 1, "and nothing keeps the next one off"
+
+
+def rests(desk: TradingDesk) -> str:
+    """The hand's stop."""
+    return desk.broker._row(desk.contract.ticker, Side.SELL, LOT, "INTRADAY", None, "W")
+
+
+def works(desk: TradingDesk, ident: str) -> bool:
+    return next(row for row in desk.broker.book if row.broker_order_id == ident).is_working
+
+
+def test_with_its_stop_off_and_no_close_the_position_is_told_and_may_be_closed_at_once(
+    desk: TradingDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, cancel = rests(desk), desk.broker.cancel
+
+    def then_down(ident: str) -> Outcome:
+        desk.broker.fail = {"positions"}
+        return cancel(ident)
+
+    monkeypatch.setattr(desk.broker, "cancel", then_down)
+    done = flatten(desk)
+    assert ([line.split()[0] for line in done.cancelled], len(done.problems)) == ([stop], 1)
+    assert f"{stop} cancelled, and it is not closed" in desk.notifier.messages[-1]
+    assert desk.notifier.pages == ["closed_by_hand"]
+    desk.broker.fail = set()
+    assert len(flatten(desk).closed_by_hand) == 1
+
+
+@pytest.mark.parametrize("what", ["ours in review", "no room"])
+def test_where_the_close_could_not_go_out_nothing_is_taken_off(desk: TradingDesk, what: str) -> None:
+    stop = rests(desk)
+    if what == "no room":
+        desk.broker.no_room = NotSent("rate_budget", "the budget is used up")
+    else:
+        review = an_order(7, ticker=desk.contract.ticker, purpose=Purpose.EXIT, status=Status.NEEDS_REVIEW)
+        with desk.store.write() as tx:
+            tx.insert_order(review, AuditEvent(Event.ORDER_NEEDS_REVIEW, NOW, review.status, {}))
+    done = flatten(desk)
+    assert (done.cancelled, done.closed_by_hand, works(desk, stop)) == ([], [], True)
+    assert done.problems
+    assert desk.notifier.pages == []
+
+
+def test_a_leg_that_cannot_be_cancelled_by_itself_keeps_no_position_open(
+    desk: TradingDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leg = rests(desk)
+    at = next(n for n, row in enumerate(desk.broker.book) if row.broker_order_id == leg)
+    desk.broker.book[at] = replace(desk.broker.book[at], parent_id="1")
+    monkeypatch.setattr(desk.broker, "cancel", lambda _: Refused("-1", "a leg"))
+    assert len(flatten(desk).closed_by_hand) == 1
 
 
 def test_what_the_order_on_that_side_has_closed_meanwhile_needs_no_close(

@@ -68,6 +68,33 @@ def test_one_with_nothing_left_to_close_is_no_news(desk: TradingDesk) -> None:
     assert passes(desk) == []
 
 
+@pytest.mark.parametrize("who", ["hand", "client"])
+def test_one_whose_position_has_been_closed_is_no_news_at_the_next_entry(desk: TradingDesk, who: str) -> None:
+    order = leaving(desk)
+    end(desk, order, BookStatus.CANCELLED)
+    desk.broker.fills = True
+    if who == "hand":
+        desk.broker.by_hand(desk.contract.ticker, -2 * LOT)
+    else:
+        desk.reconcile()
+        desk.alert("EXIT")
+    assert passes(desk, 2) == []
+    assert desk.net() == 0
+    desk.held()
+    assert passes(desk, 200) == []
+
+
+def test_one_that_the_kill_switch_could_not_cancel_pages(
+    desk: TradingDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = leaving(desk)
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.broker, "cancel", lambda _: Unknown("lost"))
+        assert KillSwitch(desk.desk).cancel("me", "enough").problems
+    end(desk, order, BookStatus.EXPIRED)
+    assert passes(desk) == ["exit_unfilled"]
+
+
 def test_one_that_the_kill_switch_cancels_is_told_by_it(desk: TradingDesk) -> None:
     order = leaving(desk)
     assert KillSwitch(desk.desk).cancel("me", "enough").cancelled == [order.id]

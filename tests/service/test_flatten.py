@@ -287,8 +287,10 @@ def test_a_breaker_that_entries_have_opened_lets_a_cancel_pass(desk: TradingDesk
     assert KillSwitch(desk.desk).cancel("me", "enough").cancelled == [order.id]
 
 
-def test_an_order_whose_contract_the_index_does_not_list_is_flattened_too(desk: TradingDesk) -> None:
+@pytest.mark.parametrize("hours", [True, False])
+def test_an_order_whose_contract_the_index_does_not_list_is_flattened_too(*, hours: bool) -> None:
     """Adopted after a restore."""
+    desk = TradingDesk(policy=a_policy(limits=Limits(max_lots=50, enforce_hours=hours)))
     desk.reconcile()
     desk.clock.advance(2)
     tag = tag_of(desk.policy.tag_prefix, "Z" * 26)

@@ -9,8 +9,11 @@ import pytest
 from app.domain.alert import ADMIN_CLIENT
 from app.domain.limits import Limits
 from app.domain.order import Order
+from app.domain.risk import TradingState
 from app.domain.status import Status
-from tests.builders import LOT, a_policy
+from app.service.check import CheckAlert
+from app.service.control import Control
+from tests.builders import LOT, a_policy, an_alert
 from tests.service.desk import TradingDesk
 
 
@@ -47,6 +50,24 @@ def test_his_sell_cancels_no_clients_entry(desk: TradingDesk) -> None:
     desk.broker.fills = True
     operator(desk, "SELL")
     assert desk.row(entry).status is Status.ACCEPTED
+
+
+def test_he_gets_out_of_what_is_his_though_trading_is_halted(desk: TradingDesk) -> None:
+    desk.held(client="a")
+    operator(desk, "BUY")
+    Control(desk.desk).set_state(TradingState.HALTED, "cli:me", "enough")
+    assert desk.alert("SELL", client="a").order.code == "trading_state"
+    assert operator(desk, "SELL").status is Status.ACCEPTED
+    assert desk.owned() == {"a": LOT}
+
+
+def test_the_check_says_what_the_order_will(desk: TradingDesk) -> None:
+    desk.held(client="a")
+    operator(desk, "BUY")
+    asked = an_alert(action="SELL", client=ADMIN_CLIENT, lots=2)
+    report = CheckAlert(desk.desk)(asked, "request", desk.clock.monotonic())
+    assert report.denial is not None
+    assert report.denial.code == "exceeds_position"
 
 
 def test_his_exit_closes_all(desk: TradingDesk) -> None:

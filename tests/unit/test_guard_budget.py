@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 
 import pytest
@@ -60,6 +61,27 @@ def test_a_clock_that_was_ahead_and_is_set_right_holds_nothing_back(back_s: floa
     assert passed(budget, 9) == 0
     clock.advance(0.2)
     assert budget.unready() is None
+    assert passed(budget, 9) == 5
+
+
+def test_a_process_that_stood_still_between_its_clocks_has_no_clock_set_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget, clock, _ = budget_of(Rates(calls_per_minute=5))
+    assert passed(budget, 9) == 5
+    now = clock.now
+
+    def stood() -> datetime:
+        at = now()
+        clock.advance(30)
+        return at
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "now", stood)
+        assert passed(budget, 1) == 0
+    clock.advance(31)
+    assert passed(budget, 1) == 0
+    clock.advance(1.1)
     assert passed(budget, 9) == 5
 
 

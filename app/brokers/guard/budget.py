@@ -29,6 +29,7 @@ from app.service.ports import Clock, Notifier
 from app.service.ready import POLLS_STOPPED
 
 TRUST_AFTER_S = 2 * MINUTE_S
+LOOK_S = 0.1
 SET_BACK_S = 2.0
 """More than a clock that is kept right loses from one look to the next."""
 UNTOLD_WAIT_S = 5.0
@@ -300,12 +301,14 @@ class CallBudget:
             window.note(now)
 
     def _time(self) -> tuple[float, str]:
-        now: datetime = self._clock.now()
-        offset = now.timestamp() - self._clock.monotonic()
         with self._lock:
-            back_s, self._offset = self._offset - offset, offset
-            if back_s > SET_BACK_S:
-                self._set_right(back_s)
+            before = self._clock.monotonic()
+            now: datetime = self._clock.now()
+            if self._clock.monotonic() - before < LOOK_S:  # else the process stood still between the two
+                offset = now.timestamp() - before
+                back_s, self._offset = self._offset - offset, offset
+                if back_s > SET_BACK_S:
+                    self._set_right(back_s)
         return now.timestamp(), ist_date(now).isoformat()
 
     def _set_right(self, back_s: float) -> None:
