@@ -84,6 +84,15 @@ def test_one_whose_position_has_been_closed_is_no_news_at_the_next_entry(desk: T
     assert passes(desk, 200) == []
 
 
+def test_one_is_no_news_when_a_hand_holds_something_there_later(desk: TradingDesk) -> None:
+    order = leaving(desk)
+    end(desk, order, BookStatus.CANCELLED)
+    desk.broker.by_hand(desk.contract.ticker, -2 * LOT)
+    assert passes(desk, 60) == []
+    desk.broker.by_hand(desk.contract.ticker, LOT)
+    assert passes(desk) == []
+
+
 def test_one_that_the_kill_switch_could_not_cancel_pages(
     desk: TradingDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
