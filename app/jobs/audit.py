@@ -58,7 +58,7 @@ def _compared(ports: Ports, audit: AuditLog, vault: SealVault) -> str:
     except StoreUnavailable as error:
         return f"; not compared with the copies: {error.detail}"
     except AuditBroken as error:
-        ports.notifier.notify(error.code, error.detail, page=True)
+        ports.notifier.notify("audit_broken", error.detail, page=True)
         raise
 
 
