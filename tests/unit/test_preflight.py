@@ -13,6 +13,7 @@ import pytest
 
 from app.brokers.fyers.not_allowed import explained, seen_address
 from app.brokers.guard import guarded
+from app.brokers.guard.lookout import Lookout
 from app.cli.preflight import as_text
 from app.domain.alert import IST
 from app.domain.deadline import Deadline
@@ -198,8 +199,13 @@ def test_halted_and_a_breaker_that_is_open(live: Live) -> None:
     assert "HALTED" in said(found, "trading state")
 
 
-def test_a_breaker_that_another_instance_opened(live: Live, tmp_path: Path) -> None:
+def test_a_breaker_that_another_instance_opened(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Preflight's own reads go past the guard, so only Redis can tell it."""
+    monkeypatch.setattr(
+        Lookout, "wake", lambda _: None
+    )  # its thread would look on during the tests after this one
     with RedisServer(tmp_path) as server:
         here = live.ports(redis_url=server.url, breaker_reset_seconds=600)
         assert said(preflight(here), "breaker") == "closed: orders may go out"
