@@ -231,7 +231,9 @@ def test_no_cap_is_passed_by_one(tmp_path: Path, postgres_url: str, tight: str, 
     assert [line["state"] for line in reports if "state" in line] == ["ACTIVE"]
     assert max(overshoot.values()) <= 0, overshoot
     assert seen.too_large == []
-    assert counters == dict(recount(went, COUNTED))
+    assert Counter(counters) == recount(
+        went, COUNTED
+    )  # to which one that has come to nothing is as good as none
     assert set(denied) >= OVER
     met = {code.removeprefix("cap_") for code in denied if code}
     assert met & {*COUNTED, *HELD} if tight == "all" else tight in met, denied
