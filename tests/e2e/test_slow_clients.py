@@ -163,6 +163,7 @@ def test_clients_that_do_not_read_their_answers_hold_nobody(service: Service) ->
     assert max(times) < ANSWERED_WITHIN_S, sorted(times)[-5:]
 
 
+@pytest.mark.quiet
 def test_clients_that_do_not_hang_up_after_a_refusal_hold_nobody(service: Service) -> None:
     refused = HEAD + b"Content-Length: 99999999\r\n\r\n"
     with Slow(service.port, refused, b"a"):
