@@ -152,6 +152,8 @@ def test_a_stale_master_stops_an_entry(desk: TradingDesk) -> None:
         (None, 99, 101),
         (100, None, 101),
         (100, 99, 0),
+        (100, 0, 101),
+        (0, 0, 0),
         (100, 50, 60),
         (100, 110, 111),
         (-100, 99, 101),

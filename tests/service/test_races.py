@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -79,14 +80,16 @@ def test_a_database_that_goes_before_the_last_look_stops_the_send(desk: TradingD
     assert (answer.status, answer.code, desk.sent()) == (Status.NOT_SENT, "store_unavailable", [])
 
 
-def test_a_row_settled_by_somebody_else_is_not_sent(desk: TradingDesk) -> None:
+@pytest.mark.parametrize("changed", [{"fence": "another"}, {"status": Status.IN_DOUBT}])
+def test_a_row_settled_by_somebody_else_is_not_sent(desk: TradingDesk, changed: dict[str, Any]) -> None:
     def settle() -> None:
         (row,) = desk.store.orders
-        desk.store.data.orders[row.id] = replace(row, fence="another")
+        desk.store.data.orders[row.id] = replace(row, **changed)
 
     desk.broker.on["place"] = settle
-    order = desk.alert().order
-    assert (order.fence, order.status, desk.sent()) == ("another", Status.SENDING, [])
+    desk.alert()
+    (row,) = desk.store.orders
+    assert (row, desk.sent()) == (replace(row, **changed), [])
 
 
 def test_a_state_that_changed_during_the_quote_denies(desk: TradingDesk) -> None:

@@ -116,6 +116,14 @@ def test_a_ticker_finds_the_contract_that_its_parts_find_until_its_session_ends(
     assert contracts.by_ticker("NSE:NIFTY26NOV99999CE", MORNING) is None
 
 
+def test_the_next_expiry_is_one_whose_session_has_not_ended(contracts: IndexedContracts) -> None:
+    first = contract_of(ask(contracts))
+    assert contracts.next_expiry("NIFTY", first.session_end - timedelta(seconds=1)) == first.expiry
+    later = contracts.next_expiry("NIFTY", first.session_end)
+    assert later is not None
+    assert later > first.expiry
+
+
 def test_a_freeze_that_is_not_known_is_none(contracts: IndexedContracts) -> None:
     assert contract_of(ask(contracts, kind=OptionType.PE)).freeze is None
     assert contract_of(ask(contracts, strike="24500")).freeze is None
