@@ -37,9 +37,8 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     requests.watch(app, ports.clock.monotonic, watch.metrics, watch.tracing)
     harden(app, ports.settings.allowed_origins)
 
-    def place_order(alert: Alert, *, request_id: str, started: float, all_clients: bool = False) -> Answer:
-        verb = PlaceOrder(ports.desk())
-        return verb(alert, request_id=request_id, started=started, all_clients=all_clients)
+    def place_order(alert: Alert, *, request_id: str, started: float) -> Answer:
+        return PlaceOrder(ports.desk())(alert, request_id=request_id, started=started)
 
     def check_alert(alert: Alert, request_id: str, started: float) -> CheckReport:
         return CheckAlert(ports.desk())(alert, request_id, started)

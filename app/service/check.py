@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-from app.domain.alert import ADMIN_CLIENT, Action, Alert
+from app.domain.alert import Action, Alert
 from app.domain.contract import Contract, ist_date
 from app.domain.levels import Levels
 from app.domain.order import Order, Purpose, Side, signal_of
@@ -48,8 +48,7 @@ class CheckAlert:
         with desk.store.read(budget.send) as tx:
             now, state = tx.now(), tx.trading_state(desk.scope)
         today: date = ist_date(now)
-        everyone = alert.client == ADMIN_CLIENT and alert.action is Action.EXIT
-        job = Job(alert, request_id, budget, now, today, state, everyone, retake=None)
+        job = Job(alert, request_id, budget, now, today, state, retake=None)
         if alert.action is Action.EXIT:
             return self._exit(job)
         resolved = resolve(desk, job)

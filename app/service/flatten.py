@@ -135,9 +135,7 @@ class KillSwitch:
         for number in range(MOST_EXITS):
             try:
                 alert = self._alert(order, number)
-                answer = place(
-                    alert, request_id="kill-switch", started=self.desk.clock.monotonic(), all_clients=True
-                )
+                answer = place(alert, request_id="kill-switch", started=self.desk.clock.monotonic())
             except ServiceError as error:
                 done.problems.append(f"{order.ticker} {order.product}: not exited: {error.detail}")
                 return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 
-from app.domain.alert import ADMIN_CLIENT, Alert, Exchange, KeyKind
+from app.domain.alert import ADMIN_CLIENT, Action, Alert, Exchange, KeyKind
 from app.domain.audit import Event
 from app.domain.contract import Contract
 from app.domain.order import Order, Purpose, Side, order_id, tag_of
@@ -30,7 +30,6 @@ class Job:
     now: datetime
     today: date
     state: TradingState
-    all_clients: bool
     retake: Order | None
     """The NOT_SENT row that this delivery tries again, or the waiting exit that is run now."""
     reconciled: bool = True
@@ -40,6 +39,12 @@ class Job:
     def is_operators(self) -> bool:
         """A person who halted may still get out, be it of all that is held or of what is his own."""
         return self.alert.client == ADMIN_CLIENT
+
+    @property
+    def all_clients(self) -> bool:
+        """The operator's EXIT is of all that is held. His BUY or SELL is about what is his own, also while it waits."""
+        asked = self.alert if self.retake is None else self.retake
+        return self.is_operators and asked.action is Action.EXIT
 
 
 def known_answer(desk: Desk, known: Known, alert: Alert, now: datetime) -> Answer | None:

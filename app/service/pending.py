@@ -92,9 +92,7 @@ def _job(desk: Desk, order: Order, *, reconciled: bool) -> Job:
         warnings=order.warnings,
     )
     budget = Budget.of(started, desk.policy.request_deadline_s)
-    all_clients = order.client == ADMIN_CLIENT and order.action is Action.EXIT
-    today = ist_date(now)
-    return Job(alert, order.request_id, budget, now, today, state, all_clients, order, reconciled)
+    return Job(alert, order.request_id, budget, now, ist_date(now), state, order, reconciled)
 
 
 def wait_on(tx: Transaction, row: Order, client: str | None = None) -> Order | None:

@@ -63,12 +63,10 @@ class PlaceOrder:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
 
-    def __call__(self, alert: Alert, *, request_id: str, started: float, all_clients: bool = False) -> Answer:
-        """`started`: the monotonic reading at the request's first byte. `all_clients`: the operator's, whose EXIT is of all
-        that is held, and whose other orders are about what is his own.
-        """
+    def __call__(self, alert: Alert, *, request_id: str, started: float) -> Answer:
+        """`started`: the monotonic reading at the request's first byte."""
         desk = self.desk
-        start = self._begin(alert, request_id, started, all_clients=all_clients)
+        start = self._begin(alert, request_id, started)
         if isinstance(start, Answer):
             return start
         job, resolved = start.job, start.resolved
@@ -95,7 +93,7 @@ class PlaceOrder:
             raise OutOfTime("what is held in this contract changed twice meanwhile", retry_after_s=1)
         return answer
 
-    def _begin(self, alert: Alert, request_id: str, started: float, *, all_clients: bool) -> Start | Answer:
+    def _begin(self, alert: Alert, request_id: str, started: float) -> Start | Answer:
         """One read of the database for all that comes before a decision."""
         desk = self.desk
         budget = Budget.of(started, desk.policy.request_deadline_s)
@@ -107,10 +105,7 @@ class PlaceOrder:
                 answer = known_answer(desk, known, alert, now)
                 if answer is not None:
                     return answer
-            everyone = all_clients and alert.action is Action.EXIT
-            job = Job(
-                alert, request_id, budget, now, ist_date(now), found.state, everyone, retake, reconciled
-            )
+            job = Job(alert, request_id, budget, now, ist_date(now), found.state, retake, reconciled)
             if alert.action is Action.EXIT:
                 return Start(job, None, against_own=False)
             resolved = resolve(desk, job)

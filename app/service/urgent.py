@@ -31,7 +31,7 @@ def urgency_of(desk: Desk, alert: Alert, request_id: str, started: float) -> Urg
         if alert.action is Action.EXIT:
             return Urgency.EXIT
         now = tx.now()
-        job = Job(alert, request_id, budget, now, ist_date(now), found.state, all_clients=False, retake=None)
+        job = Job(alert, request_id, budget, now, ist_date(now), found.state, retake=None)
         resolved = resolve(desk, job)
         if isinstance(resolved, Denial) or not is_against_own(tx, job, desk.scope, resolved.contract):
             return None

@@ -28,9 +28,7 @@ from app.web.middleware.authentication import Callers
 class Place(Protocol):
     """service.place_order.PlaceOrder, its policy looked up at the call."""
 
-    def __call__(
-        self, alert: Alert, *, request_id: str, started: float, all_clients: bool = False
-    ) -> Answer: ...
+    def __call__(self, alert: Alert, *, request_id: str, started: float) -> Answer: ...
 
 
 Check = Callable[[Alert, str, float], CheckReport]

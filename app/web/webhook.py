@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import structlog
 from flask import Blueprint, Response, g, jsonify, request
 
-from app.domain.alert import ADMIN_CLIENT, Alert, KeyKind, key_of
+from app.domain.alert import Alert, KeyKind, key_of
 from app.errors import (
     AlertRefused,
     InvalidAlert,
@@ -214,11 +214,10 @@ def submit(door: Door, place_order: Place, alert: Alert, caller: Caller) -> Resp
     """One alert to its answer. What is refused on the way leaves its record too; a copy of what is being worked on needs
     none, since the order's row tells of it, and counts in no limit: 63 of them must be in nobody's way.
     """
-    everyone = caller.client == ADMIN_CLIENT  # the operator's own EXIT; a named admin's orders are his own
     with door.in_flight.only(alert):
         try:
             door.rates.alert(alert, door.urgency)
-            answer = place_order(alert, request_id=g.request_id, started=g.started, all_clients=everyone)
+            answer = place_order(alert, request_id=g.request_id, started=g.started)
         except KeyInUse:
             raise
         except AlertRefused as error:

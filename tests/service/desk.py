@@ -46,14 +46,12 @@ class TradingDesk:
         self.service = PlaceOrder(self.desk)
         self.reconcile = Reconcile(self.desk)
 
-    def alert(
-        self, action: str = "BUY", key: str | None = None, *, all_clients: bool = False, **changes: Any
-    ) -> Answer:
+    def alert(self, action: str = "BUY", key: str | None = None, **changes: Any) -> Answer:
         """One delivery. Without a key each is an alert of its own."""
         body = key or f"body {next(self._numbers)}"
         alert = an_alert(action, key, changes.pop("body", body), received_at=self.clock.now(), **changes)
         started = self.clock.monotonic()
-        return self.service(alert, request_id="r", started=started, all_clients=all_clients)
+        return self.service(alert, request_id="r", started=started)
 
     def held(self, answer: str = "BUY", **changes: Any) -> Order:
         """An accepted and filled entry."""

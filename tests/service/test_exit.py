@@ -172,7 +172,7 @@ def test_the_holders_may_exit_when_the_operators_exit_of_both_was_refused(desk: 
     desk.held(client="a")
     desk.held(client="b")
     desk.broker.next_place = [Refused("-50", "no")]
-    out = desk.alert("EXIT", all_clients=True, client=ADMIN_CLIENT).order
+    out = desk.alert("EXIT", client=ADMIN_CLIENT).order
     assert out.status is Status.REJECTED
     assert [desk.alert("EXIT", client=c).order.quantity for c in ("a", "b")] == [LOT, LOT]
     assert desk.net() == 0
@@ -181,7 +181,7 @@ def test_the_holders_may_exit_when_the_operators_exit_of_both_was_refused(desk: 
 def test_the_operators_exit_of_both_that_goes_through_leaves_the_holders_nothing(desk: TradingDesk) -> None:
     desk.held(client="a")
     desk.held(client="b")
-    out = desk.alert("EXIT", all_clients=True, client=ADMIN_CLIENT).order
+    out = desk.alert("EXIT", client=ADMIN_CLIENT).order
     assert (out.status, out.quantity) == (Status.ACCEPTED, 2 * LOT)
     assert [desk.alert("EXIT", client=c).order.code for c in ("a", "b")] == ["nothing_to_exit"] * 2
     assert desk.net() == 0
@@ -288,7 +288,7 @@ def test_clients_exit_only_their_own_and_an_admin_all(desk: TradingDesk) -> None
     assert desk.alert("EXIT", client="c").order.code == "nothing_to_exit"
     assert desk.alert("EXIT", client="a").order.quantity == LOT
     desk.held(client="a")
-    order = desk.alert("EXIT", client="admin", all_clients=True).order
+    order = desk.alert("EXIT", client="admin").order
     assert (order.quantity, desk.net()) == (2 * LOT, 0)
     desk.broker.by_hand(desk.contract.ticker, 2 * LOT)
     for client in ("a", "b", "admin"):

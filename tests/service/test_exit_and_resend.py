@@ -32,8 +32,7 @@ def desk() -> TradingDesk:
 
 
 def deliver(desk: TradingDesk, alert: Alert) -> Answer:
-    everyone = alert.client == ADMIN_CLIENT
-    return desk.service(alert, request_id="r", started=desk.clock.monotonic(), all_clients=everyone)
+    return desk.service(alert, request_id="r", started=desk.clock.monotonic())
 
 
 def not_sent(desk: TradingDesk, action: str = "BUY", **changes: Any) -> tuple[Alert, Order]:
@@ -112,7 +111,7 @@ def test_an_operators_exit_overtakes_every_clients_and_a_clients_own_only_his(de
     _, other = not_sent(desk, client="b")
     desk.alert("EXIT", client="a")
     assert (stands(desk, mine), desk.row(other).status) == (OVERTAKEN, Status.NOT_SENT)
-    desk.alert("EXIT", client=ADMIN_CLIENT, all_clients=True)
+    desk.alert("EXIT", client=ADMIN_CLIENT)
     assert stands(desk, other) == OVERTAKEN
 
 

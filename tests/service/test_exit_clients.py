@@ -33,7 +33,7 @@ def test_an_operator_s_waiting_exit_takes_over_only_what_it_closes(desk: Trading
         desk.held(client=client)
     desk.reconcile()
     shown = desk.positions_hidden()
-    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    out = desk.alert("EXIT", client="admin").order
     assert out.status is Status.EXIT_PENDING
     desk.broker.net.update(shown)
     desk.clock.advance(1)
@@ -74,7 +74,7 @@ def given_up(desk: TradingDesk) -> Order:
         desk.held(client=client)
     desk.reconcile()
     desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], False
-    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    out = desk.alert("EXIT", client="admin").order
     desk.proven_absent(out)
     assert desk.owned() == {"anna": LOT, "ben": LOT}
     desk.broker.next_place = []
@@ -101,10 +101,10 @@ def test_a_second_try_takes_over_and_gives_back_for_itself(desk: TradingDesk) ->
         desk.held(client=client)
     desk.reconcile()
     desk.broker.next_place = [NotSent("breaker_open", "no")]
-    assert desk.alert("EXIT", "k", client="admin", all_clients=True).order.status is Status.NOT_SENT
+    assert desk.alert("EXIT", "k", client="admin").order.status is Status.NOT_SENT
     assert desk.owned() == {"anna": LOT, "ben": LOT}
     desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], False
-    out = desk.alert("EXIT", "k", client="admin", all_clients=True).order
+    out = desk.alert("EXIT", "k", client="admin").order
     assert (out.status, out.attempt) == (Status.IN_DOUBT, 2)
     desk.proven_absent(out)
     assert desk.owned() == {"anna": LOT, "ben": LOT}
@@ -135,7 +135,7 @@ def test_an_operator_s_exit_that_filled_across_its_end_takes_over_again(desk: Tr
         desk.held(client=client)
     desk.reconcile()
     desk.broker.fills = False
-    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    out = desk.alert("EXIT", client="admin").order
     at = next(n for n, row in enumerate(desk.broker.book) if row.broker_order_id == out.broker_order_id)
     working = desk.broker.book[at]
     desk.broker.book[at] = replace(working, status=BookStatus.CANCELLED)
@@ -188,7 +188,7 @@ def test_a_holder_s_own_exit_waits_for_the_operator_s(
         desk.held(client=client)
     desk.reconcile()
     desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], arrives
-    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    out = desk.alert("EXIT", client="admin").order
     desk.broker.next_place = []
     sized: dict[str, Any] = {"qty": LOT, "lots": None} if action == "SELL" else {}
     own = desk.alert(action, client="anna", **sized).order
@@ -210,7 +210,7 @@ def test_an_operator_s_exit_of_a_part_leaves_the_rest_whose_it_is(desk: TradingD
     for client in ("anna", "ben"):
         desk.held(client=client)
     desk.reconcile()
-    out = desk.alert("EXIT", client="admin", all_clients=True, qty=LOT, lots=None).order
+    out = desk.alert("EXIT", client="admin", qty=LOT, lots=None).order
     desk.reconcile()
     assert (desk.row(out).status, desk.owned()) == (Status.FILLED, {"ben": LOT})
     assert desk.alert("EXIT", client="anna").order.code == "nothing_to_exit"
@@ -225,7 +225,7 @@ def test_what_a_holder_is_closing_himself_is_not_taken_over(desk: TradingDesk) -
     desk.reconcile()
     desk.broker.fills = False
     own = desk.alert("EXIT", client="anna").order
-    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    out = desk.alert("EXIT", client="admin").order
     assert (own.quantity, out.quantity) == (LOT, LOT)
     for order in (own, out):
         desk.broker.fill(order.broker_order_id or "")
@@ -238,7 +238,7 @@ def test_what_an_operator_s_exit_did_not_fill_is_its_holders_again(desk: Trading
         desk.held(client=client)
     desk.reconcile()
     desk.broker.fills = False
-    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    out = desk.alert("EXIT", client="admin").order
     row = desk.broker.book[-1]
     partly = replace(row, filled_quantity=LOT, status=BookStatus.CANCELLED)
     desk.broker.book[-1] = partly
@@ -276,7 +276,7 @@ def in_doubt(desk: TradingDesk) -> Order:
         desk.held(client=client)
     desk.reconcile()
     desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], False
-    return desk.alert("EXIT", client="admin", all_clients=True).order
+    return desk.alert("EXIT", client="admin").order
 
 
 def settled_for(desk: TradingDesk, order: Order) -> Order:

@@ -113,7 +113,7 @@ def test_all_clients_exit_that_never_was_gives_each_his_own_back(desk: TradingDe
         desk.held(client=client)
     desk.reconcile()
     lost(desk)
-    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    out = desk.alert("EXIT", client="admin").order
     desk.proven_absent(out)
     desk.broker.next_place = []
     for client in ("anna", "ben"):
@@ -129,7 +129,7 @@ def test_all_clients_exit_resolved_by_hand_gives_each_his_own_back(
         desk.held(client=client)
     desk.reconcile()
     lost(desk)
-    out = desk.alert("EXIT", client="admin", all_clients=True).order
+    out = desk.alert("EXIT", client="admin").order
     desk.store.data.orders[out.id] = replace(desk.row(out), status=Status.NEEDS_REVIEW)
     Control(desk.desk).resolve(out.id, Resolution(status=verdict, by="a person", reason="not in the book"))
     desk.broker.next_place = []
@@ -196,7 +196,7 @@ def test_a_restored_holding_waits_for_the_index_and_is_found_by_its_exit(desk: T
     desk.reconcile()
     assert desk.store.data.states[desk.desk.scope] is TradingState.HALTED
     desk.clock.advance(1)
-    assert desk.alert("EXIT", client="admin", all_clients=True).order.quantity == LOT
+    assert desk.alert("EXIT", client="admin").order.quantity == LOT
 
 
 def test_the_other_client_s_part_keeps_its_stop(desk: TradingDesk) -> None:

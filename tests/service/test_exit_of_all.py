@@ -157,11 +157,11 @@ def test_what_others_asked_for_on_other_days_and_on_the_other_side_does_not_coun
 
 def test_what_the_operator_has_closed_of_it_is_left_out(desk: TradingDesk) -> None:
     desk.held(lots=3)
-    out = desk.alert("EXIT", all_clients=True, client=ADMIN_CLIENT, lots=1).order
+    out = desk.alert("EXIT", client=ADMIN_CLIENT, lots=1).order
     assert (out.status, out.client) == (Status.ACCEPTED, "default")
     too_much(desk, 3)  # it stands under the holder's name, who has been told of it
     desk.held(client="zoe")
-    assert desk.alert("EXIT", all_clients=True, client=ADMIN_CLIENT, lots=1).order.status is Status.ACCEPTED
+    assert desk.alert("EXIT", client=ADMIN_CLIENT, lots=1).order.status is Status.ACCEPTED
     order = desk.alert("SELL", lots=2).order
     assert (order.status, order.quantity) == (Status.ACCEPTED, LOT)
 

@@ -164,5 +164,5 @@ def test_one_that_is_cut_at_the_freeze_quantity_pages(desk: TradingDesk) -> None
 def test_the_operator_reads_so_much_in_his_answer(desk: TradingDesk) -> None:
     desk.held(lots=27)
     desk.held(lots=27)
-    desk.alert("EXIT", client="admin", all_clients=True)
+    desk.alert("EXIT", client="admin")
     assert (desk.notifier.pages, desk.net()) == ([], 1755)

@@ -23,7 +23,7 @@ def desk() -> TradingDesk:
 
 
 def operator(desk: TradingDesk, action: str, **more: Any) -> Order:
-    order = desk.alert(action, client=ADMIN_CLIENT, all_clients=True, **more).order
+    order = desk.alert(action, client=ADMIN_CLIENT, **more).order
     desk.reconcile()
     return order
 
@@ -75,3 +75,16 @@ def test_his_exit_closes_all(desk: TradingDesk) -> None:
     operator(desk, "BUY")
     operator(desk, "EXIT")
     assert (desk.net(), desk.owned()) == (0, {})
+
+
+def test_his_sell_that_waits_is_still_about_what_is_his_own(desk: TradingDesk) -> None:
+    desk.held(client="a")
+    operator(desk, "BUY")
+    shown = desk.positions_hidden()
+    out = operator(desk, "SELL")
+    assert desk.row(out).status is Status.EXIT_PENDING
+    desk.broker.net.update(shown)
+    desk.reconcile()  # it goes
+    desk.reconcile()  # and has filled
+    assert (desk.row(out).quantity, desk.row(out).client) == (LOT, ADMIN_CLIENT)
+    assert desk.owned() == {"a": LOT}
