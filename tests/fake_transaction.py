@@ -179,7 +179,8 @@ class FakeTransaction:
 
     def record(self, order: Order, event: AuditEvent, change: Moved | None = None) -> Order:
         self._must_write()
-        return self._keep(changed(self._data.orders[order.id], change), event)
+        row = changed(self._data.orders[order.id], change)
+        return self._keep(row, event if event.status is None else replace(event, status=row.status))
 
     def find_tag(self, scope: Scope, tag: str) -> Order | None:
         rows = (o for o in self._data.orders.values() if o.scope == scope)

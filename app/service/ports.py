@@ -156,7 +156,9 @@ class Transaction(Protocol):
         """
 
     def record(self, order: Order, event: AuditEvent, change: Moved | None = None) -> Order:
-        """An event and perhaps changed fields without a change of state, under the row's lock."""
+        """An event and perhaps changed fields without a change of state, under the row's lock. The event is kept with the
+        state that the row has, whatever the caller read before.
+        """
 
     def find_tag(self, scope: Scope, tag: str) -> Order | None:
         """The order with this tag, compared without case."""

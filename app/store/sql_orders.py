@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cache
 from typing import Any
@@ -137,6 +138,8 @@ def _change(
     row = statement.one_or_none(connection, values | place)
     if row is None:
         return None
+    if event.status is not None:  # of a caller whose reading of the row may be an old one
+        event = replace(event, status=Status(row.status))
     added = chained(row.id, row.event_count, event, row.head_hash)
     head = {"order": row.id, "head": added["hash"]}
     if connection.dialect.name == "sqlite":

@@ -98,6 +98,14 @@ def test_record_keeps_the_state_and_a_missing_row_is_an_error(store: SqlStore) -
         tx.record(order("Z"), said())
 
 
+def test_an_event_tells_the_state_of_the_row_and_not_what_its_caller_had_read(store: SqlStore) -> None:
+    insert(store, order())
+    with store.write() as tx:
+        tx.move(order(), Status.ACCEPTED, said(Event.ORDER_ACCEPTED, status=Status.ACCEPTED))
+        tx.record(order(), said(Event.LEG_CANCELLED, status=Status.SENDING))
+    assert store.events(SCOPE, "A")[-1].status is Status.ACCEPTED
+
+
 def verify_chain(connection: Connection, order_id: str) -> bool:
     """Whether the order's events are all there and as they were written."""
     o, order_events = tables.orders.c, tables.order_events
