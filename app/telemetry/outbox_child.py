@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ MOST_PAUSES_S = 20.0
 whole: the sender would be held to be stuck (STUCK_S) before the last part, and all be sent again."""
 _SAYS_OVERFLOW = re.compile(r"[?&;]overflow=", re.IGNORECASE)
 _MARK_UP = re.compile("[<>&]")
+_RECIPIENTS = ("targets", "topics", "channels", "rooms")
+"""Where apprise's plugins keep those that one address names."""
+MOST_REMEMBERED = 1_000
+_reached: dict[tuple[str, str], set[int]] = {}
+"""By delivery, whom of its address it has reached while others refused it: it is tried again for those alone."""
 _out = threading.Lock()
 _ending = threading.Event()
 
@@ -78,9 +84,34 @@ def _send(job: dict[str, Any]) -> bool:
         # Words of the broker's may hold what is mark-up to a channel, which refuses what it cannot read. Where there is
         # none it is not said to be text: apprise would cut what is too long within its lines.
         written = apprise.NotifyFormat.TEXT if _MARK_UP.search(job["title"] + job["body"]) else None
-        return bool(one.notify(body=job["body"], title=job["title"], notify_type=kind, body_format=written))
+        said = {"body": job["body"], "title": job["title"], "notify_type": kind, "body_format": written}
+        return _to_each((job["channel"], job["ref"]), next(iter(one)), lambda: bool(one.notify(**said)))
     except Exception:  # noqa: BLE001 - whatever a plugin of a hundred raises, it was not sent, and its words may hold the address
         return False
+
+
+def _to_each(delivery: tuple[str, str], service: Any, notify: Callable[[], bool]) -> bool:  # noqa: ANN401 - a plugin of apprise
+    """Whether all that the address names have it. apprise says one word for all of them: a chat that is gone would have the
+    others told again and again, for days.
+    """
+    for name in _RECIPIENTS:
+        each = getattr(service, name, None)
+        if isinstance(each, list) and len(each) == len(service) > 1:
+            break
+    else:
+        return notify()
+    reached = _reached.setdefault(delivery, set())
+    for number, recipient in enumerate(each):
+        if number not in reached:
+            setattr(service, name, [recipient])
+            if notify():
+                reached.add(number)
+    if len(reached) == len(each):
+        del _reached[delivery]
+        return True
+    if len(_reached) > MOST_REMEMBERED:
+        del _reached[next(iter(_reached))]
+    return False
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from app.service.notices import LINES, body_of
+from app.telemetry import outbox_child
 from app.telemetry.outbox_child import _send
 
 DISCORD = "discord://123456789012345678/abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRSTUVWXYZ01234567890/"
@@ -45,7 +46,7 @@ class Wire:
 def sent(monkeypatch: pytest.MonkeyPatch, wire: Wire, url: str, messages: list[str]) -> bool:
     monkeypatch.setattr(HTTPAdapter, "send", wire.send)
     body = f"{body_of(messages)}\n{REF}"
-    return _send({"url": url, "page": True, "title": TITLE, "body": body})
+    return _send({"ref": "a", "channel": "1", "url": url, "page": True, "title": TITLE, "body": body})
 
 
 @pytest.mark.parametrize(("url", "most"), [(DISCORD, 2000), (TELEGRAM, 4096)])
@@ -94,3 +95,59 @@ def test_what_is_mark_up_to_a_channel_comes_as_it_was_said(monkeypatch: pytest.M
     assert sent(monkeypatch, wire, TELEGRAM, ["EXIT NSE:M&M26DEC3000CE: <rejected>"])
     (text,) = wire.texts
     assert "M&amp;M26DEC3000CE: &lt;rejected&gt;" in text
+
+
+@dataclass
+class Chats:
+    """Those of one bot. One of them has thrown it out."""
+
+    gone: str
+    had: list[str] = field(default_factory=list)
+
+    def send(self, request: requests.PreparedRequest, **__: object) -> requests.Response:
+        said = json.loads(request.body or b"")
+        chat = str(said.get("chat_id") or said.get("topic"))
+        answer = requests.Response()
+        answer.status_code = 403 if chat == self.gone else 200
+        answer._content = b"{}"
+        if chat != self.gone:
+            self.had.append(chat)
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("url", "chats"),
+    [(TELEGRAM + "12346/12347", ["12345", "12346", "12347"]), ("ntfy://host/a/b/c", ["a", "b", "c"])],
+)
+def test_a_chat_that_is_gone_has_the_others_told_once(
+    monkeypatch: pytest.MonkeyPatch, url: str, chats: list[str]
+) -> None:
+    wire = Chats(gone=chats[1])
+    monkeypatch.setattr(HTTPAdapter, "send", wire.send)
+    job = {"ref": "a", "channel": url, "url": url, "page": True, "title": TITLE, "body": "said"}
+    assert [_send(job), _send(job)] == [False, False]
+    assert sorted(wire.had) == [chats[0], chats[2]]
+    wire.gone = ""
+    assert _send(job)
+    assert sorted(wire.had) == chats
+
+
+def test_what_is_remembered_of_messages_that_never_arrive_has_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbox_child, "MOST_REMEMBERED", 3)
+    reached: dict[tuple[str, str], set[int]] = {}
+    monkeypatch.setattr(outbox_child, "_reached", reached)
+    monkeypatch.setattr(HTTPAdapter, "send", Chats(gone="b").send)
+    for number in range(9):
+        _send(
+            {
+                "ref": f"{number}",
+                "channel": "1",
+                "url": "ntfy://host/a/b",
+                "page": True,
+                "title": TITLE,
+                "body": "said",
+            }
+        )
+    assert [ref for _, ref in reached] == ["6", "7", "8"]
