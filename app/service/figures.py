@@ -31,8 +31,8 @@ class OrderCount:
 @dataclass(frozen=True, slots=True)
 class CapUse:
     name: str
-    used: int
-    limit: int
+    used: int | Decimal
+    limit: int | Decimal
 
 
 class Leg(StrEnum):

@@ -129,6 +129,7 @@ _BEFORE = select(
     *(_NO_VALUE, _NONE, _NO_VALUE),
     _LAST_SAME.scalar_subquery(),
 )
+_OPEN = Prepared(union_all(_HELD, _WAITING, _ADJUSTED))
 _ALL = Prepared(union_all(_HELD, _WAITING, _ADJUSTED, _BEFORE))
 
 _ONE_PLACE = (
@@ -219,8 +220,26 @@ def exposure(connection: Connection, order: Order, now: datetime, runaway: timed
         "strategy": order.strategy,
         "since": now - (runaway or timedelta(0)),
     }
+    rows = _ALL.all(connection, about)
+    (before,) = (row for row in rows if row.kind == "before")
+    lots, value = _open(rows)
+    return Exposure(
+        open_lots=lots,
+        open_value=value,
+        last_same=before.last,
+        tried=1 if runaway is None else 1 + int(before.bought),
+    )
+
+
+def open_now(connection: Connection, scope: Scope, now: datetime) -> tuple[Decimal, Decimal]:
+    """Lots and value of all that is open and under way: what the next entry's exposure begins with."""
+    return _open(_OPEN.all(connection, scoped(scope) | {"self": "", "now": now}))
+
+
+def _open(rows: Sequence[Row[Any]]) -> tuple[Decimal, Decimal]:
+    """Lots and value of all that is open and under way."""
     kinds: dict[str, list[Row[Any]]] = {"held": [], "waiting": [], "adjusted": [], "before": []}
-    for row in _ALL.all(connection, about):
+    for row in rows:
         kinds[row.kind].append(row)
     adjusted = {(row.ticker, row.product): row.bought for row in kinds["adjusted"]}
     lots, value = Decimal(0), 0.0
@@ -236,10 +255,4 @@ def exposure(connection: Connection, order: Order, now: datetime, runaway: timed
     for row in kinds["waiting"]:
         lots += Decimal(int(row.bought)) / row.lot
         value += float(row.paid)
-    (before,) = kinds["before"]
-    return Exposure(
-        open_lots=lots,
-        open_value=Decimal(str(value)).quantize(_PAISA),
-        last_same=before.last,
-        tried=1 if runaway is None else 1 + int(before.bought),
-    )
+    return lots, Decimal(str(value)).quantize(_PAISA)

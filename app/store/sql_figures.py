@@ -29,6 +29,7 @@ from app.service.heartbeat import Watched, is_missing
 from app.service.records import NO_LIMIT, Cap
 from app.store.engine import Database
 from app.store.sql_deliveries import SENDING, WAITING
+from app.store.sql_exposure import open_now
 from app.store.sql_orders import of_scope
 from app.store.sql_transaction import SqlTransaction
 from app.store.tables import IS_FILLED, IS_OPEN, caps, orders
@@ -57,7 +58,8 @@ def figures(database: Database, scope: Scope, limits: Limits, deadline: Deadline
             unprotected=_unprotected(connection, tx, scope),
             trading_state=tx.trading_state(scope).value,
             last_pass_s=(now - began).total_seconds() if began is not None else None,
-            caps=_caps(connection, scope, _limited(caps_of(limits, now, Decimal(0), 0))),
+            caps=_caps(connection, scope, _limited(caps_of(limits, now, Decimal(0), 0)))
+            + _open_caps(connection, scope, limits, now),
             slips=slips,
             signals_elsewhere=elsewhere,
             heartbeats_missing=_missing(connection, scope, now),
@@ -121,6 +123,15 @@ def _caps(connection: Connection, scope: Scope, wanted: Sequence[Cap]) -> tuple[
     )
     used = {(row.name, row.window): row.used for row in rows}
     return tuple(CapUse(cap.name, used.get((cap.name, cap.window), 0), cap.limit) for cap in wanted)
+
+
+def _open_caps(connection: Connection, scope: Scope, limits: Limits, now: datetime) -> tuple[CapUse, ...]:
+    """Those that no counter has: their check adds up what is open."""
+    limited = {"open_lots": limits.max_open_lots, "open_value": limits.max_open_value}
+    if not any(limit is not None for limit in limited.values()):
+        return ()
+    used = zip(limited, open_now(connection, scope, now), strict=True)
+    return tuple(CapUse(name, part, most) for name, part in used if (most := limited[name]) is not None)
 
 
 def _slips(connection: Connection, scope: Scope, now: datetime) -> tuple[tuple[Slip, ...], int]:

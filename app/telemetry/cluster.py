@@ -68,8 +68,8 @@ def of_cluster(figures: Figures) -> Iterator[Metric]:
     used = GaugeMetricFamily("cap_used", "What entries have used of a limit now", labels=("cap",))
     limit = GaugeMetricFamily("cap_limit", "The limit", labels=("cap",))
     for cap in figures.caps:
-        used.add_metric((cap.name,), cap.used)
-        limit.add_metric((cap.name,), cap.limit)
+        used.add_metric((cap.name,), float(cap.used))
+        limit.add_metric((cap.name,), float(cap.limit))
     yield used
     yield limit
     yield from _slips(figures)

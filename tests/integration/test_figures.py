@@ -271,3 +271,22 @@ def test_how_long_ago_a_pass_began(store: SqlStore, clock: Clock) -> None:
         tx.record_pass(SCOPE, NOON)
     clock.pass_(7)
     assert read(store, clock).last_pass_s == 7
+
+
+def test_what_is_open_is_told_beside_its_limits(store: SqlStore, clock: Clock) -> None:
+    most = Decimal(100_000)
+    limits = Limits(max_lots=1, max_open_lots=50, max_open_value=most)
+    held: dict[str, Any] = {
+        "status": Status.FILLED,
+        "filled_quantity": 150,
+        "fill_price": Decimal(100),
+        "lot": 75,
+    }
+    insert(
+        store,
+        order("A", key=key("a"), quantity=150, **held),
+        order("B", key=key("b"), quantity=75, lot=75, ltp=Decimal(90)),
+        order("C", key=key("c"), quantity=150, scope=LIVE, **held),
+    )
+    found = figures(store.database, SCOPE, limits, Deadline(clock.monotonic() + 1))
+    assert found.caps == (CapUse("open_lots", Decimal(3), 50), CapUse("open_value", Decimal(21_750), most))
