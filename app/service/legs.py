@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 
 from app.domain.alert import ADMIN_CLIENT
@@ -15,7 +16,7 @@ from app.errors import ServiceError, StoreUnavailable
 from app.service.desk import Answer, Budget, Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.holding import net_of
-from app.service.records import Moved, Position
+from app.service.records import AuditEvent, Moved, Position
 from app.service.send import LastCheck, last_check, record, record_by, send
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,13 @@ def send_without_legs(
     return _noted(desk, answer, notes, budget)
 
 
+def said_of_legs(event: Event, at: datetime, order: Order) -> AuditEvent:
+    """`as_of`: what the speaker took the exit for. Whoever has recorded its end since did not know of the
+    legs, and `relegs` goes by what was known when they were dealt with.
+    """
+    return event_of(event, at, order.status, as_of=order.status)
+
+
 def _after(desk: Desk, legs: Legs, exchanger: Exchanger, outcome: Outcome) -> Event | None:
     """What the position needs once its legs are off and the exit's outcome is there."""
     rest = legs.ours - legs.order.quantity
@@ -185,7 +193,6 @@ def _has_waited(desk: Desk, order: Order) -> bool:
 
 
 def _noted(desk: Desk, answer: Answer, notes: list[Event], budget: Budget) -> Answer:
-    """With the state that the legs were dealt with in: whoever has recorded the exit's end since did not know of them."""
     if not notes:
         return answer
     try:
@@ -193,7 +200,7 @@ def _noted(desk: Desk, answer: Answer, notes: list[Event], budget: Budget) -> An
             row = tx.get_order(answer.order.scope, answer.order.id, lock=True)
             for event in notes if row else ():
                 assert row is not None
-                row = tx.record(row, event_of(event, tx.now(), answer.order.status))
+                row = tx.record(row, said_of_legs(event, tx.now(), answer.order))
     except Exception:  # notes beside an outcome that is already recorded
         log.exception("the legs' events of %s could not be recorded", answer.order.id)
     return answer

@@ -18,9 +18,10 @@ from app.domain.deadline import Deadline
 from app.domain.order import Order, Protection, Purpose, Scope
 from app.domain.outcome import Accepted
 from app.domain.status import UNSETTLED, WORKING, Status
-from app.service.desk import Desk, event_of
+from app.service.desk import Desk
 from app.service.exchanger import Exchanger
 from app.service.holding import MAYBE_LIVE, net_of, open_part
+from app.service.legs import said_of_legs
 from app.service.ports import Transaction
 from app.service.position import Place
 from app.service.records import AuditEvent, BookOrder, Position
@@ -104,7 +105,7 @@ def _restore(
     if exits:
         with desk.store.write() as tx:
             for order in sorted(exits, key=lambda o: o.id):  # as all who take several rows
-                tx.record(order, event_of(event, tx.now(), order.status))
+                tx.record(order, said_of_legs(event, tx.now(), order))
     return event is not Event.PROTECTION_SEEN
 
 
@@ -145,7 +146,7 @@ def _is_unanswered(order: Order, said: Sequence[AuditEvent]) -> bool:
     if not said:
         return order.broker_order_id is not None or order.status is Status.NOT_PLACED
     last = said[-1]
-    return last.event is Event.LEG_CANCELLED or last.status in MAYBE_LIVE
+    return last.event is Event.LEG_CANCELLED or last.detail.get("as_of", last.status) in MAYBE_LIVE
 
 
 def _off(
