@@ -30,6 +30,8 @@ from tests.fake_store import FakeClock, FakeStore
 __all__ = ["FakeBroker", "FakeClock", "FakeContracts", "FakeNotifier", "FakeStore"]
 
 Step = Outcome | Exception
+Overlay = tuple[Decimal, Decimal, int | None]
+"""Stop and target distance, and how many contracts they cover; None: the whole position."""
 
 
 class FakeBroker:
@@ -48,7 +50,9 @@ class FakeBroker:
         self.fills_of_today: list[Trade] = []
         self.net: dict[tuple[str, str], int] = {}
         self.prices: dict[str, Quote] = {}
-        self.protected: dict[str, tuple[Decimal, Decimal, int | None]] = {}
+        self.protected: dict[str, Overlay] = {}
+        self.legs_of: dict[str, Overlay] = {}
+        """By order: what its first fill puts on the position."""
         self.next_place: list[Step] = []
         self.next_protection: list[Step] = []
         self.no_room: NotSent | None = None
@@ -143,26 +147,34 @@ class FakeBroker:
         """An order that is at the broker now."""
         self.ledger.append(ticket)
         ident = self._row(ticket.ticker, ticket.side, ticket.quantity, ticket.product.value, ticket.tag)
+        if ticket.stop_distance:
+            self.legs_of[ident] = (ticket.stop_distance, ticket.target_distance or Decimal(0), None)
         if self.fills:
             self.fill(ident)
-        if ticket.stop_distance:
-            legs = (ticket.stop_distance, ticket.target_distance or Decimal(0), None)
-            self.protected[f"{ticket.ticker}-{ticket.product}"] = legs
         return ident
 
     def fill(self, ident: str, price: Decimal = Decimal(101)) -> None:
         """What remains of an order trades now."""
+        self.fill_part(ident, sum(r.quantity for r in self.book if r.broker_order_id == ident), price)
+
+    def fill_part(self, ident: str, quantity: int, price: Decimal = Decimal(101)) -> None:
+        """So many contracts of an order trade now, or what remains of it where that is less; the rest goes on working."""
         for at, row in enumerate(self.book):
-            left = row.quantity - row.filled_quantity
-            if row.broker_order_id == ident and left:
-                self.book[at] = replace(
-                    row, filled_quantity=row.quantity, status=BookStatus.FILLED, traded_price=price
-                )
-                key = row.ticker, row.product
-                self.net[key] = self.net.get(key, 0) + row.side.sign * left
-                number = f"{ident}-{row.quantity}"
-                now = self.clock.now().replace(microsecond=0)
-                self.fills_of_today.append(Trade(number, ident, *key, row.side, left, price, now, row.tag))
+            traded = min(quantity, row.quantity - row.filled_quantity)
+            if row.broker_order_id != ident or not traded:
+                continue
+            filled = row.filled_quantity + traded
+            status = BookStatus.FILLED if filled == row.quantity else row.status
+            self.book[at] = replace(row, filled_quantity=filled, status=status, traded_price=price)
+            key, position_id = (row.ticker, row.product), f"{row.ticker}-{row.product}"
+            self.net[key] = self.net.get(key, 0) + row.side.sign * traded
+            if ident in self.legs_of and self.net[key] * row.side.sign > 0:
+                self.protected[position_id] = self.legs_of[ident]
+            elif not self.net[key]:
+                self.protected.pop(position_id, None)
+            now = self.clock.now().replace(microsecond=0)
+            number = f"{ident}-{filled}"
+            self.fills_of_today.append(Trade(number, ident, *key, row.side, traded, price, now, row.tag))
 
     def by_hand(self, ticker: str, quantity: int, product: str = "INTRADAY") -> str:
         """A trade in the broker's own app, no order of ours: a filled row without a tag. The order id."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from time import monotonic
@@ -73,22 +72,15 @@ class Market(FakeBroker):
         with self.lock:
             return super().positions()
 
-    def fill(self, ident: str, price: Decimal = Decimal(101)) -> None:
-        super().fill(ident, price)
+    def fill_part(self, ident: str, quantity: int, price: Decimal = Decimal(101)) -> None:
+        super().fill_part(ident, quantity, price)
         self.turned = min(self.turned, self.net.get((CONTRACT.ticker, "INTRADAY"), 0) * self.side.sign)
 
     def fill_half(self, ident: str) -> None:
         """One half of a working order trades, and the rest goes on working."""
         with self.lock:
-            at = next(n for n, row in enumerate(self.book) if row.broker_order_id == ident)
-            row, half = self.book[at], self.book[at].quantity // LOT // 2 * LOT
-            self.book[at] = replace(row, filled_quantity=half, traded_price=Decimal(101))
-            key = row.ticker, row.product
-            self.net[key] = self.net.get(key, 0) + row.side.sign * half
-            now = self.clock.now()
-            self.fills_of_today.append(
-                Trade(f"{ident}-half", ident, *key, row.side, half, Decimal(101), now, row.tag)
-            )
+            whole = next(row.quantity for row in self.book if row.broker_order_id == ident)
+            self.fill_part(ident, whole // LOT // 2 * LOT)
 
     def stop_fills(self, position_id: str) -> None:
         with self.lock:

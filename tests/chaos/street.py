@@ -90,8 +90,8 @@ class Street(FakeBroker):
             self.appears[ident] = self.clock.now() + timedelta(seconds=self.late_s)
         return ident
 
-    def fill(self, ident: str, price: Decimal = Decimal(101)) -> None:
-        super().fill(ident, price)
+    def fill_part(self, ident: str, quantity: int, price: Decimal = Decimal(101)) -> None:
+        super().fill_part(ident, quantity, price)
         self._look()
 
     def _look(self) -> None:
@@ -100,22 +100,6 @@ class Street(FakeBroker):
 
     def working(self) -> list[BookOrder]:
         return [row for row in self.book if row.status == BookStatus.PENDING]
-
-    def fill_part(self, ident: str, quantity: int) -> None:
-        """So many contracts trade, and the rest goes on working."""
-        at = next(n for n, row in enumerate(self.book) if row.broker_order_id == ident)
-        row = self.book[at]
-        if quantity >= row.quantity - row.filled_quantity:
-            self.fill(ident)
-            return
-        self.book[at] = replace(
-            row, filled_quantity=row.filled_quantity + quantity, traded_price=Decimal(101)
-        )
-        key = row.ticker, row.product
-        self.net[key] = self.net.get(key, 0) + row.side.sign * quantity
-        self._look()
-        number, now = f"{ident}-{row.filled_quantity + quantity}", self.clock.now().replace(microsecond=0)
-        self.fills_of_today.append(Trade(number, ident, *key, row.side, quantity, Decimal(101), now, row.tag))
 
     def end(self, ident: str, status: int) -> None:
         """The exchange's word on what is left of an order."""

@@ -15,8 +15,11 @@ from app.brokers.fyers.client import FyersClient
 from app.brokers.fyers.login import StaticTokens
 from app.brokers.paper import PaperBroker
 from app.domain.deadline import Deadline
+from app.domain.order import OrderKind, Ticket
 from app.service.exchanger import Exchanger
 from app.service.ports import Broker
+from tests.builders import a_contract
+from tests.fakes import FakeBroker, FakeClock
 from tests.fyers_sim import FyersSim, SimClock, nifty_ticker
 from tests.unit import paper_desk
 
@@ -99,6 +102,19 @@ def paper(directory: Path) -> Iterator[World]:
 
     database = paper_desk.SqliteFile(directory / "paper.db")
     yield World(PaperBroker(database, clock, "paper", price_override=price), paper_desk.CALL, wait, move)
+
+
+class Resting(FakeBroker):
+    """A limit order waits for its price, which nobody makes here."""
+
+    def take(self, ticket: Ticket) -> str:
+        self.fills = ticket.kind is not OrderKind.LIMIT
+        return super().take(ticket)
+
+
+@contextmanager
+def fake(_: Path) -> Iterator[World]:
+    yield World(Resting(FakeClock()), a_contract().ticker, lambda: None, lambda _: None)
 
 
 BROKERS = {"fyers": fyers, "paper": paper}

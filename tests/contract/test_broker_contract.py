@@ -14,7 +14,7 @@ from app.domain.alert import Product
 from app.domain.order import OrderKind, Side, Ticket
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused
 from app.service.records import BookStatus
-from tests.contract.brokers import BROKERS, World
+from tests.contract.brokers import BROKERS, World, fake
 
 STOP, TARGET = Decimal("15.00"), Decimal("25.00")
 TAG = "ABCD0123456789ABCDEF"
@@ -125,6 +125,18 @@ def test_a_sale_makes_a_short_position(world: World) -> None:
 def test_distances_become_protection(world: World) -> None:
     place(world, ticket(world, legs=True))
     assert protected(world) == (True, True)
+
+
+@pytest.mark.parametrize("name", [*BROKERS, "fake"])
+def test_an_order_that_rests_protects_nothing_yet(name: str, tmp_path: Path) -> None:
+    """The fake too: a machine of chances that believes otherwise finds stops which cannot be there."""
+    with (BROKERS | {"fake": fake})[name](tmp_path) as world:
+        place(world, ticket(world))
+        resting = replace(ticket(world, legs=True), kind=OrderKind.LIMIT, limit_price=Decimal(50))
+        place(world, replace(resting, tag="ABCD0123456789ABCDEG"))
+        with world.talk() as exchanger:
+            assert [row.is_working for row in exchanger.order_book()] == [False, True]
+        assert protected(world) == (False, False)
 
 
 def test_protection_is_taken_off_and_put_on(world: World) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from werkzeug.test import TestResponse
 
@@ -14,6 +16,7 @@ from app.factory import create_app
 from app.runtime import SettingsRules
 from app.service.beside import Beside
 from app.service.config import Config
+from app.service.health import Check, Checks
 from app.service.place_order import PlaceOrder
 from app.service.reconcile import Reconcile
 from app.service.records import OrderFilter, OrderPage, Refusal
@@ -35,6 +38,13 @@ ALERT: dict[str, Any] = {
     "action": "BUY",
     "lots": 1,
 }
+
+
+class PatientChecks(Checks):
+    """On a busy machine a check's thread may come late, and "slow" is not what these tests are about."""
+
+    def __init__(self, checks: tuple[Check, ...], monotonic: Callable[[], float]) -> None:
+        super().__init__(tuple(replace(check, timeout_s=60) for check in checks), monotonic)
 
 
 class Store(FakeStore):
@@ -69,24 +79,25 @@ class WebDesk(TradingDesk):
         given = {"webhook_secret_token": TOKEN, "admin_token": ADMIN, "instance_dir": directory}
         made = Settings.model_validate(given | settings)
         self.config = Config(self.configs, SCOPE, self.clock, SettingsRules(made), self.notifier)
-        self.app = create_app(
-            ports=Ports(
-                settings=made,
-                clock=self.clock,
-                store=self.store,
-                broker=self.broker,
-                contracts=self.contracts,
-                scope=SCOPE,
-                tokens=None,  # type: ignore[arg-type] # no route of these tests asks for it
-                notifier=self.notifier,
-                reconcile=lambda _: self.reconcile(),
-                desk=lambda: self.desk,
-                clients=self.clients,
-                beside=self.beside,
-                config=self.config,
-                trials=self.configs,
+        with mock.patch("app.service.health.Checks", PatientChecks):
+            self.app = create_app(
+                ports=Ports(
+                    settings=made,
+                    clock=self.clock,
+                    store=self.store,
+                    broker=self.broker,
+                    contracts=self.contracts,
+                    scope=SCOPE,
+                    tokens=None,  # type: ignore[arg-type] # no route of these tests asks for it
+                    notifier=self.notifier,
+                    reconcile=lambda _: self.reconcile(),
+                    desk=lambda: self.desk,
+                    clients=self.clients,
+                    beside=self.beside,
+                    config=self.config,
+                    trials=self.configs,
+                )
             )
-        )
         self.client = self.app.test_client()
 
     def webhook(self, body: bytes | None = None, headers: Any = None, **fields: Any) -> TestResponse:
