@@ -153,6 +153,7 @@ CODES = frozenset(code for code, _ in DERIVED.values()) | frozenset(
         "protection_missing",
         "rate_limit_breached",
         "runaway",
+        "stop_beside_exit",
         "token_damaged",
         "token_expired",
         "token_key_missing",

@@ -18,7 +18,7 @@ from app.domain.deadline import Deadline
 from app.domain.order import Order, Purpose, Scope
 from app.domain.status import WORKING, Status
 from app.errors import BrokerReadFailed, NoMaster, OutOfTime
-from app.service import adopt, doubts, excess, relegs, watch
+from app.service import adopt, doubts, excess, narrow, relegs, watch
 from app.service.desk import Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.follow import record_book
@@ -153,6 +153,8 @@ class Reconcile:
         changed += self._write(deadline, _follow, desk, book, today)
         changed += self._write(deadline, watch.traded_more, desk, today)
         if relegs.restore_legs(desk, exchanger, book, positions, began):
+            positions = exchanger.positions()
+        if narrow.narrow_stops(desk, exchanger, book, positions, began):
             positions = exchanger.positions()
         adopted = self._write(deadline, adopt.adopt, desk, book, began, not self._seen_once)
         changed += adopted.changed

@@ -131,7 +131,8 @@ class StreetMachine(Processes):
     def stop_fills(self, ticker: str) -> None:
         product = "INTRADAY" if ticker == LONG.ticker else "MARGIN"
         ident = f"{ticker}-{product}"
-        if self.broker.net.get((ticker, product)) and ident in self.broker.protected:
+        there = self.broker.net.get((ticker, product)) and ident in self.broker.protected
+        if there and not self.broker.is_a_race(ident):
             self.broker.trigger_stop(ident)
 
     @rule(how=st.sampled_from(["true"] * 4 + ["frozen", "empty"]), late_s=st.sampled_from([0, 0, 3, 60, 119]))

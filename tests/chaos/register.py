@@ -24,6 +24,7 @@ KNOWN: dict[str, frozenset[str]] = {
             "reconcile:Reconcile._without_broker",
             "reconcile:Reconcile._write",
             "send:committed_after_all",
+            "narrow:narrow_stops",
             "relegs:_restore",
             "relegs:restore_legs",
             "send:last_check",
@@ -107,6 +108,8 @@ NOT_MET: dict[str, str] = {
     "control:Control.resolve": BY_HAND,
     "control:blueprint.state": READS,
     "doubts:take_back_late": "after a cancel of a late entry: see the stopped processes",
+    "narrow:_narrow": "takes two entries of one contract and side, which the judge cannot tell apart; the state machine "
+    "ends processes in it",
     "flatten:KillSwitch._cancel": BY_HAND_SENDS,
     "flatten:KillSwitch._end_waiting": BY_HAND,
     "flatten:KillSwitch._held": BY_HAND_SENDS,

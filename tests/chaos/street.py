@@ -61,6 +61,8 @@ class Street(FakeBroker):
         self.taken: set[str | None] = set()
         """Tags of what the broker has accepted."""
         self.appears: dict[str, datetime] = {}
+        self.beside: dict[str, set[str]] = {}
+        """By position: the orders that rested on its closing side when a fill brought the stop it has now."""
 
     def freeze(self, *, empty: bool) -> None:
         self.frozen = ((), ()) if empty else (self.order_book(), self.trades())
@@ -91,8 +93,25 @@ class Street(FakeBroker):
         return ident
 
     def fill_part(self, ident: str, quantity: int, price: Decimal = Decimal(101)) -> None:
+        before = dict(self.protected)
         super().fill_part(ident, quantity, price)
         self._look()
+        for position_id in (p for p, legs in self.protected.items() if before.get(p) is not legs):
+            row = next(r for r in self.book if r.broker_order_id == ident)
+            closing = (r for r in self.working() if r.ticker == row.ticker and r.side is not row.side)
+            self.beside[position_id] = {r.broker_order_id for r in closing}
+
+    def set_protection(
+        self, position_id: str, stop_distance: Decimal, target_distance: Decimal, quantity: int | None = None
+    ) -> Outcome:
+        said = super().set_protection(position_id, stop_distance, target_distance, quantity)
+        if isinstance(said, Accepted):
+            self.beside.pop(position_id, None)
+        return said
+
+    def is_a_race(self, position_id: str) -> bool:
+        """A fill has brought a stop beside an exit that rests, and no pass has seen it yet: the broker lets both fill."""
+        return any(r.broker_order_id in self.beside.get(position_id, ()) for r in self.working())
 
     def _look(self) -> None:
         nets = [net * self.sides.get(ticker, 0) for (ticker, _), net in self.net.items()]
