@@ -21,7 +21,6 @@ from app.domain.contract import ist_date
 from app.domain.session import previous_trading_day, use_calendar
 from app.errors import NoMaster
 from app.settings import Settings, load
-from app.wiring import index_dir
 
 if TYPE_CHECKING:
     from app.brokers.fyers.master_fetch import Copies, Report, Vault
@@ -78,7 +77,7 @@ def refresh(
 
     now = now or datetime.now(UTC)
     use_calendar(settings.own_calendar)
-    directory = index_dir(settings)
+    directory = settings.index_dir
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory / "refresh.lock"):
         if not settings.has_real_market:

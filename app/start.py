@@ -7,12 +7,13 @@ import sys
 
 from app.settings import Settings
 from app.settings.generated import ADMIN_TOKEN_FILE, WEBHOOK_TOKEN_FILE, generate_secrets
+from app.store.head import is_at_head
 
 
 def prepare(settings: Settings) -> None:
     """Each step in a process of its own: what only starting needs stays out of the serving processes' memory."""
     generate_secrets(settings)
-    if settings.is_sqlite:
+    if settings.is_sqlite and not is_at_head(settings.url):
         # Postgres is migrated by `flask --app app.wsgi migrate`, when the operator says so.
         subprocess.run([sys.executable, "-m", "app.store.migrate", settings.url], check=True)  # noqa: S603
     refreshed = subprocess.run([sys.executable, "-m", "app.refresh", "--start"], check=False)

@@ -277,6 +277,11 @@ class Settings(RiskSettings, GuardSettings, DoorSettings, AuditSettings, Telemet
         return self.database_url or f"sqlite:///{(self.instance_dir / 'orders.sqlite3').resolve()}"
 
     @property
+    def index_dir(self) -> Path:
+        """The paper exchange's own contracts and Fyers' stand apart: one must never be taken for the other."""
+        return self.instance_dir / ("contracts-fyers" if self.has_real_market else "contracts")
+
+    @property
     def is_sqlite(self) -> bool:
         return self.url.startswith("sqlite")
 

@@ -12,8 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 
-HEAD = "0010"
-"""The newest revision in migrations/versions; a test says so."""
+from app.store.head import HEAD
 
 
 def at_head(connection: Connection) -> bool:

@@ -20,7 +20,8 @@ from app.service.ports import Clock
 from app.service.records import AuditEvent, OrderFilter, OrderPage, Refusal
 from app.store import sql_control, sql_orders
 from app.store.engine import Database
-from app.store.migrate import HEAD, at_head
+from app.store.head import HEAD
+from app.store.migrate import at_head
 from app.store.sql_orders import of_scope, upsert
 from app.store.sql_rows import order_from, refusal_from
 from app.store.sql_transaction import SqlTransaction

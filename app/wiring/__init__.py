@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.domain.contract import Contract
@@ -62,11 +61,6 @@ def scope_of(settings: Settings) -> Scope:
     return Scope(Mode.LIVE, settings.fyers_app_id)
 
 
-def index_dir(settings: Settings) -> Path:
-    """The paper exchange's own contracts and Fyers' stand apart: one must never be taken for the other."""
-    return settings.instance_dir / ("contracts-fyers" if settings.has_real_market else "contracts")
-
-
 def build(settings: Settings) -> Ports:
     """Connect everything. Asks neither the database nor the network anything yet."""
     from app.brokers.fyers.symbols import IndexedContracts
@@ -83,7 +77,7 @@ def build(settings: Settings) -> Ports:
     store = SqlStore(database, clock)
     watching = Watching(settings, database, clock)
     scope = scope_of(settings)
-    contracts = IndexedContracts(index_dir(settings), clock)
+    contracts = IndexedContracts(settings.index_dir, clock)
     outbox, beside = beside_of(settings, database, clock, scope)
     notifier = watching.notifier(outbox)
     stored = stored_tokens(settings, clock, notifier) if settings.has_real_market else None
@@ -233,7 +227,7 @@ def _paper(
     seen: Callable[[Guard], Broker],
 ) -> Broker:
     """With Fyers credentials its contracts and prices are Fyers' own; only quotes are ever asked of Fyers."""
-    from app.brokers.paper import PaperBroker
+    from app.brokers.paper.broker import PaperBroker
 
     if not settings.has_real_market:
         return PaperBroker(database, clock, scope.account)

@@ -13,7 +13,7 @@ from time import monotonic
 from app.brokers.fyers.broker import FyersBroker
 from app.brokers.fyers.client import FyersClient
 from app.brokers.fyers.login import StaticTokens
-from app.brokers.paper import PaperBroker
+from app.brokers.paper.broker import PaperBroker
 from app.domain.deadline import Deadline
 from app.domain.order import OrderKind, Ticket
 from app.service.exchanger import Exchanger

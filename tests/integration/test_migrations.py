@@ -16,6 +16,7 @@ from app.domain.order import Scope
 from app.domain.risk import TradingState
 from app.service.records import Cap
 from app.store import migrate
+from app.store.head import HEAD
 from app.store.sql import connect
 from tests.integration.store_rows import NOON, SCOPE, Clock, order, said
 
@@ -47,7 +48,7 @@ def test_state_and_caps_survive_the_second_revision(database_url: str, clock: Cl
             connection.execute(text(statement), {"at": "2026-11-23 06:30:00.000000"})
     engine.dispose()
     store = connect(database_url, clock)
-    assert migrate.HEAD in (store.check() or "")
+    assert HEAD in (store.check() or "")
     migrate.upgrade(database_url)
     assert store.check() is None
     value = Cap("value", "day", 1000, 200, returnable=True)

@@ -33,6 +33,7 @@ from app.store import (
     tables_reconcile,
 )
 from app.store.engine import Database
+from app.store.head import HEAD, is_at_head
 from app.store.prepared import hear
 from app.store.sql import SqlStore, connect
 from app.store.writers import WriterQueue
@@ -57,7 +58,7 @@ def test_migrations_build_exactly_the_metadata(database_url: str) -> None:
         assert compare_metadata(context, both) == []
         assert migrate.at_head(connection)
         script = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
-        assert script.get_heads() == [migrate.HEAD]
+        assert script.get_heads() == [HEAD]
         connection.execute(text("UPDATE alembic_version SET version_num = 'older'"))
         assert not migrate.at_head(connection)
     engine.dispose()
@@ -74,6 +75,27 @@ def test_upgrade_twice_changes_nothing_and_check_names_an_empty_database(
     empty = connect(f"sqlite:///{tmp_path / 'empty.db'}", clock)
     assert "migrate" in (empty.check() or "")
     empty.close()
+
+
+def test_a_start_migrates_no_file_that_is_at_head_and_every_other(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "with a blank.db"
+    url = f"sqlite:///{tmp_path}/with%20a blank.db"
+    assert not is_at_head(url)
+    path.write_bytes(b"no database at all, and longer than a header would be" * 40)
+    assert not is_at_head(url)
+    path.write_bytes(b"")
+    assert not is_at_head(url)
+    migrate.upgrade(url)
+    assert is_at_head(url)
+    store = connect(url, clock)
+    store.ensure_scope(SCOPE)  # a writer beside it, and a log that is not copied back yet
+    assert is_at_head(url)
+    assert not is_at_head(f"{url}?timeout=5")  # not ours to take apart
+    with store.database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'older'"))
+    assert not is_at_head(url)
+    store.close()
+    assert not is_at_head("postgresql+psycopg://u@h/d")
 
 
 def test_a_raising_block_leaves_nothing(store: SqlStore) -> None:

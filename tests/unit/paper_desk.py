@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from app.brokers.paper import PaperBroker, engine
+from app.brokers.paper import engine
 from app.brokers.paper.book import Book, Meta, PaperOrder, PaperPosition
+from app.brokers.paper.broker import PaperBroker
 from app.brokers.paper.engine import Market
 from app.brokers.paper.master import Spec, find_spec
 from app.brokers.paper.pricing import around

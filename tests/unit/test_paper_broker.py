@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.brokers.paper import PaperBroker
+from app.brokers.paper.broker import PaperBroker
 from app.brokers.paper.pricing import model_quote
 from app.domain.alert import Exchange, OptionType, Product
 from app.domain.contract import Contract
