@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from flask import Flask
 
@@ -55,7 +56,7 @@ def create_app(settings: Settings | None = None, ports: Ports | None = None) -> 
     scheduler = SchedulerTokens(
         ports.settings.scheduler_service_account, ports.settings.scheduler_audience, ports.clock.monotonic
     )
-    app.register_blueprint(control.blueprint(ports, lambda name: run_job(ports, name), scheduler))
+    app.register_blueprint(control.blueprint(ports, partial(run_job, ports), scheduler))
     app.register_blueprint(kill.blueprint(ports))
     documented = LOGIN_ROUTES if ports.login is not None else ()
     if ports.config is not None and ports.trials is not None:

@@ -60,7 +60,7 @@ class FakeJobRuns:
         self.rows: dict[tuple[str, str], JobRun] = {}
 
     def begin(
-        self, name: str, host: str, owner: str, slot_at: datetime | None, again_after: timedelta
+        self, name: str, host: str, owner: str, slot_at: datetime | None, again_after: timedelta | None
     ) -> bool:
         self.rows[name, host] = JobRun(name, host, slot_at, self.clock.now(), None, None, "", None)
         return True

@@ -95,18 +95,21 @@ JOBS: dict[str, Job] = {
 }
 
 
-def run_job(ports: Ports, name: str) -> str:
-    """Once, now: for a person and for Cloud Scheduler. A run that another instance is in is waited for first.
+def run_job(ports: Ports, name: str, is_timer: bool = False) -> str:
+    """Once, now. A run that another instance is in is waited for first.
 
-    Raises KeyError and ServiceError.
+    A day's job takes the day's slot: no timer runs it again, neither this service's own nor Cloud Scheduler (`is_timer`),
+    which may say one thing twice. A person may. Raises KeyError and ServiceError.
     """
     job = JOBS[name]
+    slot = job.slot_at(ports, ports.clock.now()) if job.at is not None else None
     owner = secrets.token_hex(8)
     lock = lease_of(ports, job)
     if not ports.store.take_lock(lock, owner, LEASE, Deadline(ports.clock.monotonic() + WAIT_S)):
         return f"another {'instance' if job.is_leased else 'process'} is running it right now"
     with kept(ports, lock, owner):
-        return recorded(ports, job, owner, None, None) or ""
+        said = recorded(ports, job, owner, slot, None, is_asked=not is_timer)
+    return "it has been run today" if said is None else said
 
 
 def lease_of(ports: Ports, job: Job) -> str:
@@ -120,11 +123,20 @@ def host_of(job: Job) -> str:
 
 
 def recorded(
-    ports: Ports, job: Job, owner: str, slot_at: datetime | None, lease: tuple[str, str] | None
+    ports: Ports,
+    job: Job,
+    owner: str,
+    slot_at: datetime | None,
+    lease: tuple[str, str] | None,
+    *,
+    is_asked: bool = False,
 ) -> str | None:
-    """One run, and what it came to, kept in the database. None: the slot has been run. Raises what the job raises."""
+    """One run, and what it came to, kept in the database. None: the slot has been run, and no person asks for it.
+
+    Raises what the job raises.
+    """
     runs = None if ports.beside is None else ports.beside.job_runs
-    again = timedelta(seconds=job.every_s(ports)) if job.at is not None else NEVER
+    again = None if is_asked else timedelta(seconds=job.every_s(ports)) if job.at is not None else NEVER
     if runs is not None and not runs.begin(job.name, host_of(job), owner, slot_at, again):
         return None
     try:

@@ -25,12 +25,13 @@ class JobRuns(Protocol):
     """Every method raises StoreUnavailable."""
 
     def begin(
-        self, name: str, host: str, owner: str, slot_at: datetime | None, again_after: timedelta
+        self, name: str, host: str, owner: str, slot_at: datetime | None, again_after: timedelta | None
     ) -> bool:
         """Take this slot. Called under the job's lease.
 
         False: it has been run, or a run of it failed less than `again_after` ago. A run that never ended was a dead
-        process's (the lease says so), and counts as none. No slot: a person's own call, always taken.
+        process's (the lease says so), and counts as none. `again_after` None: a person's own call, always taken. No slot:
+        the run is outside of all.
         """
 
     def end(self, name: str, host: str, owner: str, result: str, *, ok: bool) -> None:

@@ -29,13 +29,13 @@ class SqlJobRuns:
         self._database, self._scope = database, scope
 
     def begin(
-        self, name: str, host: str, owner: str, slot_at: datetime | None, again_after: timedelta
+        self, name: str, host: str, owner: str, slot_at: datetime | None, again_after: timedelta | None
     ) -> bool:
         with self._database.write() as connection:
             now = self._database.now(connection)
             row = connection.execute(select(job_runs).where(*self._own(name, host)).with_for_update())
             last = row.one_or_none()
-            if slot_at is not None and last is not None and not _is_free(last, slot_at, now, again_after):
+            if slot_at and again_after is not None and last and not _is_free(last, slot_at, now, again_after):
                 return False
             kept = slot_at or (last.slot_at if last is not None else None)
             # `ok` and `result` stay those of the run before: a run that has not ended says nothing, and dismisses no alarm.

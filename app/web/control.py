@@ -22,7 +22,8 @@ from app.web.parse import parse_object
 from app.web.ports import Ports
 from app.web.schemas import validated
 
-RunJob = Callable[[str], str]
+RunJob = Callable[[str, bool], str]
+"""By name, and whether it is a timer that asks: a day's job is run once for those, and as often as a person says."""
 """One run of a job by its name. Raises KeyError for a name that is none."""
 HISTORY = 50
 """Changes of the trading state in an answer, newest first."""
@@ -110,9 +111,9 @@ def blueprint(ports: Ports, run_job: RunJob, scheduler: SchedulerTokens) -> Blue
 
     @routes.post("/internal/jobs/<name>")
     def job(name: str) -> Response:
-        admin_or_scheduler(request, callers, scheduler)
+        is_timer = admin_or_scheduler(request, callers, scheduler)
         try:
-            said = run_job(name)
+            said = run_job(name, is_timer)
         except KeyError:
             raise NotFound("there is no such job") from None
         return jsonify({"job": name, "result": said})

@@ -352,6 +352,34 @@ def test_a_persons_call_waits_for_the_run_elsewhere_and_says_so(
     assert run_job(other.ports, "counted") == "run 2"  # the lease was given back
 
 
+def test_a_days_job_is_run_once_for_all_timers_and_as_often_as_a_person_says(
+    instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[datetime] = []
+    job = replace(counted(ran, clock, every=60.0), at=time(15, 45))
+    monkeypatch.setitem(JOBS, "counted", job)
+    own, other = instances[:2]
+
+    def scheduler_says() -> str:
+        return run_job(other.ports, "counted", is_timer=True)
+
+    clock.at = at("2026-11-23 15:40")
+    assert scheduler_says() == "run 1"  # outside of the day's slot, which it does not take
+    assert scheduler_says() == "run 2"
+    clock.at = at("2026-11-23 15:46")
+    assert scheduler_says() == "run 3"
+    assert scheduler_says() == "it has been run today"
+    own.scheduler.tick(job)
+    assert len(ran) == 3
+    assert run_job(own.ports, "counted") == "run 4"
+    clock.at = at("2026-11-25 15:46")
+    assert run_job(own.ports, "counted") == "run 5"
+    for one in instances:
+        one.scheduler.tick(job)
+    assert scheduler_says() == "it has been run today"
+    assert len(ran) == 5
+
+
 def test_a_hosts_own_job_keeps_a_run_per_host(
     instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

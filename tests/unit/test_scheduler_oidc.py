@@ -224,11 +224,13 @@ class JobDoor:
 
     def __init__(self, directory: Path, tokens: SchedulerTokens) -> None:
         self.ran: list[str] = []
+        self.by_timer: list[bool] = []
 
-        def run(name: str) -> str:
+        def run(name: str, is_timer: bool) -> str:
             if name != "reconcile":
                 raise KeyError(name)
             self.ran.append(name)
+            self.by_timer.append(is_timer)
             return "done"
 
         app = Flask("job door")
@@ -246,7 +248,7 @@ def test_the_job_trigger_by_either_token(tmp_path: Path) -> None:
     door = JobDoor(tmp_path, checker())
     assert door.post(token()) == 200
     assert door.post(ADMIN) == 200
-    assert door.ran == ["reconcile", "reconcile"]
+    assert (door.ran, door.by_timer) == (["reconcile", "reconcile"], [True, False])
     assert door.post(token(), "nosuch") == 404
     refused = [
         door.post(t) for t in (None, "", "wrong", token(OTHER_KEY), token(aud="https://other.example"))

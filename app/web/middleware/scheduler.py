@@ -91,13 +91,16 @@ class SchedulerTokens:
             return self._kept
 
 
-def admin_or_scheduler(request: Request, callers: Callers, scheduler: SchedulerTokens) -> None:
-    """The admin's token, or Cloud Scheduler's where it is configured. Raises NotAuthenticated and NotAllowed."""
+def admin_or_scheduler(request: Request, callers: Callers, scheduler: SchedulerTokens) -> bool:
+    """The admin's token, or Cloud Scheduler's where it is configured; whether it was the latter. Raises NotAuthenticated
+    and NotAllowed.
+    """
     token = bearer_token(request)
     if not scheduler.is_on or token is None or callers.find(token) is not None:
         callers.admin(request)
-        return
+        return False
     try:
         scheduler.check(token)
     except NotAuthenticated as error:
         raise callers.refused(request, error.detail) from None
+    return True
