@@ -40,6 +40,7 @@ WAIT_S = 5.0
 """How long a person's call waits for a run that is under way elsewhere."""
 NEVER = timedelta(days=36_500)
 MOST_TICK_S = 10.0
+NOTICES_S = 2.0
 CLOCK_LOOK_S = 5.0
 """A clock that is set back by less than this delays a job by no more than this."""
 
@@ -141,7 +142,7 @@ def recorded(
         return None
     try:
         with ports.watcher.job(job.name):
-            said = job.run(ports, lease)
+            said = _whole_run(ports, job, lease)
     except Exception as error:
         # Whatever it was is the job's last result; its caller decides what to do with the error itself.
         if runs is not None:
@@ -150,6 +151,14 @@ def recorded(
         raise
     if runs is not None:
         runs.end(job.name, host_of(job), owner, said, ok=True)
+    return said
+
+
+def _whole_run(ports: Ports, job: Job, lease: tuple[str, str] | None) -> str:
+    """A day's job says what it has to say once: its run counts when that can be lost no more."""
+    said = job.run(ports, lease)
+    if job.at is not None and ports.beside is not None and not ports.beside.flush(NOTICES_S):
+        raise StoreUnavailable("what it had to tell could not be kept in time")
     return said
 
 

@@ -238,12 +238,9 @@ def open_now(connection: Connection, scope: Scope, now: datetime) -> tuple[Decim
 
 def _open(rows: Sequence[Row[Any]]) -> tuple[Decimal, Decimal]:
     """Lots and value of all that is open and under way."""
-    kinds: dict[str, list[Row[Any]]] = {"held": [], "waiting": [], "adjusted": [], "before": []}
-    for row in rows:
-        kinds[row.kind].append(row)
-    adjusted = {(row.ticker, row.product): row.bought for row in kinds["adjusted"]}
+    adjusted = {(row.ticker, row.product): row.bought for row in rows if row.kind == "adjusted"}
     lots, value = Decimal(0), 0.0
-    for row in kinds["held"]:
+    for row in (row for row in rows if row.kind == "held"):
         net = row.bought - row.sold + adjusted.get((row.ticker, row.product), 0)
         average = (
             (row.paid / row.bought if row.bought else 0.0)
@@ -252,7 +249,7 @@ def _open(rows: Sequence[Row[Any]]) -> tuple[Decimal, Decimal]:
         )
         lots += Decimal(abs(int(net))) / row.lot
         value += abs(int(net)) * float(average)
-    for row in kinds["waiting"]:
+    for row in (row for row in rows if row.kind == "waiting"):
         lots += Decimal(int(row.bought)) / row.lot
         value += float(row.paid)
     return lots, Decimal(str(value)).quantize(_PAISA)

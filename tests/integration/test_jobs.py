@@ -380,6 +380,27 @@ def test_a_days_job_is_run_once_for_all_timers_and_as_often_as_a_person_says(
     assert len(ran) == 5
 
 
+def test_a_days_job_whose_page_could_not_be_kept_is_run_again(
+    instances: list[Instance], clock: Clock
+) -> None:
+    """Its process could be killed with the page in memory only, and nobody would tell it again."""
+    ran: list[datetime] = []
+    job = replace(counted(ran, clock, every=60.0), at=time(15, 45))
+    clock.at = at("2026-11-23 15:45")
+    one, other = instances[:2]
+    whole = one.ports.beside
+    assert whole is not None
+    one.ports = replace(one.ports, beside=replace(whole, flush=lambda _: False))
+    one.scheduler = Scheduler(one.ports)
+    one.scheduler.tick(job)
+    assert one.last("counted").ok is False
+    for _ in range(10):
+        clock.pass_(15)
+        other.scheduler.tick(job)
+    assert len(ran) == 2
+    assert one.last("counted").ok
+
+
 def test_a_hosts_own_job_keeps_a_run_per_host(
     instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
