@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.deadline import Deadline
-from app.domain.order import Order
+from app.domain.order import Order, Protection
 from app.domain.outcome import Outcome, Refused, Unknown
 from app.domain.risk import Limits
 from app.domain.status import Status
@@ -198,3 +199,54 @@ def test_a_pass_that_fails_after_the_change_makes_it_again(
     assert (covered(desk), desk.events(leaving).count(Event.LEG_RESTORED)) == (LOT, 0)
     passes(desk)
     assert (covered(desk), desk.events(leaving).count(Event.LEG_RESTORED)) == (LOT, 1)
+
+
+def test_a_stop_that_a_hand_has_taken_off_stays_off(desk: TradingDesk) -> None:
+    resting_exit(desk)
+    beside(desk)
+    desk.broker.protected.clear()
+    passes(desk)
+    assert desk.broker.protected == {}
+
+
+def test_what_is_held_in_another_product_is_another_position(desk: TradingDesk) -> None:
+    """And what a hand holds there too is not ours."""
+    desk.held(product=Product.MARGIN, lots=4)
+    desk.broker.by_hand(TICKER, 3 * LOT)
+    resting_exit(desk)
+    beside(desk, lots=2)
+    passes(desk)
+    assert covered(desk) == 2 * LOT
+    assert desk.broker.protected[f"{TICKER}-MARGIN"][2] is None
+
+
+def test_nothing_is_left_to_cover_where_a_hand_has_closed_the_rest(desk: TradingDesk) -> None:
+    resting_exit(desk)
+    beside(desk)
+    desk.broker.by_hand(TICKER, -LOT)
+    asked = desk.broker.calls.count("set_protection")
+    passes(desk)
+    assert desk.broker.calls.count("set_protection") == asked
+
+
+def test_an_entry_without_a_stop_brings_none(desk: TradingDesk) -> None:
+    """One that was adopted from the book, without a stop: what stands there then is a hand's."""
+    resting_exit(desk)
+    entry = beside(desk)
+    desk.store.data.orders[entry.id] = replace(desk.row(entry), protection=Protection.NONE)
+    by_hand = (Decimal(5), Decimal(0), None)
+    desk.broker.protected[position_id()] = by_hand
+    passes(desk)
+    assert desk.broker.protected[position_id()] == by_hand
+
+
+def test_an_exit_whose_sender_could_not_say_that_it_took_the_legs_off(
+    desk: TradingDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as gone:
+        gone.setattr("app.service.legs._noted", lambda _, answer, *__: answer)
+        leaving = resting_exit(desk)
+    assert Event.LEG_CANCELLED not in desk.events(leaving)
+    beside(desk)
+    passes(desk)
+    assert covered(desk) == LOT
