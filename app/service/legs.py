@@ -105,14 +105,14 @@ def send_without_legs(
         return outcome
 
     answer = send(desk, order, budget, call, admin=admin)
-    return _noted(desk, answer, notes, budget)
+    return _noted(desk, answer, notes, budget, leaves=max(0, legs.ours - order.quantity))
 
 
-def said_of_legs(event: Event, at: datetime, order: Order) -> AuditEvent:
+def said_of_legs(event: Event, at: datetime, order: Order, **more: str) -> AuditEvent:
     """`as_of`: what the speaker took the exit for. Whoever has recorded its end since did not know of the
     legs, and `relegs` goes by what was known when they were dealt with.
     """
-    return event_of(event, at, order.status, as_of=order.status)
+    return event_of(event, at, order.status, as_of=order.status, **more)
 
 
 def _after(desk: Desk, legs: Legs, exchanger: Exchanger, outcome: Outcome) -> Event | None:
@@ -127,8 +127,8 @@ def _after(desk: Desk, legs: Legs, exchanger: Exchanger, outcome: Outcome) -> Ev
 
 def _restore(desk: Desk, legs: Legs, exchanger: Exchanger, quantity: int | None) -> Event:
     """Put our entry's distances back, over `quantity` (None: what is ours, if that is not all there is)."""
-    if legs.position is None or legs.asked is None:
-        return _naked(desk, legs)
+    if legs.position is None or legs.asked is None or not legs.asked.stop_distance:
+        return _naked(desk, legs)  # of one that was adopted from the book the distances are not known
     stop, target = legs.asked.stop_distance, legs.asked.target_distance
     if quantity is None and legs.ours < abs(legs.position.net_quantity):
         quantity = legs.ours
@@ -192,7 +192,8 @@ def _has_waited(desk: Desk, order: Order) -> bool:
     )
 
 
-def _noted(desk: Desk, answer: Answer, notes: list[Event], budget: Budget) -> Answer:
+def _noted(desk: Desk, answer: Answer, notes: list[Event], budget: Budget, *, leaves: int) -> Answer:
+    """`leaves`: what the exit was to leave, on which alone a stop may stand while it rests (`narrow`)."""
     if not notes:
         return answer
     try:
@@ -200,7 +201,7 @@ def _noted(desk: Desk, answer: Answer, notes: list[Event], budget: Budget) -> An
             row = tx.get_order(answer.order.scope, answer.order.id, lock=True)
             for event in notes if row else ():
                 assert row is not None
-                row = tx.record(row, said_of_legs(event, tx.now(), answer.order))
+                row = tx.record(row, said_of_legs(event, tx.now(), answer.order, leaves=str(leaves)))
     except Exception:  # notes beside an outcome that is already recorded
         log.exception("the legs' events of %s could not be recorded", answer.order.id)
     return answer

@@ -3,10 +3,15 @@
 An exit takes the legs off, or leaves them on what it will not close. An entry that fills while that exit still rests at
 its protection price brings legs of its own, and they stand on the whole position (fyers-api.md 2.3): stop and exit
 together would close more than there is, and open the other side.
+
+It goes by numbers and by no times: what the resting exits will leave now, against what was last said that they would
+leave. Whoever says so may say it late, after a fill that he did not know of. So a stop over too little, after one of two
+exits has ended unfilled, is made to cover the rest too.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -15,8 +20,8 @@ from decimal import Decimal
 from app.domain.audit import Event
 from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
-from app.domain.order import Order, Protection, Purpose, Scope
-from app.domain.outcome import Accepted
+from app.domain.order import Order, Purpose, Scope
+from app.domain.outcome import Accepted, NotSent, Outcome, Unknown
 from app.domain.status import UNSETTLED
 from app.service.desk import Desk
 from app.service.exchanger import Exchanger
@@ -24,10 +29,14 @@ from app.service.holding import net_of, open_part
 from app.service.legs import said_of_legs
 from app.service.ports import Transaction
 from app.service.position import Place
-from app.service.records import BookOrder, Position
-from app.service.relegs import ABOUT_LEGS, LEASE
+from app.service.records import AuditEvent, BookOrder, Position
+from app.service.relegs import ABOUT_LEGS, LEASE, has_asked
 
-FILLS = (Event.ORDER_FILLED, Event.ORDER_PARTIALLY_FILLED)
+log = logging.getLogger(__name__)
+
+LEAVES, TRIED = "leaves", "tried"
+"""In the detail of what is said of legs: contracts that the exits were to leave, and that a stop over too much stands
+there still, of which a person has heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +47,19 @@ class Wide:
     exits: tuple[Order, ...]
     rest: int
     """Contracts that stay when they have filled."""
-    asked: Order
-    """The latest own entry that asked for protection: its distances are what is set."""
+    asked: Order | None
+    """The latest own entry that asked for protection: its distances are what is set. None: what stands there is a hand's."""
+    said: AuditEvent | None
+    """The last word on the legs beside the newest of these exits."""
+
+    @property
+    def is_ours(self) -> bool:
+        """We have put it there while these rested."""
+        return self.said is not None and self.said.event is Event.LEG_RESTORED
+
+    @property
+    def is_told(self) -> bool:
+        return self.said is not None and TRIED in self.said.detail
 
 
 def narrow_stops(
@@ -49,7 +69,7 @@ def narrow_stops(
     positions: tuple[Position, ...],
     began: datetime,
 ) -> bool:
-    """Once for each fill that brought legs while an exit rests. `book` and `positions` were read after `began`, and what
+    """Once for each change of what the resting exits will leave under a stop. `book` and `positions` were read after `began`, and what
     the book says of fills is recorded.
 
     Whether anything was tried: the positions are to be read again then.
@@ -75,19 +95,51 @@ def narrow_stops(
 
 
 def _narrow(desk: Desk, exchanger: Exchanger, place: Place, wide: Wide) -> None:
-    stop, target = wide.asked.stop_distance or Decimal(0), wide.asked.target_distance or Decimal(0)
-    is_narrow = isinstance(exchanger.set_protection(wide.position.id, stop, target, wide.rest), Accepted)
-    if not is_narrow:
+    outcome = _set(exchanger, wide)
+    detail = {LEAVES: str(wide.rest)}
+    if isinstance(outcome, Accepted):
+        event = Event.LEG_RESTORED if wide.rest else Event.LEG_CANCELLED
+    else:
         # Not taken off instead: the rest would stand there without a stop, which is the likelier loss.
-        text = (
-            f"{place.ticker}: exit {wide.exits[-1].id} rests, and the stop beside it covers the same contracts: "
-            f"both would open the other side. Cancel the exit, or have the stop cover {wide.rest}"
-        )
-        desk.notifier.notify("stop_beside_exit", text, page=True)
-    event = Event.LEG_RESTORED if is_narrow else Event.PROTECTION_SEEN
+        if not wide.is_told:
+            _tell(desk, place, wide)
+        # What may have arrived counts as ours, so that all is covered again when the exit ends (`relegs`).
+        is_perhaps = isinstance(outcome, Unknown) or wide.is_ours
+        event = Event.LEG_RESTORED if is_perhaps else Event.PROTECTION_SEEN
+        # Said again at the next pass where it may help: it is an amount and no change of one. Not where it was refused.
+        before = wide.said.detail.get(LEAVES, "") if wide.said is not None else ""
+        detail = {LEAVES: before if isinstance(outcome, Unknown | NotSent) else str(wide.rest), TRIED: "1"}
+        if wide.said is not None and (wide.said.event, wide.said.detail) == (
+            event,
+            wide.said.detail | detail,
+        ):
+            return
     with desk.store.write() as tx:
         for order in sorted(wide.exits, key=lambda o: o.id):  # as all who take several rows
-            tx.record(order, said_of_legs(event, tx.now(), order))
+            tx.record(order, said_of_legs(event, tx.now(), order, **detail))
+
+
+def _set(exchanger: Exchanger, wide: Wide) -> Outcome | None:
+    """None: there is nothing that we could set there."""
+    if wide.asked is None or not (wide.rest or wide.is_ours):
+        return None
+    stop, target = wide.asked.stop_distance or Decimal(0), wide.asked.target_distance or Decimal(0)
+    if not wide.rest:
+        stop = target = Decimal(0)
+    try:
+        return exchanger.set_protection(wide.position.id, stop, target, wide.rest or None)
+    except Exception as error:  # the pass has more to do than this
+        log.exception("the stop beside exit %s could not be set", wide.exits[-1].id)
+        return Unknown(f"unexpected {type(error).__name__}")
+
+
+def _tell(desk: Desk, place: Place, wide: Wide) -> None:
+    what = f"have the stop cover {wide.rest}" if wide.rest else "take the stop off"
+    text = (
+        f"{place.ticker}: exit {wide.exits[-1].id} rests, and the stop beside it covers the same contracts: both "
+        f"would open the other side. Cancel the exit, or {what}"
+    )
+    desk.notifier.notify("stop_beside_exit", text, page=True)
 
 
 def _resting(tx: Transaction, scope: Scope, book: Sequence[BookOrder], today: date) -> list[Order]:
@@ -102,43 +154,22 @@ def _wide(
     position = net_of(positions, place.ticker, place.product)
     if position is None or not position.has_stop:
         return None
-    rows = tx.orders_in(place.scope, place.ticker, place.product)
+    rows, net = tx.orders_in(place.scope, place.ticker, place.product), position.net_quantity
     exits = tuple(o for o in rows if o.purpose is Purpose.EXIT and open_part(o, book, today))
-    asked = [o for o in rows if _asked(o)]
-    if not exits or not asked or any(o.status in UNSETTLED for o in exits):
+    if any(o.status in UNSETTLED for o in exits):
         return None
-    if not _has_filled_since(tx, place.scope, asked, _legs_dealt_with(tx, place.scope, exits)):
-        return None  # whatever stop there is, the exit has left it, or a hand has set it
-    own = sum(
-        h.net_quantity
-        for h in tx.holdings(place.scope, None)
-        if (h.ticker, h.product) == (place.ticker, place.product)
-    )
-    rest = min(abs(own), abs(position.net_quantity)) - sum(open_part(o, book, today) for o in exits)
-    if rest <= 0 or own * position.net_quantity <= 0:
+    exits = tuple(o for o in exits if o.side.sign * net < 0)
+    here = (place.ticker, place.product)
+    own = sum(h.net_quantity for h in tx.holdings(place.scope, None) if (h.ticker, h.product) == here)
+    rest = min(abs(own), abs(net)) - sum(open_part(o, book, today) for o in exits)
+    if not exits or rest < 0 or own * net <= 0:
+        return None  # of an exit that is larger than what is left `excess` is told
+    said = tx.events_of(place.scope, [o.id for o in exits], ABOUT_LEGS).get(exits[-1].id, ())
+    last = said[-1] if said else None
+    # The same as it was: the stop was put there for these exits, or by a hand that knows of them. Beside an exit of all
+    # there should be none.
+    if last is not None and last.detail.get(LEAVES) == str(rest) and (rest or TRIED in last.detail):
         return None
-    return Wide(position, exits, rest, asked[-1])
-
-
-def _asked(order: Order) -> bool:
-    return (
-        order.purpose is Purpose.ENTRY
-        and order.filled_quantity > 0
-        and order.protection is not Protection.NONE
-    )
-
-
-def _legs_dealt_with(tx: Transaction, scope: Scope, exits: Sequence[Order]) -> datetime | None:
-    """When one of these last took the legs off or put them on the rest."""
-    said = tx.events_of(scope, [o.id for o in exits], ABOUT_LEGS)
-    times = [words[-1].at for words in said.values()]
-    # A sender that died right after it said nothing of the legs.
-    times += [o.sent_at for o in exits if o.id not in said and o.sent_at is not None]
-    return max(times, default=None)
-
-
-def _has_filled_since(
-    tx: Transaction, scope: Scope, entries: Sequence[Order], since: datetime | None
-) -> bool:
-    fills = tx.events_of(scope, [o.id for o in entries], FILLS)
-    return since is not None and any(words[-1].at > since for words in fills.values())
+    entries = [o for o in rows if o.purpose is Purpose.ENTRY and o.filled_quantity]
+    asked = entries[-1] if entries and has_asked(entries[-1]) else None
+    return Wide(position, exits, rest, asked, last)

@@ -149,6 +149,11 @@ def _is_unanswered(order: Order, said: Sequence[AuditEvent]) -> bool:
     return last.event is Event.LEG_CANCELLED or last.detail.get("as_of", last.status) in MAYBE_LIVE
 
 
+def has_asked(entry: Order) -> bool:
+    """Whether it holds something under a stop whose distance we know: of one that was adopted from the book we do not."""
+    return bool(entry.filled_quantity and entry.stop_distance and entry.protection is not Protection.NONE)
+
+
 def _off(
     tx: Transaction,
     place: Place,
@@ -167,7 +172,7 @@ def _off(
         for o in rows
     )
     entries = [o for o in rows if o.purpose is Purpose.ENTRY]
-    asked = [o for o in entries if o.filled_quantity and o.protection is not Protection.NONE]
+    asked = [o for o in entries if has_asked(o)]
     # What came later may stand where all of theirs was closed since, and has its own legs.
     older = own - sum(o.side.sign * o.filled_quantity for o in entries if _is_later(o, exits[-1]))
     if busy or not asked or position.net_quantity * own <= 0 or position.net_quantity * older <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -13,10 +14,12 @@ from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.deadline import Deadline
 from app.domain.order import Order, Protection
-from app.domain.outcome import Outcome, Refused, Unknown
+from app.domain.outcome import NotSent, Outcome, Refused, Unknown
 from app.domain.risk import Limits
 from app.domain.status import Status
 from app.errors import StoreUnavailable
+from app.service import legs
+from app.service.desk import Answer
 from app.service.position import Place
 from app.service.records import BookStatus
 from tests.builders import LOT, SCOPE, a_policy
@@ -126,7 +129,7 @@ def test_all_is_covered_again_when_the_exit_ends_unfilled(desk: TradingDesk, end
     book = desk.broker.book
     book[:] = [replace(r, status=end) if r.broker_order_id == leaving.broker_order_id else r for r in book]
     passes(desk)
-    assert covered(desk) in (None, 3 * LOT)
+    assert covered(desk) == 3 * LOT
 
 
 def test_a_new_exit_replaces_the_old_one_and_closes_all(desk: TradingDesk) -> None:
@@ -139,22 +142,49 @@ def test_a_new_exit_replaces_the_old_one_and_closes_all(desk: TradingDesk) -> No
     assert (desk.net(), position_id() in desk.broker.protected) == (0, False)
 
 
-def test_a_stop_that_a_hand_has_set_beside_the_exit_is_left_alone(desk: TradingDesk) -> None:
-    resting_exit(desk)
-    by_hand = (Decimal(5), Decimal(0), None)
-    desk.broker.protected[position_id()] = by_hand
-    passes(desk)
-    assert desk.broker.protected[position_id()] == by_hand
-
-
-@pytest.mark.parametrize("said", [Refused("-50", "no"), Unknown("timed out")])
+@pytest.mark.parametrize("said", [Refused("-50", "no"), Unknown("timed out"), NotSent("rate_budget", "none")])
 def test_a_person_hears_once_where_the_broker_does_not_take_it(desk: TradingDesk, said: Outcome) -> None:
     leaving = resting_exit(desk)
     beside(desk)
-    desk.broker.next_protection = [said]
+    desk.broker.next_protection = [said] * 5
+    events = len(desk.events(leaving))
     passes(desk, 5)
     assert desk.notifier.pages == [PAGE]
-    assert desk.events(leaving)[-1] is Event.PROTECTION_SEEN
+    assert len(desk.events(leaving)) == events + 1
+    asked = desk.broker.calls.count("set_protection")
+    desk.broker.next_protection.clear()
+    passes(desk)
+    again = desk.broker.calls.count("set_protection") - asked
+    # A refusal is an answer: it is not asked for again until something else is to be covered.
+    assert (covered(desk), again) == ((None, 0) if isinstance(said, Refused) else (LOT, 1))
+    beside(desk)
+    passes(desk)
+    assert covered(desk) == 2 * LOT
+
+
+def test_a_call_that_breaks_does_not_stop_the_pass(desk: TradingDesk) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    resting_exit(desk)
+    entry = beside(desk)
+    desk.broker.on["set_protection"] = broken
+    passes(desk)
+    assert Event.PROTECTION_SEEN in desk.events(entry)  # what a pass does after it
+    del desk.broker.on["set_protection"]
+    passes(desk)
+    assert covered(desk) == LOT
+
+
+def test_what_may_have_arrived_is_put_back_over_all_when_the_exit_ends(desk: TradingDesk) -> None:
+    leaving = resting_exit(desk)
+    beside(desk, lots=2)
+    desk.broker.next_protection = [Unknown("timed out")]
+    desk.reconcile()
+    desk.broker.protected[position_id()] = (STOP, TARGET, 2 * LOT)  # it had arrived
+    desk.broker.cancel(leaving.broker_order_id or "")
+    passes(desk)
+    assert covered(desk) == 3 * LOT
 
 
 def test_another_exit_at_it_has_its_time(desk: TradingDesk) -> None:
@@ -220,13 +250,112 @@ def test_what_is_held_in_another_product_is_another_position(desk: TradingDesk) 
     assert desk.broker.protected[f"{TICKER}-MARGIN"][2] is None
 
 
-def test_nothing_is_left_to_cover_where_a_hand_has_closed_the_rest(desk: TradingDesk) -> None:
-    resting_exit(desk)
+@pytest.mark.parametrize("is_narrow", [True, False])
+def test_no_stop_is_left_where_a_hand_has_closed_the_rest(desk: TradingDesk, is_narrow: bool) -> None:
+    """The exit closes what is left. Only a stop that is ours for certain is taken off; of another a person hears."""
+    leaving = resting_exit(desk)
     beside(desk)
+    passes(desk, 3 if is_narrow else 0)
     desk.broker.by_hand(TICKER, -LOT)
-    asked = desk.broker.calls.count("set_protection")
     passes(desk)
-    assert desk.broker.calls.count("set_protection") == asked
+    assert (position_id() in desk.broker.protected, PAGE in desk.notifier.pages) == (
+        not is_narrow,
+        not is_narrow,
+    )
+    if is_narrow:  # and should the exit end, it is put back
+        desk.broker.cancel(leaving.broker_order_id or "")
+        passes(desk)
+        assert desk.broker.protected[position_id()][:2] == (STOP, TARGET)
+
+
+def test_a_stop_over_all_that_a_hand_sets_beside_an_exit_of_all_is_told(desk: TradingDesk) -> None:
+    resting_exit(desk)
+    by_hand = (Decimal(5), Decimal(0), None)
+    desk.broker.protected[position_id()] = by_hand
+    passes(desk)
+    assert (desk.broker.protected[position_id()], desk.notifier.pages) == (by_hand, [PAGE])
+
+
+def test_a_stop_that_a_hand_has_moved_beside_a_part_exit_is_left_alone(desk: TradingDesk) -> None:
+    resting_exit(desk, lots=3, qty=LOT)
+    by_hand = (Decimal(5), Decimal(0), 2 * LOT)
+    desk.broker.protected[position_id()] = by_hand
+    passes(desk)
+    assert (desk.broker.protected[position_id()], desk.notifier.pages) == (by_hand, [])
+
+
+def test_an_exit_that_says_late_that_it_took_the_legs_off(
+    desk: TradingDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass has recorded the fill of the entry before."""
+    after: list[Callable[[], None]] = []
+    noted = legs._noted
+
+    def late(*given: Any, **more: Any) -> Answer:
+        for one in after:
+            one()
+        return noted(*given, **more)
+
+    monkeypatch.setattr(legs, "_noted", late)
+
+    def meanwhile() -> None:
+        after.clear()
+        desk.broker.fills = True
+        beside(desk)
+        passes(desk)
+        desk.clock.advance(20)
+
+    after.append(meanwhile)
+    desk.held()
+    desk.clock.advance(1)
+    after.clear()
+    desk.reconcile()
+    desk.broker.fills = False
+    after.append(meanwhile)
+    leaving = desk.alert("EXIT").order
+    assert desk.events(leaving)[-1] is Event.LEG_CANCELLED
+    passes(desk)
+    assert covered(desk) == LOT
+
+
+def test_a_fill_that_is_recorded_while_the_stop_is_narrowed(desk: TradingDesk) -> None:
+    leaving = resting_exit(desk)
+    beside(desk)
+
+    def another_fills() -> None:
+        del desk.broker.on["set_protection"]
+        beside(desk)
+
+    desk.broker.on["set_protection"] = another_fills
+    desk.reconcile()
+    desk.broker.protected[position_id()] = (STOP, TARGET, None)  # its legs came last
+    passes(desk)
+    assert covered(desk) == 2 * LOT
+    stop_and_exit_fill(desk, leaving)
+    assert desk.net() == 0
+
+
+def test_an_exit_on_the_other_side_closes_nothing_of_it(desk: TradingDesk) -> None:
+    """Of a client who is short, beside one who is long: what his exit buys back makes the position larger."""
+    desk.held("SELL", client="short")
+    desk.clock.advance(1)
+    desk.reconcile()
+    desk.broker.fills = False
+    assert desk.alert("EXIT", client="short").order.status is Status.ACCEPTED
+    desk.clock.advance(1)
+    desk.broker.fills = True
+    beside(desk, lots=3)
+    passes(desk)
+    assert (desk.net(), covered(desk)) == (2 * LOT, None)
+
+
+def test_legs_of_an_entry_whose_distances_nobody_knows_are_a_persons(desk: TradingDesk) -> None:
+    """One that was adopted from the book."""
+    resting_exit(desk)
+    entry = beside(desk)
+    desk.store.data.orders[entry.id] = replace(desk.row(entry), stop_distance=None, target_distance=None)
+    passes(desk)
+    assert (covered(desk), desk.notifier.pages) == (None, [PAGE])
 
 
 def test_an_entry_without_a_stop_brings_none(desk: TradingDesk) -> None:
@@ -237,14 +366,14 @@ def test_an_entry_without_a_stop_brings_none(desk: TradingDesk) -> None:
     by_hand = (Decimal(5), Decimal(0), None)
     desk.broker.protected[position_id()] = by_hand
     passes(desk)
-    assert desk.broker.protected[position_id()] == by_hand
+    assert (desk.broker.protected[position_id()], desk.notifier.pages) == (by_hand, [PAGE])
 
 
 def test_an_exit_whose_sender_could_not_say_that_it_took_the_legs_off(
     desk: TradingDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as gone:
-        gone.setattr("app.service.legs._noted", lambda _, answer, *__: answer)
+        gone.setattr("app.service.legs._noted", lambda _, answer, *__, **___: answer)
         leaving = resting_exit(desk)
     assert Event.LEG_CANCELLED not in desk.events(leaving)
     beside(desk)

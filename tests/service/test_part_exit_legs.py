@@ -138,7 +138,7 @@ def test_it_comes_back_once_the_other_part_exit_has_ended_too(desk: TradingDesk)
     one, two = leaving(desk), leaving(desk)
     ends(desk, one)
     passes(desk, minutes=0.5)
-    assert covered(desk) == LOT
+    assert covered(desk) == 2 * LOT  # what the one that still rests will leave
     ends(desk, two, BookStatus.FILLED, filled=LOT)
     passes(desk)
     assert covered(desk) == desk.net() == 2 * LOT
