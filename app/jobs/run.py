@@ -109,7 +109,8 @@ def run_job(ports: Ports, name: str, is_timer: bool = False) -> str:
     if not ports.store.take_lock(lock, owner, LEASE, Deadline(ports.clock.monotonic() + WAIT_S)):
         return f"another {'instance' if job.is_leased else 'process'} is running it right now"
     with kept(ports, lock, owner):
-        said = recorded(ports, job, owner, slot, None, is_asked=not is_timer)
+        # One that failed is run again as soon as Cloud Scheduler says so: it has waited itself.
+        said = recorded(ports, job, owner, slot, None, timedelta(0) if is_timer else None)
     return "it has been run today" if said is None else said
 
 
@@ -129,16 +130,14 @@ def recorded(
     owner: str,
     slot_at: datetime | None,
     lease: tuple[str, str] | None,
-    *,
-    is_asked: bool = False,
+    again_after: timedelta | None = None,
 ) -> str | None:
-    """One run, and what it came to, kept in the database. None: the slot has been run, and no person asks for it.
+    """One run, and what it came to, kept in the database. `again_after` as in JobRuns.begin. None: the slot has been run.
 
     Raises what the job raises.
     """
     runs = None if ports.beside is None else ports.beside.job_runs
-    again = None if is_asked else timedelta(seconds=job.every_s(ports)) if job.at is not None else NEVER
-    if runs is not None and not runs.begin(job.name, host_of(job), owner, slot_at, again):
+    if runs is not None and not runs.begin(job.name, host_of(job), owner, slot_at, again_after):
         return None
     try:
         with ports.watcher.job(job.name):
@@ -297,8 +296,9 @@ class Scheduler:
             return None  # somebody is running it; when that one dies, this slot is still to be had
         with kept(ports, lock, self._owner):
             self._last[job.name] = now
-            of_all = (slot, (lock, self._owner)) if job.is_leased else (None, None)
-            said = recorded(ports, job, self._owner, *of_all)
+            slot_at, lease = (slot, (lock, self._owner)) if job.is_leased else (None, None)
+            again = timedelta(seconds=job.every_s(ports)) if job.at is not None else NEVER
+            said = recorded(ports, job, self._owner, slot_at, lease, again)
         # Not when it raised or was refused: a slot whose runner failed may be this instance's to try again.
         if said is not None or job.at is None:
             self._slots[job.name] = slot

@@ -19,10 +19,10 @@ def is_at_head(url: str) -> bool:
     if not url.startswith(PREFIX) or "?" in url:
         return False
     path = unquote(url.removeprefix(PREFIX))  # as SQLAlchemy takes it
-    if not Path(path).is_file():
-        return False
     try:
+        if not Path(path).is_file():
+            return False
         with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=1)) as file:
             return file.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         return False

@@ -135,6 +135,33 @@ class StreetMachine(Processes):
         if there and not self.broker.is_a_race(ident):
             self.broker.trigger_stop(ident)
 
+    @rule(ticker=places, keyed=st.booleans(), part=st.booleans(), reopened=st.booleans())
+    def a_stop_beside_a_resting_exit(self, ticker: str, keyed: bool, part: bool, reopened: bool) -> None:
+        """An exit rests, perhaps an entry fills beside it, and the stop fires: by chance that is too rare."""
+        product = "INTRADAY" if ticker == LONG.ticker else "MARGIN"
+        ident = f"{ticker}-{product}"
+        if not self.broker.net.get((ticker, product)) or ident not in self.broker.protected:
+            return
+        self.broker.fills = False
+        self.exit(ticker, keyed, part, None, "taken")
+        if reopened:
+            self.broker.fills = True
+            self.entry_without_trouble(ticker, keyed)
+            for _ in range(2):  # longer than any lease of a dead process
+                self.clock.advance(15)
+                self.one_pass(None, "taken")
+            if self._all_is_seen(ident):
+                self.broker.beside.pop(ident, None)
+        self.stop_fills(ticker)
+        for row in self.broker.working():
+            if row.ticker == ticker and row.side.sign == -SIDES[ticker]:
+                self.broker.fill(row.broker_order_id)
+
+    def _all_is_seen(self, ident: str) -> bool:
+        """Whether those passes could see what rests, and what has brought the stop."""
+        is_true = self.broker.frozen is None and not self.broker.late_s
+        return is_true and not any(o.status in UNSETTLED for o in self.rows())
+
     @rule(how=st.sampled_from(["true"] * 4 + ["frozen", "empty"]), late_s=st.sampled_from([0, 0, 3, 60, 119]))
     def book_shows(self, how: str, late_s: int) -> None:
         self.broker.thaw()

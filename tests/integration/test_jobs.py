@@ -380,6 +380,29 @@ def test_a_days_job_is_run_once_for_all_timers_and_as_often_as_a_person_says(
     assert len(ran) == 5
 
 
+def test_cloud_schedulers_repeat_runs_a_days_job_that_failed(
+    instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that all is well would end its repeats, and without CPU between requests no timer follows."""
+    ran: list[datetime] = []
+
+    def fail_once(_: Ports, __: object) -> str:
+        ran.append(clock.now())
+        if len(ran) == 1:
+            raise StoreUnavailable("not now")
+        return "done"
+
+    job = replace(counted([], clock, every=3600.0), run=fail_once, at=time(15, 45))
+    monkeypatch.setitem(JOBS, "counted", job)
+    clock.at = at("2026-11-23 15:46")
+    ports = instances[0].ports
+    with pytest.raises(StoreUnavailable):
+        run_job(ports, "counted", is_timer=True)
+    clock.pass_(5)
+    assert run_job(ports, "counted", is_timer=True) == "done"
+    assert run_job(ports, "counted", is_timer=True) == "it has been run today"
+
+
 def test_a_days_job_whose_page_could_not_be_kept_is_run_again(
     instances: list[Instance], clock: Clock
 ) -> None:

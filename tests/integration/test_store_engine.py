@@ -96,6 +96,7 @@ def test_a_start_migrates_no_file_that_is_at_head_and_every_other(tmp_path: Path
     assert not is_at_head(url)
     store.close()
     assert not is_at_head("postgresql+psycopg://u@h/d")
+    assert not is_at_head(f"sqlite:///{tmp_path}/{'a' * 300}.db")
 
 
 def test_a_raising_block_leaves_nothing(store: SqlStore) -> None:
