@@ -21,6 +21,7 @@ class Event(StrEnum):
     ORDER_SENT_LATE = "order:sent_late"
     EXIT_PENDING = "exit:pending"
     LEG_CANCELLED = "leg:cancelled"
+    LEG_CHANGING = "leg:changing"
     LEG_RESTORED = "leg:restored"
     LEG_UNPROTECTED = "leg:unprotected"
     ENTRY_CANCEL = "entry:cancel"

@@ -304,7 +304,7 @@ def _legs(order: Order, seen: Seen) -> Legs:
     # One whose stop was missed, and that somebody has set since: what is taken off now goes back too.
     wanted = (Protection.REQUESTED, Protection.SEEN, *((Protection.MISSING,) if legs else ()))
     asked = [o for o in entries if o.filled_quantity and o.protection in wanted]
-    asked = [o for o in asked if o.stop_distance] or asked
+    asked = [o for o in asked if o.stop_distance and o.side is order.side.opposite] or asked
     return Legs(
         order=order,
         position=seen.readings.position,

@@ -22,7 +22,8 @@ from app.domain.contract import ist_date
 from app.domain.deadline import Deadline
 from app.domain.order import Order, Purpose, Scope
 from app.domain.outcome import Accepted, NotSent, Outcome, Unknown
-from app.domain.status import UNSETTLED
+from app.domain.status import UNSETTLED, Status
+from app.errors import BrokerReadFailed
 from app.service.desk import Desk
 from app.service.exchanger import Exchanger
 from app.service.holding import net_of, open_part
@@ -30,7 +31,7 @@ from app.service.legs import said_of_legs
 from app.service.ports import Transaction
 from app.service.position import Place
 from app.service.records import AuditEvent, BookOrder, Position
-from app.service.relegs import ABOUT_LEGS, LEASE, has_asked
+from app.service.relegs import ABOUT_LEGS, LEASE, OURS, has_asked
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +51,14 @@ class Wide:
     asked: Order | None
     """The latest own entry that asked for protection: its distances are what is set. None: what stands there is a hand's."""
     said: AuditEvent | None
-    """The last word on the legs beside the newest of these exits."""
+    """The last word on the legs there: that of `newest`."""
+    newest: Order
+    """Of today's exits there, ended ones too, the last that was at the legs."""
 
     @property
     def is_ours(self) -> bool:
         """We have put it there while these rested."""
-        return self.said is not None and self.said.event is Event.LEG_RESTORED
+        return self.said is not None and self.said.event in OURS
 
     @property
     def is_told(self) -> bool:
@@ -83,11 +86,17 @@ def narrow_stops(
         if not desk.store.take_lock(place.lease, owner, LEASE, Deadline(desk.clock.monotonic())):
             continue  # another exit is at it, and takes the legs off itself
         try:
+            # A book from after the positions: an exit that has filled between them is no part of that net any more.
+            later = exchanger.order_book()
             with desk.store.read() as tx:
-                wide = _wide(tx, place, book, positions, today)
-            if wide is not None:
+                wide = _wide(tx, place, later, positions, today)
+            if wide is not None and _is_same(wide, book, later, today):
                 _narrow(desk, exchanger, place, wide)
                 tried = True
+        except BrokerReadFailed as error:
+            log.warning(
+                "the stop beside an exit in %s waits for the next pass: %s", place.ticker, error.detail
+            )
         finally:
             with desk.store.write() as tx:
                 tx.free_lock(place.lease, owner)
@@ -95,34 +104,39 @@ def narrow_stops(
 
 
 def _narrow(desk: Desk, exchanger: Exchanger, place: Place, wide: Wide) -> None:
-    outcome = _set(exchanger, wide)
-    detail = {LEAVES: str(wide.rest)}
+    before = {LEAVES: wide.said.detail.get(LEAVES, "") if wide.said is not None else ""}
+    if _can_set(wide) and not wide.is_ours:
+        # Should this process end in between, what it set is ours, and all is covered again when the exit ends (`relegs`).
+        _record(desk, wide, Event.LEG_CHANGING, before)
+    outcome = _set(exchanger, wide) if _can_set(wide) else None
     if isinstance(outcome, Accepted):
         event = Event.LEG_RESTORED if wide.rest else Event.LEG_CANCELLED
-    else:
-        # Not taken off instead: the rest would stand there without a stop, which is the likelier loss.
-        if not wide.is_told:
-            _tell(desk, place, wide)
-        # What may have arrived counts as ours, so that all is covered again when the exit ends (`relegs`).
-        is_perhaps = isinstance(outcome, Unknown) or wide.is_ours
-        event = Event.LEG_RESTORED if is_perhaps else Event.PROTECTION_SEEN
-        # Said again at the next pass where it may help: it is an amount and no change of one. Not where it was refused.
-        before = wide.said.detail.get(LEAVES, "") if wide.said is not None else ""
-        detail = {LEAVES: before if isinstance(outcome, Unknown | NotSent) else str(wide.rest), TRIED: "1"}
-        if wide.said is not None and (wide.said.event, wide.said.detail) == (
-            event,
-            wide.said.detail | detail,
-        ):
-            return
+        _record(desk, wide, event, {LEAVES: str(wide.rest)})
+        return
+    # Not taken off instead: the rest would stand there without a stop, which is the likelier loss.
+    if not wide.is_told:
+        _tell(desk, place, wide)
+    if not isinstance(outcome, Unknown | NotSent):
+        _record(desk, wide, Event.PROTECTION_SEEN, {LEAVES: str(wide.rest), TRIED: "1"})
+    elif not (wide.is_told and wide.is_ours):
+        # It is said again at the next pass: it is an amount, and no change of one.
+        _record(desk, wide, Event.LEG_CHANGING, before | {TRIED: "1"})
+
+
+def _record(desk: Desk, wide: Wide, event: Event, detail: dict[str, str]) -> None:
+    orders = {o.id: o for o in (*wide.exits, wide.newest)}
     with desk.store.write() as tx:
-        for order in sorted(wide.exits, key=lambda o: o.id):  # as all who take several rows
+        for order in sorted(orders.values(), key=lambda o: o.id):  # as all who take several rows
             tx.record(order, said_of_legs(event, tx.now(), order, **detail))
 
 
-def _set(exchanger: Exchanger, wide: Wide) -> Outcome | None:
-    """None: there is nothing that we could set there."""
-    if wide.asked is None or not (wide.rest or wide.is_ours):
-        return None
+def _can_set(wide: Wide) -> bool:
+    """Without an own stop's distances, or where only a stop of unknown origin is one too many, a person is asked."""
+    return wide.asked is not None and bool(wide.rest or wide.is_ours)
+
+
+def _set(exchanger: Exchanger, wide: Wide) -> Outcome:
+    assert wide.asked is not None
     stop, target = wide.asked.stop_distance or Decimal(0), wide.asked.target_distance or Decimal(0)
     if not wide.rest:
         stop = target = Decimal(0)
@@ -156,20 +170,47 @@ def _wide(
         return None
     rows, net = tx.orders_in(place.scope, place.ticker, place.product), position.net_quantity
     exits = tuple(o for o in rows if o.purpose is Purpose.EXIT and open_part(o, book, today))
-    if any(o.status in UNSETTLED for o in exits):
-        return None
     exits = tuple(o for o in exits if o.side.sign * net < 0)
+    # One in doubt may fill as well; beside none that rests for certain its own sender has told a person.
+    if all(o.status in UNSETTLED for o in exits) or any(o.status is Status.SENDING for o in exits):
+        return None
     here = (place.ticker, place.product)
     own = sum(h.net_quantity for h in tx.holdings(place.scope, None) if (h.ticker, h.product) == here)
     rest = min(abs(own), abs(net)) - sum(open_part(o, book, today) for o in exits)
-    if not exits or rest < 0 or own * net <= 0:
+    if rest < 0 or own * net <= 0:
         return None  # of an exit that is larger than what is left `excess` is told
-    said = tx.events_of(place.scope, [o.id for o in exits], ABOUT_LEGS).get(exits[-1].id, ())
-    last = said[-1] if said else None
+    newest, last = _last_word(tx, place, exits, today)
     # The same as it was: the stop was put there for these exits, or by a hand that knows of them. Beside an exit of all
     # there should be none.
     if last is not None and last.detail.get(LEAVES) == str(rest) and (rest or TRIED in last.detail):
         return None
-    entries = [o for o in rows if o.purpose is Purpose.ENTRY and o.filled_quantity]
+    entries = [o for o in rows if o.purpose is Purpose.ENTRY and o.filled_quantity and o.side.sign * net > 0]
     asked = entries[-1] if entries and has_asked(entries[-1]) else None
-    return Wide(position, exits, rest, asked, last)
+    return Wide(position, exits, rest, asked, last, newest)
+
+
+def _last_word(
+    tx: Transaction, place: Place, exits: Sequence[Order], today: date
+) -> tuple[Order, AuditEvent | None]:
+    """None: its sender died before he could say so."""
+    here, resting = (place.ticker, place.product, exits[-1].side), {o.id for o in exits}
+    todays = [
+        o
+        for o in tx.orders_on(place.scope, today)
+        if o.purpose is Purpose.EXIT and (o.ticker, o.product, o.side) == here
+    ]
+    said = tx.events_of(place.scope, [o.id for o in todays], ABOUT_LEGS)
+    last = [o for o in todays if o.id in said or o.id in resting]
+    newest = max(last, key=lambda o: (_sent(o), o.id))
+    return newest, said[newest.id][-1] if newest.id in said else None
+
+
+def _sent(order: Order) -> float:
+    """One that waited, or came again, keeps the time of its birth."""
+    at = order.sent_at or order.created_at
+    return at.timestamp() if at is not None else 0.0
+
+
+def _is_same(wide: Wide, book: Sequence[BookOrder], later: Sequence[BookOrder], today: date) -> bool:
+    """Whether nothing of these exits has filled since our rows were brought to the book: else the next pass has it right."""
+    return all(open_part(o, book, today) == open_part(o, later, today) for o in wide.exits)

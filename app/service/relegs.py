@@ -27,7 +27,9 @@ from app.service.position import Place
 from app.service.records import AuditEvent, BookOrder, Position
 
 ENDED_UNFILLED = frozenset({Status.REJECTED, Status.CANCELLED, Status.EXPIRED, Status.NOT_PLACED})
-ABOUT_LEGS = (Event.LEG_CANCELLED, Event.LEG_RESTORED, Event.LEG_UNPROTECTED, Event.PROTECTION_SEEN)
+OURS = (Event.LEG_CHANGING, Event.LEG_RESTORED)
+"""After these a stop that shows is ours: it was put back, or it was about to be."""
+ABOUT_LEGS = (Event.LEG_CANCELLED, *OURS, Event.LEG_UNPROTECTED, Event.PROTECTION_SEEN)
 LEASE = timedelta(seconds=10)
 
 
@@ -172,7 +174,7 @@ def _off(
         for o in rows
     )
     entries = [o for o in rows if o.purpose is Purpose.ENTRY]
-    asked = [o for o in entries if has_asked(o)]
+    asked = [o for o in entries if has_asked(o) and o.side.sign * position.net_quantity > 0]
     # What came later may stand where all of theirs was closed since, and has its own legs.
     older = own - sum(o.side.sign * o.filled_quantity for o in entries if _is_later(o, exits[-1]))
     if busy or not asked or position.net_quantity * own <= 0 or position.net_quantity * older <= 0:
@@ -190,9 +192,9 @@ def _stop_is_ours(tx: Transaction, place: Place, exits: tuple[Order, ...], today
     ]
     said = tx.events_of(place.scope, ids, ABOUT_LEGS)
     latest = max((words[-1] for words in said.values()), key=lambda e: e.at, default=None)
-    if latest is None or latest.event is not Event.LEG_RESTORED:
+    if latest is None or latest.event not in OURS:
         return False
-    return any(said[o.id][-1].event is Event.LEG_RESTORED for o in exits if o.id in said)
+    return any(said[o.id][-1].event in OURS for o in exits if o.id in said)
 
 
 def _is_later(order: Order, than: Order) -> bool:

@@ -108,7 +108,7 @@ NOT_MET: dict[str, str] = {
     "control:Control.resolve": BY_HAND,
     "control:blueprint.state": READS,
     "doubts:take_back_late": "after a cancel of a late entry: see the stopped processes",
-    "narrow:_narrow": "takes two entries of one contract and side, which the judge cannot tell apart; the state machine "
+    "narrow:_record": "takes two entries of one contract and side, which the judge cannot tell apart; the state machine "
     "ends processes in it",
     "flatten:KillSwitch._cancel": BY_HAND_SENDS,
     "flatten:KillSwitch._end_waiting": BY_HAND,

@@ -13,12 +13,12 @@ import pytest
 from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.deadline import Deadline
-from app.domain.order import Order, Protection
+from app.domain.order import Order, Protection, Purpose
 from app.domain.outcome import NotSent, Outcome, Refused, Unknown
 from app.domain.risk import Limits
 from app.domain.status import Status
 from app.errors import StoreUnavailable
-from app.service import legs
+from app.service import legs, narrow
 from app.service.desk import Answer
 from app.service.position import Place
 from app.service.records import BookStatus
@@ -150,7 +150,7 @@ def test_a_person_hears_once_where_the_broker_does_not_take_it(desk: TradingDesk
     events = len(desk.events(leaving))
     passes(desk, 5)
     assert desk.notifier.pages == [PAGE]
-    assert len(desk.events(leaving)) == events + 1
+    assert len(desk.events(leaving)) == events + 2  # that it is about to, and what it came to
     asked = desk.broker.calls.count("set_protection")
     desk.broker.next_protection.clear()
     passes(desk)
@@ -213,22 +213,84 @@ def test_an_exit_in_doubt_is_waited_for(desk: TradingDesk) -> None:
     assert covered(desk) is None
 
 
-def test_a_pass_that_fails_after_the_change_makes_it_again(
-    desk: TradingDesk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_pass_that_ends_after_the_change_makes_it_again(
+    desk: TradingDesk, monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
+    """Also where the exit has ended meanwhile: what it has set is ours, and no hand's."""
     leaving = resting_exit(desk)
     beside(desk)
-
-    def lost(*_: object, **__: object) -> None:
-        raise StoreUnavailable("the database is gone")
-
     with monkeypatch.context() as gone:
-        gone.setattr("app.service.narrow.said_of_legs", lost)
+        record = narrow._record
+
+        def lost(*given: Any) -> None:
+            if given[2] is Event.LEG_RESTORED:
+                raise StoreUnavailable("the database is gone")
+            record(*given)
+
+        gone.setattr(narrow, "_record", lost)
         with pytest.raises(StoreUnavailable):
             desk.reconcile()
-    assert (covered(desk), desk.events(leaving).count(Event.LEG_RESTORED)) == (LOT, 0)
+    assert (covered(desk), desk.events(leaving)[-1]) == (LOT, Event.LEG_CHANGING)
+    if ends:
+        desk.broker.cancel(leaving.broker_order_id or "")
     passes(desk)
-    assert (covered(desk), desk.events(leaving).count(Event.LEG_RESTORED)) == (LOT, 1)
+    assert (covered(desk), desk.events(leaving)[-1]) == (2 * LOT if ends else LOT, Event.LEG_RESTORED)
+
+
+@pytest.mark.parametrize("lots", [1, 2])
+def test_an_exit_that_fills_between_the_two_reads(desk: TradingDesk, lots: int) -> None:
+    leaving = resting_exit(desk)
+    beside(desk, lots=lots)
+    passes(desk)
+
+    def fills() -> None:
+        del desk.broker.on["positions"]
+        desk.broker.fill(leaving.broker_order_id or "")
+
+    desk.broker.on["positions"] = fills
+    passes(desk)
+    assert covered(desk) == desk.net() == lots * LOT
+    assert desk.notifier.pages == []
+
+
+def test_a_book_that_cannot_be_read_again_is_waited_for(desk: TradingDesk) -> None:
+    resting_exit(desk)
+    beside(desk)
+    desk.broker.on["positions"] = lambda: desk.broker.fail.add("order_book")
+    entry = next(o for o in desk.store.orders if o.purpose is Purpose.ENTRY)
+    passes(desk, 1)
+    assert (covered(desk), desk.row(entry).protection) == (None, Protection.SEEN)  # the pass went on
+    desk.broker.on.clear()
+    desk.broker.fail.clear()
+    passes(desk)
+    assert covered(desk) == LOT
+
+
+def test_an_exit_in_doubt_beside_one_that_rests_may_fill_too(desk: TradingDesk) -> None:
+    leaving = resting_exit(desk, lots=3, qty=LOT)
+    desk.broker.unknown_arrives = False
+    desk.broker.next_place = [Unknown("timed out")]
+    assert desk.alert("EXIT", qty=LOT).order.status is Status.IN_DOUBT
+    desk.clock.advance(1)
+    beside(desk, lots=2)
+    passes(desk)
+    assert covered(desk) == 3 * LOT
+    desk.proven_absent(desk.store.orders[-2])
+    assert (desk.row(leaving).status, covered(desk)) == (Status.ACCEPTED, 4 * LOT)
+
+
+def test_the_newer_of_two_part_exits_ends_unfilled(desk: TradingDesk) -> None:
+    """What it was about to close is covered at once, and not only when the other has ended."""
+    resting_exit(desk, lots=4, qty=LOT)
+    desk.broker.fills = False
+    newer = desk.alert("EXIT", qty=LOT).order
+    assert covered(desk) == 2 * LOT
+    desk.clock.advance(1)
+    desk.broker.cancel(newer.broker_order_id or "")
+    before = desk.broker.calls.count("set_protection")
+    passes(desk, 5)
+    assert (covered(desk), desk.broker.calls.count("set_protection")) == (3 * LOT, before + 1)
 
 
 def test_a_stop_that_a_hand_has_taken_off_stays_off(desk: TradingDesk) -> None:
