@@ -24,8 +24,9 @@ UNGUARDED = {
     "FYERS_CALLS_PER_SECOND": "1000000",
     "FYERS_CALLS_PER_MINUTE": "1000000",
     "FYERS_CALLS_PER_DAY": "1000000",
+    "RISK_INTRADAY_CUTOFF": "",
 }
-"""Against the simulator, where a test is not about the breaker and the budget: they are in nobody's way."""
+"""Against the simulator, where a test is not about the breaker, the budget and the hour: they are in nobody's way."""
 
 
 def free_port() -> int:
