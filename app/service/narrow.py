@@ -19,7 +19,6 @@ from decimal import Decimal
 
 from app.domain.audit import Event
 from app.domain.contract import ist_date
-from app.domain.deadline import Deadline
 from app.domain.order import Order, Purpose, Scope
 from app.domain.outcome import Accepted, NotSent, Outcome, Unknown
 from app.domain.status import UNSETTLED, Status
@@ -29,9 +28,9 @@ from app.service.exchanger import Exchanger
 from app.service.holding import net_of, open_part
 from app.service.legs import said_of_legs
 from app.service.ports import Transaction
-from app.service.position import Place
+from app.service.position import Place, if_free
 from app.service.records import AuditEvent, BookOrder, Position
-from app.service.relegs import ABOUT_LEGS, LEASE, OURS, has_asked
+from app.service.relegs import ABOUT_LEGS, OURS, has_asked
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +71,8 @@ def narrow_stops(
     positions: tuple[Position, ...],
     began: datetime,
 ) -> bool:
-    """Once for each change of what the resting exits will leave under a stop. `book` and `positions` were read after `began`, and what
-    the book says of fills is recorded.
+    """Once for each change of what the resting exits will leave under a stop. `book` and `positions` were read after
+    `began`, and what the book says of fills is recorded.
 
     Whether anything was tried: the positions are to be read again then.
     """
@@ -82,25 +81,34 @@ def narrow_stops(
         places = {Place(desk.scope, o.ticker, o.product) for o in _resting(tx, desk.scope, book, today)}
         places = {p for p in places if _wide(tx, p, book, positions, today)}
     for place in sorted(places, key=lambda p: p.lease):
-        owner = desk.random_bytes(8).hex()
-        if not desk.store.take_lock(place.lease, owner, LEASE, Deadline(desk.clock.monotonic())):
-            continue  # another exit is at it, and takes the legs off itself
-        try:
-            # A book from after the positions: an exit that has filled between them is no part of that net any more.
-            later = exchanger.order_book()
-            with desk.store.read() as tx:
-                wide = _wide(tx, place, later, positions, today)
-            if wide is not None and _is_same(wide, book, later, today):
-                _narrow(desk, exchanger, place, wide)
-                tried = True
-        except BrokerReadFailed as error:
-            log.warning(
-                "the stop beside an exit in %s waits for the next pass: %s", place.ticker, error.detail
-            )
-        finally:
-            with desk.store.write() as tx:
-                tx.free_lock(place.lease, owner)
+        with if_free(desk, place) as is_free:
+            if is_free:
+                tried = _look_again(desk, exchanger, place, book, positions, today) or tried
     return tried
+
+
+def _look_again(
+    desk: Desk,
+    exchanger: Exchanger,
+    place: Place,
+    book: tuple[BookOrder, ...],
+    positions: tuple[Position, ...],
+    today: date,
+) -> bool:
+    """Under the place's lease, by a book from after the positions: an exit that has filled between them is no part of
+    that net any more.
+    """
+    try:
+        later = exchanger.order_book()
+    except BrokerReadFailed as error:
+        log.warning("the stop beside an exit in %s waits for the next pass: %s", place.ticker, error.detail)
+        return False
+    with desk.store.read() as tx:
+        wide = _wide(tx, place, later, positions, today)
+    if wide is None or not _is_same(wide, book, later, today):
+        return False
+    _narrow(desk, exchanger, place, wide)
+    return True
 
 
 def _narrow(desk: Desk, exchanger: Exchanger, place: Place, wide: Wide) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 from app.domain.alert import Product
+from app.domain.deadline import Deadline
 from app.domain.order import Order, Scope
+from app.service.desk import Desk
 from app.service.exchanger import Exchanger
 from app.service.follow import record_book
 from app.service.holding import Held, held_by, net_of, own_by_client
@@ -17,6 +20,9 @@ from app.service.replay import Closings, has_foreign_fills, nearer, owners_at_br
 
 MISSING = "missing for minutes on {}, and no trade of the day says why"
 """The reason of a lowering that today's trades do not show: what they leave is less by it."""
+
+
+LEASE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,19 @@ class Place:
         """Its lock: one exit, or one lowering, at a time."""
         s = self.scope
         return f"exit:{s.mode.value}:{s.account}:{self.ticker}:{self.product.value}"
+
+
+@contextmanager
+def if_free(desk: Desk, place: Place) -> Iterator[bool]:
+    """Its lease, where nobody has it now: no pass waits for an exit, which sees to holding and legs itself."""
+    owner = desk.random_bytes(8).hex()
+    is_free = desk.store.take_lock(place.lease, owner, LEASE, Deadline(desk.clock.monotonic()))
+    try:
+        yield is_free
+    finally:
+        if is_free:
+            with desk.store.write() as tx:
+                tx.free_lock(place.lease, owner)
 
 
 @dataclass(frozen=True, slots=True)

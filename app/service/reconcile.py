@@ -26,7 +26,7 @@ from app.service.holding import net_of, open_part
 from app.service.loss import UNKNOWN_AGAIN, watch_loss
 from app.service.pending import is_told_to_wait, run_pending, wait_on
 from app.service.ports import Clock, Transaction
-from app.service.position import Place, look, read_on
+from app.service.position import Place, if_free, look, read_on
 from app.service.ready import POLLS_STOPPED, code_of
 from app.service.records import BookOrder, Holding, Moved, Position
 from app.service.replay import has_foreign_fills, nearer
@@ -35,7 +35,6 @@ from app.service.settle import Settle
 
 T = TypeVar("T")
 
-LEASE = timedelta(seconds=10)
 MISSING_FOR = timedelta(minutes=5)
 LOOKS_APART = timedelta(seconds=150)
 """More than READ_ANYWAY and the longest interval of the passes: looks of one process that follow each other."""
@@ -201,11 +200,9 @@ class Reconcile:
             found = place in lasting or over[place]
             if not found and not has_foreign_fills(orders[place], book, place.ticker, place.product):
                 continue
-            owner = desk.random_bytes(8).hex()
-            at_once = Deadline(desk.clock.monotonic())
-            if not desk.store.take_lock(place.lease, owner, LEASE, at_once):
-                continue  # an exit is at it, and lowers by itself
-            try:
+            with if_free(desk, place) as is_free:
+                if not is_free:
+                    continue
                 readings = read_on(exchanger, place, orders[place], exchanger.order_book())
                 lower = partial(look, lasting=place in lasting)
                 seen = self._write(deadline, lower, place, None, readings, today)
@@ -213,9 +210,6 @@ class Reconcile:
                     self._write(deadline, excess.tell, desk, one)
                     said = excess.cancel(exchanger, one)
                     self._write(deadline, excess.record_cancel, desk, one, said)
-            finally:
-                with desk.store.write() as tx:
-                    tx.free_lock(place.lease, owner)
 
     def _lasting(self, found: Collection[Place | str], now: datetime) -> set[Place | str]:
         """Those of what a pass has found that the passes before it, for minutes, have found too."""

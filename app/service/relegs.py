@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 
 from app.domain.audit import Event
 from app.domain.contract import ist_date
-from app.domain.deadline import Deadline
 from app.domain.order import Order, Protection, Purpose, Scope
 from app.domain.outcome import Accepted
 from app.domain.status import UNSETTLED, WORKING, Status
@@ -23,14 +22,13 @@ from app.service.exchanger import Exchanger
 from app.service.holding import MAYBE_LIVE, net_of, open_part
 from app.service.legs import said_of_legs
 from app.service.ports import Transaction
-from app.service.position import Place
+from app.service.position import Place, if_free
 from app.service.records import AuditEvent, BookOrder, Position
 
 ENDED_UNFILLED = frozenset({Status.REJECTED, Status.CANCELLED, Status.EXPIRED, Status.NOT_PLACED})
 OURS = (Event.LEG_CHANGING, Event.LEG_RESTORED)
 """After these a stop that shows is ours: it was put back, or it was about to be."""
 ABOUT_LEGS = (Event.LEG_CANCELLED, *OURS, Event.LEG_UNPROTECTED, Event.PROTECTION_SEEN)
-LEASE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +62,9 @@ def restore_legs(
     with desk.store.read() as tx:
         found = _found(tx, desk.scope, book, positions, ist_date(began))
     for place in found:
-        owner = desk.random_bytes(8).hex()
-        if not desk.store.take_lock(place.lease, owner, LEASE, Deadline(desk.clock.monotonic())):
-            continue  # another exit is at it, and the legs are that one's business
-        try:
-            tried = _restore(desk, exchanger, place, book, positions, began) or tried
-        finally:
-            with desk.store.write() as tx:
-                tx.free_lock(place.lease, owner)
+        with if_free(desk, place) as is_free:
+            if is_free:
+                tried = _restore(desk, exchanger, place, book, positions, began) or tried
     return tried
 
 

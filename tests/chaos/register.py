@@ -25,6 +25,7 @@ KNOWN: dict[str, frozenset[str]] = {
             "reconcile:Reconcile._write",
             "send:committed_after_all",
             "narrow:narrow_stops",
+            "position:if_free",
             "relegs:_restore",
             "relegs:restore_legs",
             "send:last_check",
@@ -92,6 +93,7 @@ READS = "reads only, or writes what no order depends on"
 BY_HAND = "a person's command, between alerts: it sends nothing"
 BY_HAND_SENDS = "a person's command, whose answer that person reads; its exits are those that have cases"
 TIMER = "takes or checks a lease around a pass, whose own transactions are here by name"
+BESIDE = "takes two entries of one contract and side, which the judge cannot tell apart; the state machine kills in it"
 PAPER = "the paper exchange's own book: no broker's ledger could judge it"
 NOT_MET: dict[str, str] = {
     "broker:PaperExchanger._watched": PAPER,
@@ -108,8 +110,8 @@ NOT_MET: dict[str, str] = {
     "control:Control.resolve": BY_HAND,
     "control:blueprint.state": READS,
     "doubts:take_back_late": "after a cancel of a late entry: see the stopped processes",
-    "narrow:_record": "takes two entries of one contract and side, which the judge cannot tell apart; the state machine "
-    "ends processes in it",
+    "narrow:_record": BESIDE,
+    "narrow:_look_again": BESIDE,
     "flatten:KillSwitch._cancel": BY_HAND_SENDS,
     "flatten:KillSwitch._end_waiting": BY_HAND,
     "flatten:KillSwitch._held": BY_HAND_SENDS,
