@@ -81,6 +81,7 @@ def read_fails_in_time(url: str) -> None:
         assert monotonic() < deadline.at + GRACE_S
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("script", SLOW)
 def test_an_order_that_was_written_is_unknown_at_the_deadline(script: Script) -> None:
     with Peer(script) as peer:
@@ -90,6 +91,7 @@ def test_an_order_that_was_written_is_unknown_at_the_deadline(script: Script) ->
         read_fails_in_time(peer.url)
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("silent", SILENT)
 def test_an_order_that_never_left_is_not_sent_at_the_deadline(
     silent: Callable[[], HangAtConnect | HangAtTls],
