@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, bindparam, func, or_, select, update
 
 from app.domain.order import Scope
+from app.store.prepared import Prepared
 from app.store.sql_orders import in_scope, scoped, upsert
 from app.store.tables import order_slots
 
@@ -29,7 +30,7 @@ _FREE = (
     .with_for_update(skip_locked=True)
     .scalar_subquery()
 )
-_TAKE = (
+_TAKE = Prepared(
     update(order_slots)
     .where(in_scope(order_slots), _s.slot == _FREE, _IS_FREE)
     .values(used_at=bindparam("now"))
@@ -46,7 +47,7 @@ def take_slot(connection: Connection, scope: Scope, now: datetime, per_second: i
         "ahead": now + AHEAD,
         "now": now,
     }
-    if connection.execute(_TAKE, values).one_or_none() is not None:
+    if _TAKE.one_or_none(connection, values) is not None:
         return True
     have = connection.execute(_COUNT, scoped(scope) | {"many": per_second}).scalar_one()
     if have >= per_second:
@@ -56,4 +57,4 @@ def take_slot(connection: Connection, scope: Scope, now: datetime, per_second: i
         for slot in range(per_second)
     ]
     connection.execute(upsert(connection)(order_slots).values(rows).on_conflict_do_nothing())
-    return connection.execute(_TAKE, values).one_or_none() is not None
+    return _TAKE.one_or_none(connection, values) is not None

@@ -78,6 +78,72 @@ def test_reads_share_idle_connections_and_orders_do_not(client_of: ClientOf) -> 
         assert connections(peer) == [0, 0, 0, 1]
 
 
+def one_request(client: FyersClient) -> tuple[Exchange, Exchange]:
+    """What asks for its price, and what sends its order: two conversations, with its own deadline between them."""
+    now = monotonic()
+    by = Deadline(now + 1.7)
+    return client.exchange(by, AUTH), client.exchange(Deadline(now + 1.9), AUTH, by)
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_a_request_sends_its_order_on_the_connection_that_answered_its_own_read(
+    client_of: ClientOf, loopback_tls: tuple[ssl.SSLContext, str], over_tls: bool
+) -> None:
+    context, ca_file = loopback_tls
+    with Peer(tls=context if over_tls else None) as peer:
+        client = client_of(peer, ca_file)
+        for _ in range(2):
+            reading, ordering = one_request(client)
+            with reading:
+                reading.sdk().quotes({"symbols": "NSE:X"})
+            with ordering:
+                assert ordering.sdk().place_order({"qty": 1}).json_or_none() == {"s": "ok"}
+        assert connections(peer) == [0, 0, 0, 0]
+
+
+def test_an_order_takes_no_connection_that_another_request_has_used_since(client_of: ClientOf) -> None:
+    with Peer() as peer:
+        client = client_of(peer)
+        (reading, ordering), (others, _) = one_request(client), one_request(client)
+        with reading:
+            reading.sdk().positions()
+        with others:
+            others.sdk().positions()  # there is no other one, so that it takes that of the first
+        with ordering:
+            ordering.sdk().place_order({"qty": 1})
+        assert connections(peer) == [0, 0, 1]
+
+
+def test_a_read_leaves_a_connection_to_the_order_that_may_follow(client_of: ClientOf) -> None:
+    with Peer() as peer:
+        client = client_of(peer)
+        (first, ordering), (second, _) = one_request(client), one_request(client)
+        with first, second:
+            first.sdk().positions()
+            second.sdk().positions()
+        spent = client.exchange(Deadline(monotonic() + 1), AUTH, Deadline(monotonic() + 1))
+        with spent:
+            spent.sdk().positions()  # the longest-waiting of the two; from here on nobody's
+        with exchange_of(client) as another:
+            another.sdk().positions()
+        with ordering:
+            ordering.sdk().place_order({"qty": 1})
+        assert connections(peer) == [0, 1, 1, 1, 0]
+
+
+def test_an_order_is_not_sent_on_its_read_s_connection_once_the_peer_has_closed_it(
+    client_of: ClientOf,
+) -> None:
+    with Peer(answer_and_close) as peer:
+        reading, ordering = one_request(client_of(peer))
+        with reading:
+            reading.sdk().positions()
+        peer._threads[0].join(1)  # the peer has closed by now
+        with ordering:
+            assert ordering.sdk().place_order({"qty": 1}).status == 200
+        assert connections(peer) == [0, 1]
+
+
 def test_an_answer_of_long_ago_does_not_carry_an_order(
     client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,8 +14,17 @@ from werkzeug.test import TestResponse
 
 from app.service.heartbeat import MOST_WATCHED
 from app.settings import Settings
+from app.web.middleware import rate_limit
 from app.web.middleware.failures import FREE_FAILURES
-from app.web.middleware.rate_limit import API, BEATS, FAILED_LOGINS, NOT_BY_CLIENT, OPEN, URGENT
+from app.web.middleware.rate_limit import (
+    API,
+    BEATS,
+    FAILED_LOGINS,
+    NOT_BY_CLIENT,
+    OPEN,
+    URGENT,
+    SweptMemory,
+)
 from tests.fake_clients import a_client
 from tests.redis_server import RedisServer
 from tests.unit.login_desk import ADMIN as LOGIN_ADMIN
@@ -282,3 +291,24 @@ def test_a_redis_that_hangs_between_the_count_and_the_headers(tmp_path: Path, re
         assert "RateLimit-Limit" not in answer.headers
     finally:
         redis.resume()
+
+
+def test_counting_in_this_process_starts_no_thread_per_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "SWEEP_S", 60.0)
+    memory = SweptMemory("swept-memory://")
+    first = memory.timer
+    for _ in range(100):
+        assert memory.acquire_entry("key", 1000, 60)
+    assert memory.timer is first
+    assert first.daemon
+    first.cancel()
+
+
+def test_what_is_over_is_swept_from_this_process_s_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "SWEEP_S", 0.01)
+    memory = SweptMemory("swept-memory://")
+    assert memory.acquire_entry("key", 1000, 0)
+    memory.timer.join(10)
+    assert memory.acquire_entry("another", 1000, 60)
+    memory.timer.join(10)
+    assert not memory.events.get("key")

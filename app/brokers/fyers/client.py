@@ -29,7 +29,7 @@ __all__ = ["Exchange", "FyersClient", "Phase", "Reply", "TransportError"]
 MIN_TOKEN_BYTES = 16
 """Fyers' tokens are JWTs of hundreds."""
 JUST_ANSWERED_SECONDS = 2.0
-"""An order may use a connection that answered this exchange so lately; no balancer drops one that soon."""
+"""An order may use a connection that answered its own request so lately; no balancer drops one that soon."""
 
 BeforeSend = Callable[[], None]
 _T = TypeVar("_T")
@@ -119,7 +119,8 @@ class Exchange:
 
     A read (GET) may use an idle connection; when that turns out dead before any byte of an answer, the read alone is
     repeated once on a new one. Whatever is no GET goes out once, on a connection that is new or has just answered
-    this very exchange: an idle one may be dead, and a dead one would turn an order into a doubt.
+    this very exchange, or the reads of the same request before it: an idle one may be dead, and a dead one would turn
+    an order into a doubt. One request is known by its `connect_by`, which was the deadline of its reads.
     """
 
     def __init__(
@@ -144,7 +145,9 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         while self._held:
-            self._connections.give_back(self._held.popitem()[1])
+            # What has carried an order is nobody's any more: a request sends one.
+            asker = self._deadline if self._connect_by is None else None
+            self._connections.give_back(self._held.popitem()[1], asker)
 
     def sdk(self, before_send: BeforeSend | None = None) -> Calls:
         """The SDK's methods on this exchange: `exchange.sdk(check).place_order(payload)`.
@@ -179,6 +182,8 @@ class Exchange:
 
     def _sure_connection(self, origin: Origin) -> DeadlineConnection:
         held = self._held.pop(origin, None)
+        if held is None and self._connect_by is not None:
+            held = self._connections.of_asker(origin, self._connect_by)
         if held is not None:
             if monotonic() - (held.answered_at or 0) < JUST_ANSWERED_SECONDS and held.is_quiet():
                 return held

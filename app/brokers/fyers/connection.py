@@ -15,6 +15,7 @@ from urllib3.connection import HTTPConnection
 
 from app.brokers.fyers.deadline_socket import DeadlineSocket, DeadlineTlsSocket, Phase, Watch
 from app.brokers.fyers.resolver import Resolver
+from app.domain.deadline import Deadline
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """After decompression. A day's order book of 10,000 rows is about 6 MB; the broker allows fewer orders than that."""
@@ -55,6 +56,8 @@ class DeadlineConnection(HTTPConnection):
         super().__init__(origin.host, origin.port)
         self.origin = origin
         self.answered_at: float | None = None
+        self.asker: Deadline | None = None
+        """Whose read it answered last, by the deadline that is his alone, when an order of his may follow."""
         self._resolver = resolver
         self._tls = tls
         self._request = bytearray()
@@ -205,19 +208,31 @@ class Connections:
         return DeadlineTlsConnection(origin, self._resolver, tls)
 
     def idle(self, origin: Origin) -> DeadlineConnection | None:
-        """The idle connection that was used last and still seems alive."""
+        """The idle connection that was used last and still seems alive; one that an order may follow on only where there
+        is no other.
+        """
         while True:
             with self._lock:
                 waiting = self._idle.get(origin)
-                connection = waiting.pop() if waiting else None
+                connection = waiting.pop(_least_wanted(waiting)) if waiting else None
             if connection is None:
                 return None
             if monotonic() - (connection.answered_at or 0) < IDLE_SECONDS and connection.is_quiet():
                 return connection
             connection.close()
 
-    def give_back(self, connection: DeadlineConnection) -> None:
-        """Keep an open connection whose last answer was read whole; close any other."""
+    def of_asker(self, origin: Origin, asker: Deadline) -> DeadlineConnection | None:
+        """The idle connection that answered a read of this very `asker` last, if nobody has used it since."""
+        with self._lock:
+            waiting = self._idle.get(origin, [])
+            found = next((each for each in waiting if each.asker is asker), None)
+            if found is not None:
+                waiting.remove(found)
+        return found
+
+    def give_back(self, connection: DeadlineConnection, asker: Deadline | None = None) -> None:
+        """Keep an open connection whose last answer was read whole; close any other. `asker`: whose order may follow."""
+        connection.asker = asker
         if connection.is_open and connection.answered_at is not None:
             with self._lock:
                 waiting = self._idle.setdefault(connection.origin, [])
@@ -233,3 +248,13 @@ class Connections:
             self._idle.clear()
         for connection in connections:
             connection.close()
+
+
+def _least_wanted(waiting: list[DeadlineConnection]) -> int:
+    """The place of the one that was used last of those that no order will follow on, else the longest-waiting one's."""
+    now = monotonic()
+    for place in range(len(waiting) - 1, -1, -1):
+        asker = waiting[place].asker
+        if asker is None or asker.passed(now):
+            return place
+    return 0

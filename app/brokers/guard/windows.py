@@ -83,6 +83,8 @@ class Window:
 
     def wait_s(self, now: float, most: int, width_s: float) -> float:
         """Zero when one more fits into the last `width_s`, else until it does."""
+        if len(self.times) < most:  # as nearly always: none of them has to be looked at
+            return 0.0
         recent = [t for t in self.times if t >= now - width_s]
         if len(recent) < most:
             return 0.0
