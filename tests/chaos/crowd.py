@@ -23,7 +23,7 @@ from app.store.engine import Database
 from tests.chaos.fork import Child, Report
 from tests.chaos.gunicorn import LIMITS
 from tests.chaos.judge import Verdict
-from tests.chaos.points import TRACER, Action, Point
+from tests.chaos.points import TRACER, unreachable
 from tests.chaos.scenarios import LEVELS, LOT, PLAIN
 from tests.chaos.simulator import SimProcess
 from tests.chaos.tally import all_rows, tally
@@ -197,7 +197,7 @@ def broker_back(place: Place, runs: int) -> list[Verdict]:
                 # Either everything fails to connect, or only the order itself does, after its intent.
                 what = "" if number % 2 else LAST_MOMENT
                 for attempt in range(RESENDS + 1):
-                    TRACER.trouble = _unreachable(what) if attempt < down else None
+                    TRACER.trouble = unreachable(what) if attempt < down else None
                     found = list(pool.map(partial(post, sent=sent), worlds))
                     report(
                         {"sent": sent.name, "down": attempt < down, "statuses": [a["status"] for a in found]}
@@ -227,17 +227,6 @@ def schedule(verdict: Verdict, said: Iterable[dict[str, Any]]) -> None:
             allowed = {503, 409} if line["down"] else {200, 409}
             if not set(line["statuses"]) <= allowed or not set(line["statuses"]) & (allowed - {409}):
                 verdict.note("unaccounted", f"{line['sent']}: answered {line}")
-
-
-def _unreachable(what: str) -> Callable[[Point], Action | None]:
-    def plan(point: Point) -> Action | None:
-        return (
-            "fail"
-            if (point.phase, point.kind) == ("before", "connect") and point.name.startswith(what)
-            else None
-        )
-
-    return plan
 
 
 def _broker(place: Place, name: str) -> SimProcess:

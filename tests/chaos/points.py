@@ -7,6 +7,7 @@ the register lacks fails the run, so that whoever adds a commit or a call to the
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -117,6 +118,20 @@ def once(phase: Phase, kind: Kind, name: str, action: Action) -> Plan:
     def plan(point: Point) -> Action | None:
         fits = (point.phase, point.kind) == (phase, kind) and point.name.startswith(name)
         return left.pop() if fits and left else None
+
+    return plan
+
+
+def unreachable(name: str, times: float = math.inf) -> Plan:
+    """The broker cannot be reached by what begins so: no connect succeeds, and no byte leaves on an open connection."""
+    left = [times]
+
+    def plan(point: Point) -> Action | None:
+        fits = point.phase == "before" and point.kind in ("connect", "write") and point.name.startswith(name)
+        if not fits or left[0] <= 0:
+            return None
+        left[0] -= 1
+        return "fail"
 
     return plan
 

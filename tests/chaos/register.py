@@ -39,6 +39,8 @@ KNOWN: dict[str, frozenset[str]] = {
             "order_book < reconcile:Reconcile.__call__",
             "place < legs:send_without_legs",
             "place < place_order:PlaceOrder._enter",
+            "quotes < place_order:quote_of",
+            "set_protection < legs:Legs.remove",
             "set_protection < legs:_restore",
         ]
     ),

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from app.brokers.fyers import client as transport
 from app.domain.contract import ist_date
-from tests.chaos.points import TRACER, once
+from tests.chaos.points import TRACER, once, unreachable
 from tests.chaos.world import OPENING, RESEND_S, WEBHOOK, Sent, World
 from tests.fyers_sim import nifty_ticker
 
@@ -101,6 +102,16 @@ def _deliver(world: World, alerts: tuple[Sent, ...]) -> None:
     world.deliver(alerts[-1])
 
 
+def _on_its_own(_world: World, _alerts: tuple[Sent, ...]) -> None:
+    """The connection that answered the price is of no use to the order, which makes one of its own."""
+    transport.JUST_ANSWERED_SECONDS = 0.0
+
+
+def _held_on_its_own(world: World, alerts: tuple[Sent, ...]) -> None:
+    _held(world, alerts)
+    _on_its_own(world, alerts)
+
+
 def _fault(name: str) -> Callable[[World, tuple[Sent, ...]], None]:
     def before(world: World, alerts: tuple[Sent, ...]) -> None:
         for sent in alerts[:-1]:
@@ -151,7 +162,7 @@ def _deliver_and_pass(world: World, alerts: tuple[Sent, ...]) -> None:
 
 def _refused_in_waiting(world: World, alerts: tuple[Sent, ...]) -> None:
     _exit_in_waiting(world, alerts)
-    TRACER.trouble = once("before", "connect", "place ", "fail")
+    TRACER.trouble = unreachable("place ", times=1)
 
 
 def _held_and_refusing(world: World, alerts: tuple[Sent, ...]) -> None:
@@ -188,10 +199,12 @@ def _exit_in_waiting(world: World, alerts: tuple[Sent, ...]) -> None:
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("entry", _one, _nothing, _deliver),
+    Scenario("entry, on its own connection", _one, _on_its_own, _deliver),
     Scenario("entry, accepted then reset", _one, _fault("reset_created"), _deliver),
     Scenario("entry, reset before", _one, _fault("reset"), _deliver, swallowed=True),
     Scenario("entry sent again after a 503", _one, _refused, _deliver),
     Scenario("exit with legs", _entry_and_exit, _held, _deliver, 1),
+    Scenario("exit, on its own connection", _entry_and_exit, _held_on_its_own, _deliver, 1),
     Scenario("exit, accepted then reset", _entry_and_exit, _fault("reset_created"), _deliver, 1),
     Scenario("reconcile three doubts", _three, _three_doubts, _passes, 3),
     Scenario("recovery, written", _one, _nothing, _recover, crash=("after write", "place ")),

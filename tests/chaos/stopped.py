@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from app.brokers.fyers import client as transport
 from app.brokers.fyers.deadline_socket import DeadlineSocket
 from tests.chaos.fork import Child, Report
 from tests.chaos.judge import Verdict, judge
@@ -44,6 +45,7 @@ class Stop:
 
 
 def _before_the_check() -> None:
+    transport.JUST_ANSWERED_SECONDS = 0.0  # the order connects anew, as after a close of the other one
     TRACER.trouble = once("after", "connect", "place ", "stop")
 
 

@@ -22,7 +22,7 @@ from app.store import engine
 from app.store.engine import Database
 from app.wiring import build
 from tests.chaos.fork import Report
-from tests.chaos.points import TRACER, once
+from tests.chaos.points import TRACER, unreachable
 from tests.chaos.simulator import Door
 
 WEBHOOK, ADMIN, PREFIX = "webhook-token-of-chaos", "admin-token-of-chaos", "KAOS"
@@ -143,8 +143,8 @@ class World:
         return answer.status_code
 
     def refused(self, sent: Sent) -> int:
-        """Post an alert whose order finds the broker's port closed: provably nothing is sent."""
-        TRACER.trouble = once("before", "connect", "place ", "fail")
+        """Post an alert whose order does not get through to the broker: provably nothing is sent."""
+        TRACER.trouble = unreachable("place ", times=1)
         try:
             return self.deliver(sent)
         finally:
