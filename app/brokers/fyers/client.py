@@ -119,7 +119,7 @@ class Exchange:
 
     A read (GET) may use an idle connection; when that turns out dead before any byte of an answer, the read alone is
     repeated once on a new one. Whatever is no GET goes out once, on a connection that is new or has just answered
-    this very exchange, or the reads of the same request before it: an idle one may be dead, and a dead one would turn
+    this very exchange, or the one before it of the same request: an idle one may be dead, and a dead one would turn
     an order into a doubt. One request is known by its `connect_by`, which was the deadline of its reads.
     """
 
@@ -145,7 +145,7 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         while self._held:
-            # What has carried an order is nobody's any more: a request sends one.
+            # After the conversation that sends a request's order, no other of its orders follows.
             asker = self._deadline if self._connect_by is None else None
             self._connections.give_back(self._held.popitem()[1], asker)
 

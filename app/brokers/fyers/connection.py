@@ -57,7 +57,7 @@ class DeadlineConnection(HTTPConnection):
         self.origin = origin
         self.answered_at: float | None = None
         self.asker: Deadline | None = None
-        """Whose read it answered last, by the deadline that is his alone, when an order of his may follow."""
+        """Whom it answered last, by the deadline that is his alone, when an order of his may follow."""
         self._resolver = resolver
         self._tls = tls
         self._request = bytearray()
@@ -222,7 +222,7 @@ class Connections:
             connection.close()
 
     def of_asker(self, origin: Origin, asker: Deadline) -> DeadlineConnection | None:
-        """The idle connection that answered a read of this very `asker` last, if nobody has used it since."""
+        """The idle connection that answered this very `asker` last, if nobody has used it since."""
         with self._lock:
             waiting = self._idle.get(origin, [])
             found = next((each for each in waiting if each.asker is asker), None)
