@@ -14,6 +14,7 @@ from typing import Any
 
 from app.jobs.order_updates import OrderUpdates
 from app.jobs.run import Scheduler
+from app.serving.listener import admit_nobody_from_the_end
 from app.serving.memory import settle
 from app.serving.worker import PatientWorker
 from app.settings import WORKERS_ON_POSTGRES, SettingsError, load
@@ -152,5 +153,6 @@ def on_exit(server: Any) -> None:  # noqa: ARG001 - gunicorn's signature
         shutil.rmtree(shared, ignore_errors=True)
 
 
-def when_ready(server: Any) -> None:  # noqa: ARG001 - gunicorn's signature
+def when_ready(server: Any) -> None:
+    admit_nobody_from_the_end(server)
     announce(_settings)

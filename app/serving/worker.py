@@ -63,27 +63,29 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """At the end of a worker the connections that wait in the kernel are taken over first: closing the listener
-        would reset them, and their clients have sent their requests already.
+        would reset them, and their clients have sent their requests already. See app/serving/listener.py.
         """
         super().set_accept_enabled(enabled)
         if enabled or self.alive:
             return
         for listener in self.sockets:
             listener.setblocking(False)
-            for _ in range(self.worker_connections):
-                before = self.nr_conns
-                self.accept(listener)
-                if self.nr_conns <= before:
-                    break
+            taken = 0
+            while taken < self.worker_connections and self._take(listener):
+                taken += 1
             listener.close()
 
     def accept(self, listener: socket.socket) -> None:
+        self._take(listener)
+
+    def _take(self, listener: socket.socket) -> bool:
+        """Take over one connection, whatever becomes of it. False: there is none, or it cannot be taken."""
         try:
             sock, address = listener.accept()
         except OSError as error:  # gone again, or taken by another worker
             if error.errno in (errno.EMFILE, errno.ENFILE) and self.waiting:
                 self._close(next(iter(self.waiting)))
-            return
+            return False
         while self.waiting and self.nr_conns >= self.worker_connections - 1:
             self._close(next(iter(self.waiting)))
         self.nr_conns += 1
@@ -92,6 +94,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_S, 0))
         self._expect(conn, b"", FIRST_BYTE_S)
+        return True
 
     def _expect(self, conn: Connection, data: bytes, within_s: float) -> None:
         """Wait for the next request, of which `data` has come already."""
