@@ -13,8 +13,10 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Protocol
 
 SO_ATTACH_FILTER = 26
 """Linux, asm-generic/socket.h; Python does not name it."""
@@ -42,21 +44,36 @@ def admit_nobody(listener: socket.socket) -> None:
     program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in NO_OPENINGS))
     with suppress(OSError):
         listener.setsockopt(
-            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(NO_OPENINGS), ctypes.addressof(program))
+            socket.SOL_SOCKET,
+            SO_ATTACH_FILTER,
+            struct.pack("@HP", len(NO_OPENINGS), ctypes.addressof(program)),
         )
 
 
-def admit_nobody_from_the_end(server: Any) -> None:
-    """Have gunicorn's arbiter do so when it stops the service: it closes its listeners, then it tells the workers.
+class Listener(Protocol):
+    """What gunicorn keeps of a listening socket."""
 
-    A worker that ends alone, and either side of an upgrade in place, leaves a listener that others go on with.
-    """
+    sock: socket.socket
+    close: Callable[[], None]
+
+
+class Arbiter(Protocol):
+    """gunicorn's parent process, as far as it is used here. `reexec_pid`, `master_pid`: 0 outside of an upgrade."""
+
+    LISTENERS: Sequence[Listener]
+    pid: int
+    reexec_pid: int
+    master_pid: int
+
+
+def admit_nobody_from_the_end(server: Arbiter) -> None:
+    """Have gunicorn's arbiter do so when it stops the service: it closes its listeners, then it tells the workers."""
     for listener in server.LISTENERS:
+        listener.close = partial(_close, server, listener, listener.close)
 
-        def close(listener: Any = listener, close: Any = listener.close) -> None:
-            is_upgrade = server.reexec_pid != 0 or server.master_pid != 0
-            if server.pid == os.getpid() and not is_upgrade:  # a worker has inherited this and is one of several
-                admit_nobody(listener.sock)
-            close()
 
-        listener.close = close
+def _close(server: Arbiter, listener: Listener, close: Callable[[], None]) -> None:
+    # A worker, which has inherited this, and either side of an upgrade in place leave a listener that others go on with.
+    if server.pid == os.getpid() and server.reexec_pid == server.master_pid == 0:
+        admit_nobody(listener.sock)
+    close()

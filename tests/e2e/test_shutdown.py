@@ -226,7 +226,9 @@ def test_a_worker_that_ends_alone_leaves_the_others_their_clients(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """The listener is one for all of them: what the service does to it at its own end must not happen here."""
-    with Service(tmp_path, {"DATABASE_URL": database_of(request.getfixturevalue("postgres_url"), 0)}) as service:
+    with Service(
+        tmp_path, {"DATABASE_URL": database_of(request.getfixturevalue("postgres_url"), 0)}
+    ) as service:
         assert service.process is not None
         for pid in children(service.process.pid):
             os.kill(pid, signal.SIGTERM)
