@@ -21,8 +21,9 @@ class Exchanger(Protocol):
     Reads raise BrokerReadFailed: a failed read never means "flat" or "empty". Whatever changes something is one
     attempt, never repeated, and answers with an Outcome: NotSent only when the byte count proves it.
 
-    `before_send` is called once, after the connection stands (TCP and TLS) and right before the first byte is
-    written; a NotSent from it stops the call with exactly that outcome.
+    `before_send` is called after the connection stands (TCP and TLS) and right before the first byte is written, and
+    again where that connection was lost meanwhile and another one made; a NotSent from it stops the call with exactly
+    that outcome.
     """
 
     def quotes(self, tickers: Sequence[str]) -> dict[str, Quote]:

@@ -342,22 +342,96 @@ def test_a_check_that_takes_all_the_time_ends_in_nothing_sent(client_of: ClientO
         assert not peer.requests
 
 
-def test_a_connection_that_closes_during_the_check_ends_in_nothing_sent(client_of: ClientOf) -> None:
-    checking = threading.Event()
+class Closing:
+    """A peer whose first connection answers one read and closes when the check of the order after it begins."""
 
-    def close_when_told(caller: Caller) -> None:
-        caller.request()
-        caller.say(OK)
-        checking.wait(2)
+    def __init__(self) -> None:
+        self.checks = 0
+        self._checking = threading.Event()
 
-    with Peer(close_when_told) as peer, exchange_of(client_of(peer)) as exchange:
+    def __call__(self, caller: Caller) -> None:
+        if caller.number == 0:
+            caller.request()
+            caller.say(OK)
+            self._checking.wait(2)
+        else:
+            answer_ok(caller)
 
-        def slow_check() -> None:
-            checking.set()
-            peer._threads[0].join(2)
+    def check(self, peer: Peer) -> None:
+        self.checks += 1
+        self._checking.set()
+        peer._threads[0].join(2)
 
+
+def test_an_order_whose_connection_closes_during_its_check_goes_out_on_a_new_one_after_another_check(
+    client_of: ClientOf,
+) -> None:
+    script = Closing()
+    with Peer(script) as peer, exchange_of(client_of(peer)) as exchange:
         exchange.sdk().positions()
-        with pytest.raises(TransportError, match="before the send") as caught:
-            exchange.sdk(slow_check).place_order({"qty": 1})
-        assert (caught.value.phase, caught.value.sent) == (Phase.BEFORE_SEND, False)
+        assert exchange.sdk(lambda: script.check(peer)).place_order({"qty": 1}).status == 200
+        assert connections(peer) == [0, 1]
+        assert script.checks == 2
+
+
+def test_what_the_second_check_refuses_is_not_sent(client_of: ClientOf) -> None:
+    script = Closing()
+
+    def halted_meanwhile() -> None:
+        script.check(peer)
+        if script.checks == 2:
+            raise Changed
+
+    with Peer(script) as peer, exchange_of(client_of(peer)) as exchange:
+        exchange.sdk().positions()
+        with pytest.raises(Changed):
+            exchange.sdk(halted_meanwhile).place_order({"qty": 1})
         assert connections(peer) == [0]
+
+
+def test_an_order_whose_connection_closes_and_whose_peer_has_gone_is_not_sent(client_of: ClientOf) -> None:
+    script = Closing()
+
+    def gone() -> None:
+        script.check(peer)
+        peer.stop_listening()
+
+    with Peer(script) as peer, exchange_of(client_of(peer)) as exchange:
+        exchange.sdk().positions()
+        with pytest.raises(TransportError) as caught:
+            exchange.sdk(gone).place_order({"qty": 1})
+        assert (caught.value.phase, caught.value.sent) == (Phase.CONNECT, False)
+        assert script.checks == 1
+
+
+# --- what a peer says unasked
+
+UNASKED = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+READ_AHEAD_BYTES = 8192
+"""What the library reads at once."""
+
+
+@pytest.mark.parametrize("body_bytes", [10, 8000], ids=["in the reader's buffer", "in OpenSSL's"])
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_no_answer_that_nobody_asked_for_is_taken_for_the_next_requests(
+    client_of: ClientOf, loopback_tls: tuple[ssl.SSLContext, str], over_tls: bool, body_bytes: int
+) -> None:
+    """It came in one piece with the answer before it, whose connection looks quiet then."""
+    context, ca_file = loopback_tls
+    head = b"HTTP/1.1 200 OK\r\nX-Pad: %b\r\nContent-Length: %d\r\n\r\n"
+    pad = READ_AHEAD_BYTES - len(head % (b"", body_bytes)) - body_bytes if body_bytes > 10 else 0
+    answer = head % (b"x" * pad, body_bytes)
+
+    def say_too_much(caller: Caller) -> None:
+        if caller.number == 0:
+            caller.request()
+            caller.say(answer + b'{"s":"ok"}'.ljust(body_bytes) + UNASKED)
+            caller.request()
+        else:
+            answer_ok(caller)
+
+    with Peer(say_too_much, context if over_tls else None) as peer:
+        with exchange_of(client_of(peer, ca_file)) as exchange:
+            assert exchange.sdk().positions().json_or_none() == {"s": "ok"}
+            assert exchange.sdk().place_order({"qty": 1}).status == 200
+        assert connections(peer) == [0, 1]

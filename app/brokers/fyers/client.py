@@ -153,7 +153,8 @@ class Exchange:
         """The SDK's methods on this exchange: `exchange.sdk(check).place_order(payload)`.
 
         `before_send` is called once the connection stands (TCP and TLS) and right before the first byte; what it
-        raises comes through unchanged, and no byte was written. Its own time is the caller's.
+        raises comes through unchanged, and no byte was written. Its own time is the caller's. Where the peer of a used
+        connection has gone meanwhile a new one is made, and `before_send` is called again for that.
         """
         return calls(ExchangeService(self, before_send), self._authorization)
 
@@ -170,7 +171,7 @@ class Exchange:
         origin, target = _split(url)
         request = _Request(method, origin, target, _COMMON_HEADERS | dict(headers or {}), body)
         if method != "GET":
-            return self._attempt(self._sure_connection(origin), request, before_send)
+            return self._send_once(request, before_send)
         used = self._held.pop(origin, None) or self._connections.idle(origin)
         if used is not None:
             try:
@@ -179,6 +180,18 @@ class Exchange:
                 if not _was_dead(failure):
                     raise
         return self._attempt(self._connections.new(origin), request, before_send)
+
+    def _send_once(self, request: _Request, before_send: BeforeSend | None) -> Reply:
+        connection = self._sure_connection(request.origin)
+        if connection.is_open:
+            try:
+                return self._attempt(connection, request, before_send)
+            except TransportError as failure:
+                # Not a repeat: the write was not even tried.
+                if failure.phase is not Phase.BEFORE_SEND or failure.sent or failure.timed_out:
+                    raise
+            connection = self._connections.new(request.origin)
+        return self._attempt(connection, request, before_send)
 
     def _sure_connection(self, origin: Origin) -> DeadlineConnection:
         held = self._held.pop(origin, None)
@@ -218,7 +231,7 @@ class Exchange:
 
     def _talk(self, connection: DeadlineConnection, request: _Request, watch: Watch, *, used: bool) -> Reply:
         if used and request.method != "GET" and not connection.is_quiet():
-            # The last check took its time. "Nothing was sent" is better than a doubt.
+            # The last check took its time. Nothing was tried: it goes out on a new one.
             raise ConnectionResetError("the peer closed the connection before the send")
         written_at = connection.flush(watch)
         watch.cap(self.client.read_timeout_s)

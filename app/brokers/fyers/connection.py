@@ -7,13 +7,14 @@ import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from time import monotonic
 from typing import Any, NamedTuple
 
 import certifi
 from urllib3.connection import HTTPConnection
 
-from app.brokers.fyers.deadline_socket import DeadlineSocket, DeadlineTlsSocket, Phase, Watch
+from app.brokers.fyers.deadline_socket import AnswerReader, DeadlineSocket, DeadlineTlsSocket, Phase, Watch
 from app.brokers.fyers.resolver import Resolver
 from app.domain.deadline import Deadline
 
@@ -49,8 +50,21 @@ class Head:
     headers: Mapping[str, str]
 
 
+class _Answer(HTTPResponse):
+    """The library's, which reads ahead and throws away what it has read past the answer's end."""
+
+    def __init__(
+        self, sock: DeadlineSocket | DeadlineTlsSocket, debuglevel: int = 0, method: str | None = None
+    ) -> None:
+        super().__init__(sock, debuglevel, method)
+        assert sock.watch is not None
+        self.fp = AnswerReader(self.fp.detach(), sock.watch)
+
+
 class DeadlineConnection(HTTPConnection):
     """urllib3's connection with our sockets, opened and written only where we say so."""
+
+    response_class = _Answer
 
     def __init__(self, origin: Origin, resolver: Resolver, tls: ssl.SSLContext | None) -> None:
         super().__init__(origin.host, origin.port)
@@ -170,6 +184,9 @@ class DeadlineConnection(HTTPConnection):
                 parts.append(part)
         finally:
             response.close()
+        if watch.said_more or (isinstance(self.sock, DeadlineTlsSocket) and self.sock.pending()):
+            # Said unasked: "408, I close" after the answer, say. It would be taken for the next request's.
+            self.close()
         self.answered_at = monotonic()
         return Head(response.status, response.headers), b"".join(parts)
 

@@ -7,9 +7,11 @@ application's bytes, so that "nothing was sent" is a number and never a guess fr
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -67,7 +69,17 @@ class TransportError(Exception):
 class Watch:
     """The bounds and counters of one attempt. Times are seconds on the monotonic clock."""
 
-    __slots__ = ("_call_ends_at", "at", "bytes_read", "bytes_written", "phase", "timed_out", "written_at")
+    __slots__ = (
+        "_call_ends_at",
+        "at",
+        "bytes_read",
+        "bytes_written",
+        "has_whole_answer",
+        "phase",
+        "said_more",
+        "timed_out",
+        "written_at",
+    )
 
     def __init__(self, ends_at: float) -> None:
         self._call_ends_at = ends_at
@@ -77,6 +89,9 @@ class Watch:
         self.bytes_read = 0
         self.timed_out = False
         self.written_at: float | None = None
+        self.has_whole_answer = False
+        self.said_more = False
+        """Whether the peer has said more than the answer: that belongs to no request, and must answer none."""
 
     def cap(self, seconds: float) -> None:
         """Give the next phase `seconds` at most, and never more than the call has left."""
@@ -118,6 +133,8 @@ class Watch:
 
     def read(self, sock: socket.socket, receive: Callable[[], int]) -> int:
         """One receive, bounded and counted; `receive` returns the number of bytes it got."""
+        if self.has_whole_answer:
+            return 0
         sock.settimeout(self.left())
         try:
             got = receive()
@@ -126,6 +143,21 @@ class Watch:
             raise
         self.bytes_read += got
         return got
+
+
+class AnswerReader(io.BufferedReader):
+    """Reads one answer, and tells its watch, when it is closed, whether it holds more than that."""
+
+    def __init__(self, raw: io.RawIOBase, watch: Watch) -> None:
+        super().__init__(raw)
+        self._watch = watch
+
+    def close(self) -> None:
+        if not self.closed:
+            self._watch.has_whole_answer = True  # so that peek() looks into its buffer alone
+            with suppress(OSError):  # the answer was cut off, and so is its connection
+                self._watch.said_more = bool(self.peek(1))
+        super().close()
 
 
 def _size(data: ReadableBuffer) -> int:
