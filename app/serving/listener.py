@@ -22,16 +22,15 @@ SO_ATTACH_FILTER = 26
 """Linux, asm-generic/socket.h; Python does not name it."""
 FLAGS_AT = 13
 """Of a TCP header, which is what a filter of a TCP socket sees (RFC 9293, 3.1)."""
-SYN, ACK = 0x02, 0x10
+SYN = 0x02
 LOAD_BYTE, JUMP_IF_SET, RETURN = 0x30, 0x45, 0x06
 NO_OPENINGS = (
     (LOAD_BYTE, 0, 0, FLAGS_AT),
-    (JUMP_IF_SET, 1, 0, ACK),
     (JUMP_IF_SET, 1, 0, SYN),
     (RETURN, 0, 0, 0xFFFFFFFF),
     (RETURN, 0, 0, 0),
 )
-"""Classic BPF: (code, jump if true, jump if false, operand). What opens a connection has SYN and no ACK."""
+"""Classic BPF: (code, jump if true, jump if false, operand)."""
 
 
 def admit_nobody(listener: socket.socket) -> None:
