@@ -123,14 +123,16 @@ def once(phase: Phase, kind: Kind, name: str, action: Action) -> Plan:
 
 
 def unreachable(name: str, times: float = math.inf) -> Plan:
-    """The broker cannot be reached by what begins so: no connect succeeds, and no byte leaves on an open connection."""
+    """The broker cannot be reached by what begins so: no byte leaves on an open connection, and no connect succeeds,
+    for so many `times`; what fails on an open one is tried on a new one.
+    """
     left = [times]
 
     def plan(point: Point) -> Action | None:
         fits = point.phase == "before" and point.kind in ("connect", "write") and point.name.startswith(name)
         if not fits or left[0] <= 0:
             return None
-        left[0] -= 1
+        left[0] -= point.kind == "connect"
         return "fail"
 
     return plan
