@@ -12,6 +12,7 @@ from time import monotonic, sleep
 import pytest
 
 from app.brokers.fyers import client as transport
+from app.brokers.fyers import connection as pool
 from app.brokers.fyers import sdk
 from app.brokers.fyers.client import Exchange, FyersClient, Phase, TransportError
 from app.domain.deadline import Deadline
@@ -235,6 +236,31 @@ def test_an_order_on_a_connection_that_dies_under_it_is_never_repeated(client_of
             exchange.sdk().place_order({"qty": 1})
         assert caught.value.sent
         assert connections(peer) == [0, 0]
+
+
+def test_a_peer_that_drops_one_order_on_a_used_connection_is_given_no_other_on_one(
+    client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_request_a_connection(caller: Caller) -> None:
+        caller.request()
+        caller.say(OK)
+        caller.request()
+
+    def flow() -> int:
+        with exchange_of(client) as exchange:
+            exchange.sdk().positions()
+            return exchange.sdk().place_order({"qty": 1}).status
+
+    with Peer(one_request_a_connection) as peer:
+        client = client_of(peer)
+        with pytest.raises(TransportError):
+            flow()
+        assert [flow(), flow()] == [200, 200]
+        assert connections(peer) == [0, 0, 1, 2, 2, 3, 4]
+        monkeypatch.setattr(pool, "DISTRUST_SECONDS", 0)  # an hour is over
+        client._connections.distrust(next(iter(client._connections._distrusted_until)))
+        with pytest.raises(TransportError):
+            flow()
 
 
 @pytest.mark.parametrize("script", [answer_and_close, answer_and_say_close])

@@ -187,6 +187,8 @@ class Exchange:
             try:
                 return self._attempt(connection, request, before_send)
             except TransportError as failure:
+                if _was_dead(failure):
+                    self._connections.distrust(request.origin)
                 # Not a repeat: the write was not even tried.
                 if failure.phase is not Phase.BEFORE_SEND or failure.sent or failure.timed_out:
                     raise
@@ -198,7 +200,8 @@ class Exchange:
         if held is None and self._connect_by is not None:
             held = self._connections.of_asker(origin, self._connect_by)
         if held is not None:
-            if monotonic() - (held.answered_at or 0) < JUST_ANSWERED_SECONDS and held.is_quiet():
+            is_fresh = monotonic() - (held.answered_at or 0) < JUST_ANSWERED_SECONDS
+            if is_fresh and held.is_quiet() and self._connections.trusts(origin):
                 return held
             held.close()
         return self._connections.new(origin)

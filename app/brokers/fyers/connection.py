@@ -26,6 +26,9 @@ READ_BYTES = 65_536
 MAX_IDLE = 32
 """Idle connections kept per origin; a worker has 16 threads."""
 
+DISTRUST_SECONDS = 3600.0
+"""A peer that takes a second request on a connection and drops it makes a doubt of an order: of one, not of each."""
+
 IDLE_SECONDS = 50.0
 """Balancers drop an idle connection after 60 s or more; one that is older than this is not worth a try."""
 
@@ -215,6 +218,7 @@ class Connections:
         self._tls: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[DeadlineConnection]] = {}
+        self._distrusted_until: dict[Origin, float] = {}
 
     def new(self, origin: Origin) -> DeadlineConnection:
         """A connection that is not open yet."""
@@ -246,6 +250,13 @@ class Connections:
             if found is not None:
                 waiting.remove(found)
         return found
+
+    def distrust(self, origin: Origin) -> None:
+        """It dropped what is no read on a connection that had just answered: no other follows on a used one for a while."""
+        self._distrusted_until[origin] = monotonic() + DISTRUST_SECONDS
+
+    def trusts(self, origin: Origin) -> bool:
+        return monotonic() >= self._distrusted_until.get(origin, 0.0)
 
     def give_back(self, connection: DeadlineConnection, asker: Deadline | None = None) -> None:
         """Keep an open connection whose last answer was read whole; close any other. `asker`: whose order may follow."""
