@@ -57,12 +57,15 @@ class Listener(Protocol):
 
 
 class Arbiter(Protocol):
-    """gunicorn's parent process, as far as it is used here. `reexec_pid`, `master_pid`: 0 outside of an upgrade."""
+    """gunicorn's parent process, as far as it is used here. `reexec_pid`, `master_pid`: 0 outside of an upgrade;
+    `systemd`: it was given its sockets, and whoever gave them keeps them for the next one.
+    """
 
     LISTENERS: Sequence[Listener]
     pid: int
     reexec_pid: int
     master_pid: int
+    systemd: bool
 
 
 def admit_nobody_from_the_end(server: Arbiter) -> None:
@@ -73,6 +76,7 @@ def admit_nobody_from_the_end(server: Arbiter) -> None:
 
 def _close(server: Arbiter, listener: Listener, close: Callable[[], None]) -> None:
     # A worker, which has inherited this, and either side of an upgrade in place leave a listener that others go on with.
-    if server.pid == os.getpid() and server.reexec_pid == server.master_pid == 0:
+    is_last = server.pid == os.getpid() and server.reexec_pid == server.master_pid == 0
+    if is_last and not server.systemd:
         admit_nobody(listener.sock)
     close()

@@ -39,9 +39,8 @@ def gets_in(listener: socket.socket) -> bool:
 
 def arbiter(listener: socket.socket, **fields: Any) -> Any:
     held = SimpleNamespace(sock=listener, close=lambda: None)  # another process has it open as well
-    return SimpleNamespace(
-        LISTENERS=[held], **{"pid": os.getpid(), "reexec_pid": 0, "master_pid": 0, **fields}
-    )
+    known = {"pid": os.getpid(), "reexec_pid": 0, "master_pid": 0, "systemd": False}
+    return SimpleNamespace(LISTENERS=[held], **{**known, **fields})
 
 
 @only_linux
@@ -68,8 +67,8 @@ def test_gunicorn_does_so_at_the_services_end(listener: socket.socket) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"pid": os.getpid() + 1}, {"reexec_pid": 7}, {"master_pid": 7}],
-    ids=["a worker of several", "the old one of an upgrade", "the new one of an upgrade"],
+    [{"pid": os.getpid() + 1}, {"reexec_pid": 7}, {"master_pid": 7}, {"systemd": True}],
+    ids=["a worker", "the old one of an upgrade", "the new one of an upgrade", "kept by systemd"],
 )
 def test_a_listener_that_others_go_on_with_still_admits(
     listener: socket.socket, fields: dict[str, int]
