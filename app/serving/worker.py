@@ -16,6 +16,7 @@ Answers go into the socket's own buffer, which is large enough for any of ours: 
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 import time
@@ -37,6 +38,10 @@ RECEIVE_S = 3.0
 """From a request's first byte to its last: TradingView itself gives up after 3 s."""
 FIRST_BYTE_S = 5.0
 """For a new connection to say anything. Browsers open some in advance."""
+LAST_HANDSHAKES_S = 0.2
+"""For a client that had begun to connect when the worker ended: a long way there and back."""
+TAKING_S = 1.0
+"""Where others go on with the listener, new connections need not ever end."""
 LINGER_S = 1.0
 SWEEP_S = 0.25
 PIECE_BYTES = 65_536
@@ -62,29 +67,42 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
     # -- connections, in the loop
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """At the end of a worker the connections that wait in the kernel are taken over first: closing the listener
-        would reset them, and their clients have sent their requests already. See app/serving/listener.py.
+        """At the end of a worker the connections that wait in the kernel are taken over first, and those whose
+        handshake is on its way: closing the listener would reset them, and their clients have sent their requests
+        already. See app/serving/listener.py.
         """
         super().set_accept_enabled(enabled)
         if enabled or self.alive:
             return
+        until = time.monotonic() + LAST_HANDSHAKES_S
         for listener in self.sockets:
             listener.setblocking(False)
-            taken = 0
-            while taken < self.worker_connections and self._take(listener):
-                taken += 1
+            while self._take(listener) or self._comes(listener, until):
+                if time.monotonic() > until + TAKING_S:
+                    break
             listener.close()
+
+    def _comes(self, listener: socket.socket, until: float) -> bool:
+        left = until - time.monotonic()
+        return left > 0 and bool(select.select([listener], [], [], left)[0])
+
+    def is_parent_alive(self) -> bool:
+        """Without it this worker ends as after a SIGTERM."""
+        if not super().is_parent_alive():
+            self.alive = False
+        return bool(self.alive)
 
     def accept(self, listener: socket.socket) -> None:
         self._take(listener)
 
     def _take(self, listener: socket.socket) -> bool:
-        """Take over one connection, whatever becomes of it. False: there is none, or it cannot be taken."""
+        """Take over one connection, whatever becomes of it, or make room for it. False: there is none, or there is no room."""
         try:
             sock, address = listener.accept()
         except OSError as error:  # gone again, or taken by another worker
             if error.errno in (errno.EMFILE, errno.ENFILE) and self.waiting:
                 self._close(next(iter(self.waiting)))
+                return True
             return False
         while self.waiting and self.nr_conns >= self.worker_connections - 1:
             self._close(next(iter(self.waiting)))

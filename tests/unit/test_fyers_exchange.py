@@ -461,3 +461,41 @@ def test_no_answer_that_nobody_asked_for_is_taken_for_the_next_requests(
             assert exchange.sdk().positions().json_or_none() == {"s": "ok"}
             assert exchange.sdk().place_order({"qty": 1}).status == 200
         assert connections(peer) == [0, 1]
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_no_answer_that_nobody_asked_for_is_taken_for_the_next_reads(
+    client_of: ClientOf, loopback_tls: tuple[ssl.SSLContext, str], over_tls: bool
+) -> None:
+    """Else that read's own answer would be the order's after it: an exit that was never answered would read as accepted."""
+    context, ca_file = loopback_tls
+    said = threading.Event()
+
+    def say_it_twice(caller: Caller) -> None:
+        if caller.number == 0:
+            caller.request()
+            caller.say(OK)
+            caller.say(OK)
+            said.set()
+        answer_ok(caller)
+
+    with Peer(say_it_twice, context if over_tls else None) as peer:
+        with exchange_of(client_of(peer, ca_file)) as exchange:
+            exchange.sdk().positions()
+            assert said.wait(2)
+            exchange.sdk().positions()
+            exchange.sdk().place_order({"qty": 1})
+        assert connections(peer) == [0, 1, 1]
+
+
+def test_the_announcement_of_an_answer_is_none_and_ends_its_connection(client_of: ClientOf) -> None:
+    def announce(caller: Caller) -> None:
+        while caller.request():
+            caller.say(b"HTTP/1.1 103 Early Hints\r\n\r\n" if caller.number == 0 else OK)
+
+    with Peer(announce) as peer, exchange_of(client_of(peer)) as exchange:
+        with pytest.raises(TransportError) as caught:
+            exchange.sdk().place_order({"qty": 1})
+        assert (caught.value.phase, caught.value.sent) == (Phase.RECEIVE, True)
+        exchange.sdk().positions()
+        assert connections(peer) == [0, 1]

@@ -172,7 +172,7 @@ class Exchange:
         request = _Request(method, origin, target, _COMMON_HEADERS | dict(headers or {}), body)
         if method != "GET":
             return self._send_once(request, before_send)
-        used = self._held.pop(origin, None) or self._connections.idle(origin)
+        used = self._used_connection(origin)
         if used is not None:
             try:
                 return self._attempt(used, request, before_send)
@@ -180,6 +180,13 @@ class Exchange:
                 if not _was_dead(failure):
                     raise
         return self._attempt(self._connections.new(origin), request, before_send)
+
+    def _used_connection(self, origin: Origin) -> DeadlineConnection | None:
+        held = self._held.pop(origin, None)
+        if held is not None and not held.is_quiet():
+            held.close()  # what its peer has said unasked would answer this read, and the read's answer an order
+            held = None
+        return held or self._connections.idle(origin)
 
     def _send_once(self, request: _Request, before_send: BeforeSend | None) -> Reply:
         connection = self._sure_connection(request.origin)

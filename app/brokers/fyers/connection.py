@@ -23,6 +23,9 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 
 READ_BYTES = 65_536
 
+FINAL = 200
+"""The first status of an answer proper (RFC 9110, 15.2); the library itself goes on after a 100 alone."""
+
 MAX_IDLE = 32
 """Idle connections kept per origin; a worker has 16 threads."""
 
@@ -31,6 +34,10 @@ DISTRUST_SECONDS = 3600.0
 
 IDLE_SECONDS = 50.0
 """Balancers drop an idle connection after 60 s or more; one that is older than this is not worth a try."""
+
+
+class NoAnswerYetError(Exception):
+    """The peer announced an answer (1xx) that nobody waits for: it would be taken for the next request's."""
 
 
 class BodyTooLargeError(Exception):
@@ -178,6 +185,8 @@ class DeadlineConnection(HTTPConnection):
         watch.phase = Phase.RECEIVE
         response = self.getresponse()
         try:
+            if response.status < FINAL:
+                raise NoAnswerYetError
             parts: list[bytes] = []
             size = 0
             while part := response.read(READ_BYTES):  # at most so much after decompression too
