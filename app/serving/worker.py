@@ -96,13 +96,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         self._take(listener)
 
     def _take(self, listener: socket.socket) -> bool:
-        """Take over one connection, whatever becomes of it, or make room for it. False: there is none, or there is no room."""
+        """Take over one connection, whatever becomes of it. False: there is none, or no room, which is made for it."""
         try:
             sock, address = listener.accept()
         except OSError as error:  # gone again, or taken by another worker
             if error.errno in (errno.EMFILE, errno.ENFILE) and self.waiting:
                 self._close(next(iter(self.waiting)))
-                return True
             return False
         while self.waiting and self.nr_conns >= self.worker_connections - 1:
             self._close(next(iter(self.waiting)))

@@ -171,6 +171,15 @@ def test_a_worker_that_ends_waits_for_the_handshakes_on_their_way(
         assert ended(worker) == late != []
 
 
+def test_a_worker_that_ends_alone_leaves_the_others_what_goes_on_coming(
+    worker: PatientWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is over at once here: it takes the one that it has begun with."""
+    monkeypatch.setattr(serving, "TAKING_S", -1)
+    with clients(listener, 2) as all_of_them:
+        assert ended(worker) == all_of_them[:1]
+
+
 def test_a_worker_without_its_parent_ends_as_when_it_is_told(
     worker: PatientWorker, listener: socket.socket
 ) -> None:

@@ -183,10 +183,10 @@ class Exchange:
 
     def _used_connection(self, origin: Origin) -> DeadlineConnection | None:
         held = self._held.pop(origin, None)
-        if held is not None and not held.is_quiet():
-            held.close()  # what its peer has said unasked would answer this read, and the read's answer an order
-            held = None
-        return held or self._connections.idle(origin)
+        if held is None or held.is_quiet():
+            return held or self._connections.idle(origin)
+        held.close()  # what its peer has said unasked would answer this read, and the read's answer an order
+        return None
 
     def _send_once(self, request: _Request, before_send: BeforeSend | None) -> Reply:
         connection = self._sure_connection(request.origin)
