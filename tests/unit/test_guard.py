@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ import pybreaker
 import pytest
 
 from app.brokers.guard import BreakerPolicy
+from app.domain.deadline import Deadline
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused
 from app.errors import BrokerReadFailed
 from tests.guard_desk import LOST, RESET_S, TICKET, GuardDesk
@@ -54,6 +56,20 @@ def test_a_no_trips_nothing(harmless: Any) -> None:
     desk.broker.next_place = [harmless] * 20
     assert [desk.place() for _ in range(20)] == [harmless] * 20
     assert isinstance(desk.place(), Accepted)
+
+
+def test_an_order_that_is_checked_again_on_a_new_connection_counts_once() -> None:
+    desk = GuardDesk()
+    looks: list[None] = []
+
+    def checked_twice(check: Callable[[], NotSent | None]) -> Outcome:
+        return check() or check() or Accepted("1")
+
+    before = desk.budget.left()
+    ends = Deadline(desk.clock.monotonic() + 2)
+    assert desk.guard.order(checked_twice, lambda: looks.append(None), ends, passes_by=()) == Accepted("1")
+    assert len(looks) == 2
+    assert {before[name] - left for name, left in desk.budget.left().items()} == {1}
 
 
 def test_the_last_check_stopping_orders_trips_nothing_and_resets_nothing() -> None:

@@ -195,9 +195,14 @@ class Guard:
         if is_open and not any(self._has_just_read(what) for what in passes_by):
             return self._not_sent()
         stopped: list[NotSent] = []
+        is_counted = False
 
         def check() -> NotSent | None:
-            no = self._patience.order(deadline, reserved=reserved) or (before_send() if before_send else None)
+            # Again on a new connection, where one was lost: that is no other call, and `room` has promised for one.
+            nonlocal is_counted
+            no = None if is_counted else self._patience.order(deadline, reserved=reserved)
+            is_counted = no is None
+            no = no or (before_send() if before_send else None)
             stopped.extend([no] if no else [])
             return no
 
