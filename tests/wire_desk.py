@@ -43,7 +43,10 @@ MORNING = datetime(2026, 9, 9, 4, 30, tzinfo=UTC)
 TICKER = nifty_ticker(ist_date(MORNING))
 LOT = 65
 OTHER = nifty_ticker(ist_date(MORNING), strike=24600)
-READ_TIMEOUT_S = 0.8
+REQUEST_S = 5.0
+"""A request's time, and the transport's time-outs: longer than a busy machine stands still."""
+SOON_S = 2.0
+"""The read time-out of a desk that has to meet a broker who does not answer."""
 NEVER_SENT = (Status.DENIED, Status.EXIT_PENDING)
 
 
@@ -79,6 +82,7 @@ class WireDesk:
         url: str | None = None,
         settle: Settle | None = None,
         first_pass: bool = False,
+        read_timeout_s: float = REQUEST_S,
         **policy: Any,
     ) -> None:
         self.sim, self.sim_clock, self.clock = sim, clock, Clock(clock)
@@ -90,13 +94,13 @@ class WireDesk:
         if not self.index.exists():
             build_from_bytes(self.index, sample_masters(ist_date(clock())))
         self.contracts = IndexedContracts(self.index, self.clock)
-        client = FyersClient(sim.base_url, sim.data_url, connect_timeout_s=2, read_timeout_s=READ_TIMEOUT_S)
+        client = FyersClient(sim.base_url, sim.data_url, connect_timeout_s=REQUEST_S, read_timeout_s=read_timeout_s)
         client.load()
         tokens = StaticTokens("t", clock() + timedelta(weeks=9))
         self.broker = FyersBroker(client, "X-200", tokens, self.clock)
         self.notifier = FakeNotifier()
         self._numbers = itertools.count(1)
-        values = {"limits": Limits(max_lots=10), "request_deadline_s": 5.0}
+        values = {"limits": Limits(max_lots=10), "request_deadline_s": REQUEST_S}
         self.desk = Desk(
             self.store,
             self.broker,

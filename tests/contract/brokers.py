@@ -50,12 +50,12 @@ class World:
 
     @contextmanager
     def talk(self) -> Iterator[Exchanger]:
-        with self.broker.exchange(Deadline(monotonic() + 5)) as exchanger:
+        with self.broker.exchange(Deadline(monotonic() + 60)) as exchanger:
             yield exchanger
 
 
 def client_of(sim: FyersSim) -> FyersClient:
-    return FyersClient(sim.base_url, sim.data_url, connect_timeout_s=2, read_timeout_s=2)
+    return FyersClient(sim.base_url, sim.data_url, connect_timeout_s=30, read_timeout_s=30)
 
 
 def fyers_on(sim: FyersSim, token: str = "t") -> FyersBroker:

@@ -86,6 +86,8 @@ def test_a_lost_answer_is_unknown_and_sent_once(sim: FyersSim, broker: FyersBrok
     assert len(sim.ledger.placed()) == (1 if fault.endswith("_created") else 0)
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("fault", ["hang", "hang_created", "slow_created"])
 def test_no_answer_by_the_deadline_is_unknown(sim: FyersSim, broker: FyersBroker, fault: str) -> None:
     sim.faults.next_order(fault, seconds=30)

@@ -20,7 +20,7 @@ from app.service.desk import Answer
 from app.service.place_order import PlaceOrder
 from tests.fyers_sim import FyersSim
 from tests.wire_brokers import Crash, DyingBroker
-from tests.wire_desk import WireDesk, count_contracts, simulated, was_taken
+from tests.wire_desk import SOON_S, WireDesk, count_contracts, simulated, was_taken
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ CASES = (
     Case("disconnect", S.NOT_PLACED),
     Case("hang", S.NOT_PLACED),
     Case("hang_created", S.FILLED),
-    Case("slow_created", S.FILLED, seconds=2),
+    Case("slow_created", S.FILLED, seconds=2 * SOON_S),
     Case("html_200", S.NOT_PLACED),
     Case("html_200_created", S.FILLED),
     Case("truncated", S.NOT_PLACED),
@@ -94,7 +94,7 @@ def sim(tmp_path: Path) -> Iterator[FyersSim]:
 @pytest.fixture
 def desk(tmp_path: Path, sim: FyersSim, monkeypatch: pytest.MonkeyPatch) -> Iterator[WireDesk]:
     count_contracts(monkeypatch)
-    made = WireDesk(tmp_path, sim, sim.clock)  # type: ignore[arg-type]
+    made = WireDesk(tmp_path, sim, sim.clock, read_timeout_s=SOON_S)  # type: ignore[arg-type]
     yield made
     made.close()
 

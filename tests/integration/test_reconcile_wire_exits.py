@@ -16,7 +16,7 @@ from app.service.control import Control
 from app.service.pending import run_pending
 from app.service.reconcile import Reconcile
 from tests.wire_brokers import UnreachedBroker
-from tests.wire_desk import LOT, TICKER, Desks, WireDesk
+from tests.wire_desk import LOT, SOON_S, TICKER, Desks, WireDesk
 
 LEGS = "PATCH /positions"
 CANCEL = "DELETE /orders/sync"
@@ -150,7 +150,9 @@ def test_a_waiting_exit_that_could_not_be_sent_waits_on_and_is_no_lost_alert(des
 
 
 @pytest.mark.parametrize("fault", ["reset_created", "late_reset", "hang_created"])
-def test_an_exit_in_doubt_is_never_doubled(desk: WireDesk, fault: str) -> None:
+def test_an_exit_in_doubt_is_never_doubled(desks: Desks, fault: str) -> None:
+    desk = desks.start(read_timeout_s=SOON_S)
+    desk.pass_on()
     _, out = waiting_exit(desk)
     desk.sim.faults.next_order(fault, appear_after=20 if fault == "late_reset" else None)
     desk.pass_on(1)

@@ -33,7 +33,7 @@ def client_of() -> Iterator[Callable[..., FyersClient]]:
 
     def make(peer: Peer, ca_file: str | None = None) -> FyersClient:
         urls = (f"{peer.url}/api/v3", f"{peer.url}/data")
-        made.append(FyersClient(*urls, connect_timeout_s=2, read_timeout_s=2, ca_file=ca_file))
+        made.append(FyersClient(*urls, connect_timeout_s=30, read_timeout_s=30, ca_file=ca_file))
         return made[-1]
 
     yield make
@@ -44,7 +44,7 @@ def client_of() -> Iterator[Callable[..., FyersClient]]:
 ClientOf = Callable[..., FyersClient]
 
 
-def exchange_of(client: FyersClient, seconds: float = 2) -> Exchange:
+def exchange_of(client: FyersClient, seconds: float = 30) -> Exchange:
     return client.exchange(Deadline(monotonic() + seconds), AUTH)
 
 
