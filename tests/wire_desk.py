@@ -94,7 +94,9 @@ class WireDesk:
         if not self.index.exists():
             build_from_bytes(self.index, sample_masters(ist_date(clock())))
         self.contracts = IndexedContracts(self.index, self.clock)
-        client = FyersClient(sim.base_url, sim.data_url, connect_timeout_s=REQUEST_S, read_timeout_s=read_timeout_s)
+        client = FyersClient(
+            sim.base_url, sim.data_url, connect_timeout_s=REQUEST_S, read_timeout_s=read_timeout_s
+        )
         client.load()
         tokens = StaticTokens("t", clock() + timedelta(weeks=9))
         self.broker = FyersBroker(client, "X-200", tokens, self.clock)
