@@ -104,7 +104,7 @@ def test_an_outcome_that_cannot_be_recorded(sim: FyersSim, tmp_path: Path) -> No
     """A stranger keeps the database's write lock from the send on: the order stays SENDING, and reconcile cannot help."""
     binary()
     with live(sim, tmp_path) as service, Prometheus(tmp_path, service) as prometheus:
-        sim.faults.next_order("slow_created", seconds=1)
+        sim.faults.next_order("hang_created")
         with ThreadPoolExecutor(1) as pool, closing(connected(service)) as stranger:
             sending = pool.submit(service.alert, strikeprice=24500, lots=1)
             until_sending(service)

@@ -199,6 +199,7 @@ def slow_to_connect(database: Database, seconds: float) -> list[float]:
     return made
 
 
+@pytest.mark.alone
 def test_a_server_that_is_further_than_anybody_waits_is_reached(postgres_url: str) -> None:
     database = Database(postgres_url, None)
     made = slow_to_connect(database, 0.4)
@@ -208,6 +209,7 @@ def test_a_server_that_is_further_than_anybody_waits_is_reached(postgres_url: st
     database.close()
 
 
+@pytest.mark.alone
 def test_one_who_has_little_time_ends_it_for_nobody_else(postgres_url: str) -> None:
     """Connections take 1.2 s after a loss; a scrape gives up after one."""
     database = Database(postgres_url, None)
