@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.domain.alert import Action
 from app.domain.order import Order, Side
 from app.domain.risk import Denial
+from app.errors import NotReconciled
 from app.service.holding import Held
 from app.service.intent import Job
+from app.service.ports import Transaction
+from app.service.position import Seen
+from app.service.under_way import UnderWay, for_exit, meant_for
+
+PENDING = Denial("exit_pending", "")
+"""Not a no: the exit waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +47,7 @@ def how_much(job: Job, lot: int, freeze: int | None, held: int, meant: int = 0) 
         return Denial("nothing_to_exit", "nothing of this client's orders is held, and nothing is under way")
     asked, warnings = asked_of(job, lot), []
     if job.alert.action is not Action.EXIT and asked > max(held, meant):
-        return Denial(
-            "exceeds_position",
-            f"quantity {asked} is more than the {held} held: a reversal needs an exit and an entry; "
-            f"allowed would be {held}",
-        )
+        return _exceeds(asked, held)
     quantity = min(asked, held) if asked else held
     if asked > held:
         warnings.append(f"quantity {asked} is more than the {held} held: cut to {held}")
@@ -76,4 +79,49 @@ def bracket_denial(order: Order, amount: Amount, held: Held) -> Denial | None:
         "exit_unsupported",
         f"{order.product} can be closed only as a whole position: own {held.own}, the broker's net {held.net}, "
         f"asked {amount.quantity}",
+    )
+
+
+def sized(
+    tx: Transaction,
+    job: Job,
+    order: Order,
+    freeze: int | None,
+    seen: Seen,
+    under_way: UnderWay,
+    cancelled: list[Order],
+) -> tuple[Order, Denial | None]:
+    """The exit with its quantity, or with why it cannot go: PENDING, or a "no"."""
+    held, asked, meant = for_exit(job, seen), asked_of(job, order.lot), 0
+    is_more = job.alert.action is not Action.EXIT and asked > abs(held.quantity)
+    if is_more and held.own:
+        meant = meant_for(tx, job, order, seen.orders, seen.readings.book)
+    amount = how_much(job, order.lot, freeze, abs(held.quantity), meant)
+    if cancelled:
+        words = ", ".join(o.id for o in cancelled)
+        order = replace(order, warnings=(*order.warnings, f"cancelled before it: {words}"))
+        if isinstance(amount, Denial) and amount.code == "nothing_to_exit":
+            amount = Denial(amount.code, f"nothing had filled; cancelled: {words}")
+    unsure = under_way.unsure or (seen.unexplained and held.own)
+    in_hands_only = under_way.in_hands and not held.quantity
+    if under_way.waiting or held.waits_for_exit or in_hands_only or (unsure and not held.quantity):
+        most = abs(held.own) + under_way.may_come + abs(under_way.in_hands)
+        if is_more and asked > max(most, meant):  # whatever it waits for: it would never be what was asked
+            return replace(order, quantity=asked), _exceeds(asked, most)
+        return replace(order, quantity=asked or max(most, 1)), PENDING
+    if isinstance(amount, Denial):
+        if not job.reconciled and not held.quantity:
+            raise NotReconciled("what was open before this start is being looked up", retry_after_s=5)
+        return replace(order, quantity=asked), amount
+    denial = bracket_denial(order, amount, held)
+    if denial is not None:
+        return replace(order, quantity=asked), denial
+    return replace(order, quantity=amount.quantity, warnings=order.warnings + amount.warnings), None
+
+
+def _exceeds(asked: int, held: int) -> Denial:
+    return Denial(
+        "exceeds_position",
+        f"quantity {asked} is more than the {held} held: a reversal needs an exit and an entry; "
+        f"allowed would be {held}",
     )

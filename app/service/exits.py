@@ -13,31 +13,26 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from app.domain.alert import Action
 from app.domain.audit import Event
 from app.domain.contract import Contract
 from app.domain.deadline import Deadline
 from app.domain.order import Mode, Order, Protection, Purpose, Side
-from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
-from app.domain.status import WORKING, Status
+from app.domain.risk import Proposal, TradingState, Verdict, judge
+from app.domain.status import Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime
-from app.service.amount import asked_of, bracket_denial, how_much, is_cut, is_entry
+from app.service.amount import PENDING, is_cut, is_entry, sized
 from app.service.desk import Answer, Desk, broker_says_open, event_of
-from app.service.exchanger import Exchanger
-from app.service.holding import book_row, leaving_by_client, legs_shown, open_part
+from app.service.holding import book_row, leaving_by_client, legs_shown
+from app.service.in_the_way import Exit, clear_the_way
 from app.service.intent import Job, claim, deny, draft, listed, put, put_denied, put_sending, sender
 from app.service.legs import Legs, send_without_legs
 from app.service.ports import Transaction
-from app.service.position import Place, Readings, Seen, look, read_on
+from app.service.position import Place, Readings, Seen, look
 from app.service.replay import nearer
 from app.service.send import armed, committed_after_all
-from app.service.takeover import in_hands, take_over
+from app.service.takeover import take_over
 from app.service.under_way import (
-    UnderWay,
-    came_later,
     for_exit,
-    is_mine,
-    meant_for,
     naming,
     overtake,
     overtake_all,
@@ -46,14 +41,10 @@ from app.service.under_way import (
     unsent,
     unsent_in,
 )
-from app.service.which import Target, choose
+from app.service.which import choose
 
 log = logging.getLogger(__name__)
 
-FILLS_WITHIN = timedelta(seconds=10)
-"""A market order that has not filled by then is stuck at its protection price: a new EXIT replaces it."""
-PENDING = Denial("exit_pending", "")
-"""Not a no: the exit waits."""
 LOCK_TTL = timedelta(seconds=10)
 """Five times a request's deadline: a lease outlives its request only when the process, or its database, died."""
 FREE_S = 0.05
@@ -90,15 +81,16 @@ def close(
     no = next((v.denial for v in exit_verdicts(desk, job, contract) if v.denial is not None), None)
     if no is not None and job.retake is not None and job.retake.status is Status.EXIT_PENDING:
         return Answer(job.retake, replayed=False)  # it waits until it may go; denying it would lose it
+    order = draft(desk, job, contract, side or Side.SELL, job.alert.qty or 0, Purpose.EXIT)
     if no is not None:
-        order = draft(desk, job, contract, side or Side.SELL, job.alert.qty or 0, Purpose.EXIT)
         return deny(desk, job, order, no)
+    order = replace(order, explanation=explanation)
     place = Place(desk.scope, contract.ticker, job.alert.product)
     with _lease(desk, job, place.lease) as owner:
-        target = Target(contract, freeze, explanation, None)
+        out = Exit(order, freeze, side, place, owner)
         with desk.broker.exchange(job.budget.send) as exchanger:
-            readings, cancelled = _read(desk, job, place, side, exchanger)
-            step = _commit(desk, job, target, side, readings, (place, owner), cancelled)
+            readings, cancelled = clear_the_way(desk, job, out, exchanger)
+            step = _commit(desk, job, out, readings, cancelled)
             if not isinstance(step, Legs):
                 return step
             removed = step.remove(desk, exchanger, job.budget, admin=job.is_operators)
@@ -141,76 +133,29 @@ def _lease(desk: Desk, job: Job, name: str) -> Iterator[str]:
             log.warning("lease %s could not be freed; it ends by itself", name, exc_info=True)
 
 
-def _read(
-    desk: Desk, job: Job, place: Place, side: Side | None, exchanger: Exchanger
-) -> tuple[Readings, list[Order]]:
-    """The broker's reads, after what stands in the way was cancelled: the client's working entries here, and an exit
-    that has not filled (a new EXIT replaces it).
-    """
-    with desk.store.read(job.budget.send) as tx:
-        orders = tx.orders_in(place.scope, place.ticker, place.product)
-    book = exchanger.order_book()
-    # An exit that came after this one, and after a later entry, is that entry's too: this one would not close it.
-    reopened = any(o.purpose is Purpose.ENTRY and came_later(job, o) for o in orders)
-    in_the_way = [
-        o
-        for o in orders
-        if (is_mine(job, o, side) or (_is_stuck(job, o, side) and not (reopened and came_later(job, o))))
-        and o.status in WORKING
-        and open_part(o, book, job.today)
-        and o.broker_order_id
-    ]
-    for order in in_the_way:
-        shown = book_row(order, book)
-        outcome = exchanger.cancel((shown or order).broker_order_id or "")
-        kind = Event.ENTRY_CANCEL if order.purpose is Purpose.ENTRY else Event.EXIT_REPLACED
-        with desk.store.write(job.budget.send) as tx:
-            row = tx.get_order(desk.scope, order.id, lock=True) or order  # it may have moved meanwhile
-            tx.record(row, event_of(kind, tx.now(), row.status, outcome=type(outcome).__name__))
-    if in_the_way:
-        book = exchanger.order_book()
-    return read_on(exchanger, place, orders, book), in_the_way
-
-
-def _is_stuck(job: Job, order: Order, side: Side | None) -> bool:
-    """An exit of this client that has had its time to fill."""
-    whose = job.all_clients or order.client == job.alert.client
-    if not whose or order.purpose is not Purpose.EXIT or (side is not None and order.side is not side):
-        return False
-    return order.product.takes_tag and order.sent_at is not None and job.now - order.sent_at >= FILLS_WITHIN
-
-
 def _commit(
-    desk: Desk,
-    job: Job,
-    target: Target,
-    side: Side | None,
-    readings: Readings,
-    lease: tuple[Place, str],
-    cancelled: list[Order],
+    desk: Desk, job: Job, out: Exit, readings: Readings, cancelled: list[Order]
 ) -> Answer | Legs | None:
     """The one transaction of an exit: still our lease, what is held, and the row that follows from it."""
-    contract, (place, owner), book = target.contract, lease, readings.book
-    order: Order | None = None
+    place, side, order, book = out.place, out.side, out.order, readings.book
     try:
         with desk.store.write(job.budget.send) as tx:
-            if not tx.owns_lock(place.lease, owner):
-                raise OutOfTime("the exit's lease was lost", retry_after_s=1)
+            out.must_own(tx)
             # Before the look, which sees one that has just been sent again as under way.
             overtaken = unsent_in(tx, job, place, side)
             seen = look(tx, place, None if job.all_clients else job.alert.client, readings, job.today)
-            under_way = _under_way(tx, job, place, under_way_for(job, seen, side, book))
+            under_way = under_way_for(tx, job, place, seen, side)
             if is_entry(seen.held, side, under_way.waiting):
                 return None
-            out = side or _way_out(seen.held.own or under_way.in_hands, under_way.waiting or under_way.unsure)
-            order = replace(draft(desk, job, contract, out, 0, Purpose.EXIT), explanation=target.explanation)
+            way = side or _way_out(seen.held.own or under_way.in_hands, under_way.waiting or under_way.unsure)
+            order = replace(order, side=way)
             repeat = claim(desk, tx, job, order.id)
             if repeat is not None:
                 return repeat
             if book_row(order, book) is not None:
                 raise NotReconciled("this very exit is in the broker's book already", retry_after_s=5)
             overtake(tx, overtaken, order)
-            order, no = _sized(tx, job, naming(order, overtaken), target, seen, under_way, cancelled)
+            order, no = sized(tx, job, naming(order, overtaken), out.freeze, seen, under_way, cancelled)
             if no is PENDING:
                 return _pending(tx, job, order, seen)
             if no is not None:
@@ -220,8 +165,6 @@ def _commit(
             order = armed(desk, tx, order, job.budget)
             _put(desk, tx, job, order, seen)
     except CommitUnknown:
-        if order is None:
-            raise
         step = committed_after_all(desk, order, job.budget)
         if isinstance(step, Answer):
             return step
@@ -233,48 +176,6 @@ def _put(desk: Desk, tx: Transaction, job: Job, order: Order, seen: Seen) -> Non
     if is_cut(job, order, abs(for_exit(job, seen).quantity)):
         text = f"exit {order.id} {order.ticker}: {'; '.join(order.warnings)}"
         desk.notifier.notify("exit_cut", text, page=True)
-
-
-def _under_way(tx: Transaction, job: Job, place: Place, found: UnderWay) -> UnderWay:
-    if job.all_clients:
-        return found
-    theirs = in_hands(tx, place.scope, job.alert.client, place.ticker, place.product)
-    return replace(found, in_hands=theirs)
-
-
-def _sized(
-    tx: Transaction,
-    job: Job,
-    order: Order,
-    target: Target,
-    seen: Seen,
-    under_way: UnderWay,
-    cancelled: list[Order],
-) -> tuple[Order, Denial | None]:
-    """The exit with its quantity, or with why it cannot go: PENDING, or a "no"."""
-    held = for_exit(job, seen)
-    meant = 0
-    if job.alert.action is not Action.EXIT and asked_of(job, order.lot) > abs(held.quantity) > 0:
-        meant = meant_for(tx, job, order, seen.orders, seen.readings.book)
-    amount = how_much(job, order.lot, target.freeze, abs(held.quantity), meant)
-    if cancelled:
-        words = ", ".join(o.id for o in cancelled)
-        order = replace(order, warnings=(*order.warnings, f"cancelled before it: {words}"))
-        if isinstance(amount, Denial) and amount.code == "nothing_to_exit":
-            amount = Denial(amount.code, f"nothing had filled; cancelled: {words}")
-    unsure = under_way.unsure or (seen.unexplained and held.own)
-    in_hands_only = under_way.in_hands and not held.quantity
-    if under_way.waiting or held.waits_for_exit or in_hands_only or (unsure and not held.quantity):
-        most = max(abs(held.own) + under_way.may_come + abs(under_way.in_hands), 1)
-        return replace(order, quantity=asked_of(job, order.lot) or most), PENDING
-    if isinstance(amount, Denial):
-        if not job.reconciled and not held.quantity:
-            raise NotReconciled("what was open before this start is being looked up", retry_after_s=5)
-        return replace(order, quantity=asked_of(job, order.lot)), amount
-    denial = bracket_denial(order, amount, held)
-    if denial is not None:
-        return replace(order, quantity=asked_of(job, order.lot)), denial
-    return replace(order, quantity=amount.quantity, warnings=order.warnings + amount.warnings), None
 
 
 def _way_out(own: int, waiting: list[Order]) -> Side:

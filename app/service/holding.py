@@ -6,7 +6,7 @@ Quantities are signed where named `net`, `own` or `held`: long above zero, short
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from app.domain.alert import Product
@@ -149,6 +149,13 @@ def held_by(
         lowered=tuple(deltas.items()),
         owners=tuple(sorted(rows.items())),
     )
+
+
+def without_exit(held: Held, part: int) -> Held:
+    """The same once an exit, of which `part` may still fill, is cancelled."""
+    own, all_own = held.pending_exits - part, held.others_pending - part
+    quantity = nearer(reduced(held.own, own), reduced(held.net, all_own))
+    return replace(held, quantity=quantity, pending_exits=own, others_pending=all_own)
 
 
 def legs_shown(position: Position | None, orders: Iterable[Order], book: Iterable[BookOrder]) -> bool:

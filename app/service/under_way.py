@@ -21,6 +21,7 @@ from app.service.ports import Transaction
 from app.service.position import Place, Seen
 from app.service.records import BookOrder, Moved
 from app.service.replay import nearer
+from app.service.takeover import in_hands
 
 OVERTAKEN = "overtaken_by_exit"
 """The code of an entry that was not sent before an exit came that would have closed it."""
@@ -38,11 +39,12 @@ class UnderWay:
     """A person was asked about them."""
     may_come: int
     """Contracts that may still fill."""
-    in_hands: int = 0
+    in_hands: int
     """Signed contracts of this client's that an operator's exit may be closing: his own waits for what comes of it."""
 
 
-def under_way_for(job: Job, seen: Seen, side: Side | None, book: tuple[BookOrder, ...]) -> UnderWay:
+def under_way_for(tx: Transaction, job: Job, place: Place, seen: Seen, side: Side | None) -> UnderWay:
+    book, client = seen.readings.book, job.alert.client
     mine = [o for o in seen.orders if is_mine(job, o, side)]
     waiting = [
         o
@@ -52,7 +54,9 @@ def under_way_for(job: Job, seen: Seen, side: Side | None, book: tuple[BookOrder
     ]
     unsure = [o for o in mine if o.status is Status.NEEDS_REVIEW]
     may_come = sum(open_part(o, book, job.today) for o in waiting)
-    return UnderWay(waiting, unsure, may_come + sum(o.quantity - o.filled_quantity for o in unsure))
+    may_come += sum(o.quantity - o.filled_quantity for o in unsure)
+    theirs = 0 if job.all_clients else in_hands(tx, place.scope, client, place.ticker, place.product)
+    return UnderWay(waiting, unsure, may_come, theirs)
 
 
 def is_mine(job: Job, order: Order, side: Side | None) -> bool:

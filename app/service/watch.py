@@ -127,12 +127,13 @@ def _sent_before(order: Order, at: datetime) -> bool:
 
 def _ended(tx: Transaction, desk: Desk, positions: tuple[Position, ...], today: date) -> list[Order]:
     """Exits that somebody else has ended before they had filled, while what they were to close is still open. What we
-    have cancelled ourselves is told by whoever did it.
+    have taken back ourselves is told by whoever did it.
     """
     found = [o for o in tx.orders_on(desk.scope, today, ENDED) if o.purpose is Purpose.EXIT]
     found = [o for o in found if o.broker_order_id and o.filled_quantity < o.quantity]
     found = [o for o in found if o.updated_at and ENDED_FOR <= tx.now() - o.updated_at < NEWS_FOR]
-    about = [Event.EXIT_UNFILLED, Event.EXIT_REPLACED, Event.ENTRY_CANCEL]
+    # Not EXIT_REPLACED: where its replacement does not close what it was to close, nobody else tells.
+    about = [Event.EXIT_UNFILLED, Event.ENTRY_CANCEL]
     told = tx.events_of(desk.scope, [o.id for o in found], about) if found else {}
     changed = []
     for order in sorted(found, key=lambda o: o.id):  # as all who take several rows

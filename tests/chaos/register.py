@@ -7,7 +7,9 @@ KNOWN: dict[str, frozenset[str]] = {
         [
             "exits:_commit",
             "exits:_lease",
-            "exits:_read",
+            "in_the_way:clear_the_way",
+            "in_the_way:_cancel",
+            "in_the_way:_to_replace",
             "exits:exit_held",
             "intent:deny",
             "legs:_has_waited",
@@ -47,8 +49,8 @@ KNOWN: dict[str, frozenset[str]] = {
     "read": frozenset(
         [
             "market_open < market:MarketHours.is_open",
-            "cancel < exits:_read",
-            "order_book < exits:_read",
+            "cancel < in_the_way:_cancel",
+            "order_book < in_the_way:clear_the_way",
             "order_book < reconcile:Reconcile.__call__",
             "place < legs:send_without_legs",
             "place < place_order:PlaceOrder._enter",
@@ -65,8 +67,8 @@ KNOWN: dict[str, frozenset[str]] = {
     "write": frozenset(
         [
             "market_open < market:MarketHours.is_open",
-            "cancel < exits:_read",
-            "order_book < exits:_read",
+            "cancel < in_the_way:_cancel",
+            "order_book < in_the_way:clear_the_way",
             "order_book < reconcile:Reconcile.__call__",
             "place < legs:send_without_legs",
             "place < place_order:PlaceOrder._enter",
