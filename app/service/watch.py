@@ -83,11 +83,14 @@ def _lost(
     position: Position | None,
     now: datetime,
 ) -> Order | None:
-    """A stop that was there, and is there no more, while something is held and no exit of ours is under way."""
+    """A stop that was there, and is there no more, while something is held and no exit of ours is under way. One that
+    has waited for long closes nothing: it may wait for hours.
+    """
     if position is None or position.net_quantity * order.side.sign <= 0:
         return None
     others = tx.open_orders(order.scope, ticker=order.ticker, side=order.side.opposite)
-    if any(o.purpose is Purpose.EXIT and o.product is order.product for o in others):
+    exits = [o for o in others if o.purpose is Purpose.EXIT and o.product is order.product]
+    if any(not _waits(o, now) for o in exits):
         return None
     text = f"order {order.id} {order.ticker}: its stop is no more at the broker, and the position is"
     desk.notifier.notify("protection_missing", text, page=True)
@@ -106,23 +109,37 @@ def _unfilled(tx: Transaction, desk: Desk, order: Order, now: datetime) -> Order
 
 
 def _doubted(tx: Transaction, desk: Desk, now: datetime) -> list[Order]:
-    """Exits that nobody knows anything of. On an account where nothing else trades that may stay so for hours."""
+    """Exits that nobody knows anything of, or that wait for such an entry. On an account where nothing else trades that
+    may stay so for hours.
+    """
     found = [o for o in tx.open_orders(desk.scope) if o.purpose is Purpose.EXIT]
-    found = [o for o in found if o.status is Status.IN_DOUBT and _sent_before(o, now - DOUBTED_FOR)]
+    found = [o for o in found if (o.status is Status.IN_DOUBT and _sent_before(o, now)) or _waits(o, now)]
     told = tx.events_of(desk.scope, [o.id for o in found], [Event.EXIT_UNFILLED]) if found else {}
     changed = []
     for order in sorted(found, key=lambda o: o.id):  # as all who take several rows
         if any(e.status is order.status for e in told.get(order.id, ())):
             continue
-        text = f"exit {order.id} {order.ticker}: nobody knows whether it reached the broker; look there"
+        text = f"exit {order.id} {order.ticker}: {_why_open(order)}"
         desk.notifier.notify(UNFILLED, text, page=True)
         changed.append(tx.record(order, event_of(Event.EXIT_UNFILLED, now, order.status)))
     return changed
 
 
-def _sent_before(order: Order, at: datetime) -> bool:
+def _why_open(order: Order) -> str:
+    if order.status is Status.IN_DOUBT:
+        return "nobody knows whether it reached the broker; look there"
+    return f"it still waits, and what it is to close is open: {order.reason}"
+
+
+def _sent_before(order: Order, now: datetime) -> bool:
     sent_at = order.sent_at or order.created_at  # of a sender that died nobody knows when
-    return sent_at is not None and sent_at <= at
+    return sent_at is not None and now - sent_at >= DOUBTED_FOR
+
+
+def _waits(order: Order, now: datetime) -> bool:
+    """For so long that somebody has to hear of it."""
+    began = order.created_at or now
+    return order.status is Status.EXIT_PENDING and now - began >= DOUBTED_FOR
 
 
 def _ended(tx: Transaction, desk: Desk, positions: tuple[Position, ...], today: date) -> list[Order]:

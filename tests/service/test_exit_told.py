@@ -166,3 +166,29 @@ def test_the_operator_reads_so_much_in_his_answer(desk: TradingDesk) -> None:
     desk.held(lots=27)
     desk.alert("EXIT", client="admin")
     assert (desk.notifier.pages, desk.net()) == ([], 1755)
+
+
+def waiting(desk: TradingDesk) -> Order:
+    """An exit that waits for an entry of which nobody knows anything, beside a lot that is held."""
+    desk.held()
+    passes(desk, 1)
+    desk.broker.next_place, desk.broker.unknown_arrives = [Unknown("lost")], False
+    desk.alert("BUY")
+    order = desk.alert("EXIT").order
+    assert order.status is Status.EXIT_PENDING
+    return order
+
+
+def test_one_that_waits_for_long_pages_once(desk: TradingDesk) -> None:
+    order = waiting(desk)
+    assert passes(desk, 5) == []
+    assert passes(desk, 60) == ["exit_unfilled"]
+    assert (order.id in desk.notifier.messages[-1], desk.net()) == (True, LOT)
+
+
+def test_a_stop_that_goes_while_one_waits_for_long_pages(desk: TradingDesk) -> None:
+    waiting(desk)
+    passes(desk, 3)
+    desk.broker.protected.clear()
+    assert passes(desk, 2) == []  # it may be about to go itself
+    assert passes(desk, 10) == ["protection_missing", "exit_unfilled"]
