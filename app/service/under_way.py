@@ -36,7 +36,7 @@ class UnderWay:
     waiting: list[Order]
     """Being sent, in doubt, or still working: the exit waits for them."""
     unsure: list[Order]
-    """A person was asked about them."""
+    """A person was asked about them, or will be."""
     may_come: int
     """Contracts that may still fill."""
     in_hands: int
@@ -52,7 +52,9 @@ def under_way_for(tx: Transaction, job: Job, place: Place, seen: Seen, side: Sid
         if o.ist_date == job.today
         and (o.status in UNSETTLED or (o.status in WORKING and open_part(o, book, job.today)))
     ]
-    unsure = [o for o in mine if o.status is Status.NEEDS_REVIEW]
+    # Before the day's first pass one of yesterday still stands as it stood: its book is gone, and it is a person's.
+    left = [o for o in mine if o.ist_date < job.today and o.status in UNSETTLED | WORKING]
+    unsure = left + [o for o in mine if o.status is Status.NEEDS_REVIEW]
     may_come = sum(open_part(o, book, job.today) for o in waiting)
     may_come += sum(o.quantity - o.filled_quantity for o in unsure)
     theirs = 0 if job.all_clients else in_hands(tx, place.scope, client, place.ticker, place.product)

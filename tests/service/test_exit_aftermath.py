@@ -10,7 +10,7 @@ import pytest
 from app.domain.alert import Product
 from app.domain.audit import Event
 from app.domain.order import Order, Protection, Side
-from app.domain.outcome import Refused
+from app.domain.outcome import Refused, Unknown
 from app.domain.risk import TradingState
 from app.domain.status import Status
 from app.service.reconcile import Reconcile
@@ -200,3 +200,21 @@ def test_a_fill_that_crossed_an_exits_cancel_pages_once(desk: TradingDesk) -> No
     desk.broker.fills = True
     assert desk.alert("EXIT").order.status is Status.ACCEPTED
     assert desk.net() == 0
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_an_exit_before_the_days_first_pass_waits_for_what_became_of_yesterdays_entry(
+    desk: TradingDesk, *, lost: bool
+) -> None:
+    """The process ran over night, and nobody has looked into a book since the entry was sent."""
+    if lost:
+        desk.broker.next_place = [Unknown("lost")]
+    entry = desk.alert(product=Product.MARGIN).order
+    assert entry.status is (Status.IN_DOUBT if lost else Status.ACCEPTED)
+    desk.clock.advance(86_400)
+    desk.broker.book.clear()
+    desk.broker.fills_of_today.clear()
+    out = desk.alert("EXIT", product=Product.MARGIN).order
+    assert out.status is Status.EXIT_PENDING
+    desk.reconcile()
+    assert (desk.row(entry).status, desk.row(out).status) == (Status.NEEDS_REVIEW, Status.EXIT_PENDING)
