@@ -52,9 +52,12 @@ def under_way_for(tx: Transaction, job: Job, place: Place, seen: Seen, side: Sid
         if o.ist_date == job.today
         and (o.status in UNSETTLED or (o.status in WORKING and open_part(o, book, job.today)))
     ]
-    # Before the day's first pass one of yesterday still stands as it stood: its book is gone, and it is a person's.
-    left = [o for o in mine if o.ist_date < job.today and o.status in UNSETTLED | WORKING]
-    unsure = left + [o for o in mine if o.status is Status.NEEDS_REVIEW]
+    # Before the day's first pass one of yesterday still stands as it stood: its book is gone, and it is a person's. At
+    # a start nothing is concluded from it at all (NotReconciled).
+    left = UNSETTLED | WORKING if job.reconciled else frozenset()
+    unsure = [
+        o for o in mine if o.status is Status.NEEDS_REVIEW or (o.ist_date < job.today and o.status in left)
+    ]
     may_come = sum(open_part(o, book, job.today) for o in waiting)
     may_come += sum(o.quantity - o.filled_quantity for o in unsure)
     theirs = 0 if job.all_clients else in_hands(tx, place.scope, client, place.ticker, place.product)
