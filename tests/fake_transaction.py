@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from app.domain.alert import ADMIN_CLIENT, AlertKey, Product
+from app.domain.alert import ADMIN_CLIENT, Action, AlertKey, Product
 from app.domain.audit import Event
 from app.domain.contract import ist_date
 from app.domain.order import Order, Purpose, Scope, Side
@@ -282,6 +282,16 @@ class FakeTransaction:
             ),
             any(o.purpose is Purpose.EXIT and o.product is product for o in exits),
         )
+
+    def exit_since(self, order: Order, at: datetime) -> str | None:
+        here, whose = (order.scope, order.ticker, order.product), (order.client, ADMIN_CLIENT)
+        found = [
+            (o.created_at, o.id)
+            for o in self._data.orders.values()
+            if (o.scope, o.ticker, o.product) == here and o.client in whose and o.purpose is Purpose.EXIT
+            if (o.action is Action.EXIT or o.side is order.side.opposite) and o.created_at
+        ]
+        return min(((came, ident) for came, ident in found if came > at), default=(at, None))[1]
 
     def tried(self, order: Order, within: timedelta) -> int:
         def is_one(o: Order) -> bool:

@@ -35,6 +35,7 @@ from app.service.ready import code_of
 from app.service.records import Quote, Resolved
 from app.service.runaway import deny_entry, tell_runaway, trip
 from app.service.send import Slot, armed, committed_after_all, send, take_slot
+from app.service.under_way import overtaken
 from app.service.which import is_against_own
 
 __all__ = ["Answer", "PlaceOrder", "Policy"]
@@ -176,7 +177,8 @@ class PlaceOrder:
                     # Looked at again after the commits of others: nothing of this transaction is kept then.
                     if not was_against and is_against_own(tx, job, desk.scope, proposal.contract):
                         raise AgainstOwn
-                    denial = first_denial(fresh, limits) or unsettled_bracket(tx, order)
+                    denial = overtaken(tx, order, job.now) or first_denial(fresh, limits)
+                    denial = denial or unsettled_bracket(tx, order)
                     if denial is None:
                         denial = tx.reserve(
                             desk.scope,

@@ -212,6 +212,11 @@ class Transaction(Protocol):
     def stake(self, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
         """What the client holds in one contract and product by our rows, and has under way there."""
 
+    def exit_since(self, order: Order, at: datetime) -> str | None:
+        """An exit whose alert came after `at`, and that would close what the entry `order` opens: its client's own or an
+        operator's, whatever became of it, a denied one too.
+        """
+
     def tried(self, order: Order, within: timedelta) -> int:
         """Entries of the order's client and strategy within that time, the order itself counted, whatever became of
         them.

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 
 from app.domain.alert import Alert
 from app.domain.audit import Event
 from app.domain.contract import Contract
 from app.domain.order import Order, Purpose, Scope, Side
+from app.domain.risk import Denial
 from app.domain.status import UNSETTLED, WORKING, Status
 from app.errors import OutOfTime
 from app.service.desk import event_of
@@ -161,6 +162,12 @@ def overtake_all(tx: Transaction, entries: Iterable[Order], out: Order) -> None:
     if any(o.status not in NOTHING_CAME for o in rows):
         raise OutOfTime("an entry that this exit is to close is being sent again", retry_after_s=1)
     overtake(tx, (o for o in rows if o.status is Status.NOT_SENT), out)
+
+
+def overtaken(tx: Transaction, order: Order, began: datetime) -> Denial | None:
+    """A no to an entry, begun then, that an exit has found nothing of because it was not there yet."""
+    out = tx.exit_since(order, began)
+    return None if out is None else Denial(OVERTAKEN, f"the exit {out} came before it was sent")
 
 
 def _locked(tx: Transaction, entries: Iterable[Order]) -> list[Order]:

@@ -22,12 +22,13 @@ from sqlalchemy import (
     func,
     literal,
     null,
+    or_,
     select,
     text,
     union_all,
 )
 
-from app.domain.alert import ADMIN_CLIENT, Product
+from app.domain.alert import ADMIN_CLIENT, Action, Product
 from app.domain.order import Order, Purpose, Scope, Side
 from app.domain.risk import Exposure
 from app.domain.status import Status
@@ -170,6 +171,16 @@ _STAKE = Prepared(
     )
 )
 
+_EXIT_SINCE = Prepared(
+    select(_c.id)
+    .where(in_scope(orders), _c.created_at > bindparam("since"), _c.purpose == Purpose.EXIT.value)
+    .where(_c.ticker == bindparam("ticker"), _c.product == bindparam("product"))
+    .where(or_(_c.client == bindparam("client"), _c.client == ADMIN_CLIENT))
+    .where(or_(_c.action == Action.EXIT.value, _c.side == bindparam("closing")))
+    .order_by(_c.created_at)
+    .limit(1)
+)
+
 _ONE_AT_A_TIME = Prepared(
     text("SELECT clock_timestamp() AS now FROM pg_advisory_xact_lock(hashtextextended(:scope, 0))")
 )
@@ -199,6 +210,13 @@ def stake(
 
 def _sides(flags: Sequence[object]) -> frozenset[Side]:
     return frozenset(side for side, flag in zip(Side, flags, strict=True) if flag)
+
+
+def exit_since(connection: Connection, order: Order, at: datetime) -> str | None:
+    place = {"client": order.client, "ticker": order.ticker, "product": order.product.value}
+    about = scoped(order.scope) | place | {"closing": order.side.opposite.value, "since": at}
+    found = _EXIT_SINCE.one_or_none(connection, about)
+    return None if found is None else str(found.id)
 
 
 def tried(connection: Connection, order: Order, now: datetime, within: timedelta) -> int:

@@ -225,6 +225,9 @@ class SqlTransaction:
     def stake(self, scope: Scope, client: str, ticker: str, product: Product) -> Stake:
         return sql_exposure.stake(self._connection, scope, client, ticker, product, self._now)
 
+    def exit_since(self, order: Order, at: datetime) -> str | None:
+        return sql_exposure.exit_since(self._connection, order, at)
+
     def tried(self, order: Order, within: timedelta) -> int:
         return sql_exposure.tried(self._connection, order, self._now, within)
 

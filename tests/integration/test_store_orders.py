@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import Connection, select, update
 
-from app.domain.alert import Product
+from app.domain.alert import Action, Product
 from app.domain.audit import Event
 from app.domain.order import Purpose, Side
 from app.domain.risk import TradingState
@@ -30,6 +30,7 @@ from app.service.records import (
 from app.store import tables
 from app.store.sql import SqlStore
 from app.store.sql_rows import FIRST_HASH, chained, event_from
+from tests.fake_store import FakeStore
 from tests.integration.audit_damage import drop_triggers
 from tests.integration.store_rows import LIVE, NOON, SCOPE, TICKER, Clock, insert, order, said
 
@@ -167,6 +168,40 @@ def test_holdings_are_fills_by_side_and_adjustments(store: SqlStore) -> None:
         assert tx.stake(SCOPE, "trader", TICKER, Product.MARGIN) == Stake(0, NONE, NONE)
         assert tx.stake(SCOPE, "other", TICKER, Product.INTRADAY) == Stake(75, NONE, NONE)
         assert tx.stake(LIVE, "nobody", TICKER, Product.INTRADAY) == Stake(0, NONE, NONE)
+
+
+@pytest.mark.parametrize("is_fake", [False, True])
+def test_an_exit_since_is_one_that_would_close_the_entry(
+    store: SqlStore, clock: Clock, *, is_fake: bool
+) -> None:
+    kept: SqlStore | FakeStore = FakeStore(clock, SCOPE) if is_fake else store
+    entry, began = order("E"), clock.now()
+    out = replace(
+        entry,
+        purpose=Purpose.EXIT,
+        action=Action.EXIT,
+        side=Side.SELL,
+        status=Status.DENIED,
+        created_at=began + timedelta(seconds=1),
+    )
+    no = (
+        replace(out, created_at=began),
+        replace(out, client="other"),
+        replace(out, ticker="NSE:OTHER"),
+        replace(out, product=Product.MARGIN),
+        replace(out, action=Action.BUY, side=Side.BUY),
+        replace(out, purpose=Purpose.ENTRY),
+        replace(out, scope=LIVE),
+    )
+    yes = (
+        replace(out, action=Action.SELL, created_at=began + timedelta(seconds=9)),
+        replace(out, client="admin", created_at=began + timedelta(seconds=8)),
+        replace(out, side=Side.BUY, created_at=began + timedelta(seconds=7)),
+    )
+    for number, one in enumerate((*no, *yes)):
+        with kept.write() as tx:
+            assert tx.exit_since(entry, began) == (None if number <= len(no) else f"{number - 1}")
+            tx.insert_order(replace(one, id=f"{number}", tag=f"{number}"), said(Event.ORDER_DENIED))
 
 
 def test_an_entry_that_was_not_sent_a_moment_ago_is_at_stake(store: SqlStore, clock: Clock) -> None:

@@ -309,3 +309,21 @@ def test_two_deliveries_of_an_exit_beside_an_entry_are_one(desk: TradingDesk) ->
     answer = deliver(desk, out)
     assert (answer.replayed, answer.order.code) == (True, "nothing_to_exit")
     assert len(desk.store.events(SCOPE, entry.id)) == 3
+
+
+@pytest.mark.parametrize("client", ["trader", "admin"])
+def test_an_entry_whose_price_is_read_when_its_exit_comes_is_not_sent(desk: TradingDesk, client: str) -> None:
+    """The exit came after it, and has found nothing: it would never be closed."""
+    answers: list[Order] = []
+
+    def comes() -> None:
+        desk.broker.on.clear()
+        desk.clock.advance(1)
+        answers.append(desk.alert("EXIT", client=client).order)
+
+    desk.broker.on["quotes"] = comes
+    entry = desk.alert("BUY", client="trader").order
+    (out,) = answers
+    assert (out.code, entry.code, desk.sent()) == ("nothing_to_exit", "overtaken_by_exit", [])
+    assert out.id in (entry.reason or "")
+    assert desk.alert("BUY", client="trader").order.status is Status.ACCEPTED
