@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 
 from app.domain.audit import Event
+from app.domain.contract import ist_date
 from app.domain.order import Order, Protection, Purpose, Scope
 from app.domain.outcome import Accepted
 from app.domain.status import WORKING, Status
@@ -27,11 +28,15 @@ NEWS_FOR = timedelta(minutes=5)
 
 
 def unprotected(tx: Transaction, scope: Scope, today: date) -> list[Order]:
-    """Entries of today that hold something, whose stop was asked for: not seen yet, or to be seen still."""
-    entries = [o for o in tx.orders_on(scope, today) if o.purpose is Purpose.ENTRY and o.filled_quantity]
-    entries = [o for o in entries if o.protection is not Protection.NONE]
-    held = {(h.ticker, h.product) for h in tx.holdings(scope, None)} if entries else set()
-    found = [o for o in entries if (o.ticker, o.product) in held or o.protection is Protection.REQUESTED]
+    """Entries of today, or known to have filled today, that hold something and whose stop was asked for: not seen yet, or
+    to be seen still.
+    """
+    places = {(h.ticker, h.product) for h in tx.holdings(scope, None)}
+    held = [o for place in sorted(places) for o in tx.orders_in(scope, *place)]
+    late = [o for o in held if o.ist_date < today and o.filled_at and ist_date(o.filled_at) == today]
+    entries = [o for o in (*tx.orders_on(scope, today), *late) if o.purpose is Purpose.ENTRY]
+    entries = [o for o in entries if o.filled_quantity and o.protection is not Protection.NONE]
+    found = [o for o in entries if (o.ticker, o.product) in places or o.protection is Protection.REQUESTED]
     return sorted(found, key=lambda o: o.id)  # as all who take several rows
 
 

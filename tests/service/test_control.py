@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from app.domain.alert import Product
 from app.domain.audit import Event
-from app.domain.order import Order
+from app.domain.order import Order, Protection
 from app.domain.outcome import Unknown
 from app.domain.risk import TradingState
 from app.domain.status import MOVES, Status
@@ -213,3 +214,23 @@ def test_in_doubt_are_those_that_somebody_has_to_settle() -> None:
     assert {o.status for o in found} == {S.EXIT_PENDING, S.SENDING, S.IN_DOUBT, S.NEEDS_REVIEW}
     assert busy not in found
     assert len(found) == 4
+
+
+@pytest.mark.parametrize("shows_stop", [False, True])
+def test_yesterdays_entry_that_is_settled_as_filled_is_watched_for_its_stop(*, shows_stop: bool) -> None:
+    desk = TradingDesk()
+    desk.broker.next_place = [Unknown("lost")]
+    entry = desk.alert(product=Product.MARGIN).order
+    desk.clock.advance(86_400)
+    desk.broker.book.clear()
+    desk.broker.fills_of_today.clear()
+    if not shows_stop:
+        desk.broker.protected.clear()
+    desk.reconcile()
+    resolve(desk, entry, S.FILLED)
+    desk.notifier.pages.clear()
+    for _ in range(5):
+        desk.clock.advance(5)
+        desk.reconcile()
+    assert desk.notifier.pages == ([] if shows_stop else ["protection_missing"])
+    assert desk.row(entry).protection is (Protection.SEEN if shows_stop else Protection.MISSING)
