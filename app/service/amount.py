@@ -8,7 +8,7 @@ from app.domain.alert import Action
 from app.domain.order import Order, Side
 from app.domain.risk import Denial
 from app.errors import NotReconciled
-from app.service.holding import Held
+from app.service.holding import Held, reduced
 from app.service.intent import Job
 from app.service.ports import Transaction
 from app.service.position import Seen
@@ -64,11 +64,13 @@ def how_much(job: Job, lot: int, freeze: int | None, held: int, meant: int = 0) 
 
 def is_cut(job: Job, order: Order, held: int) -> bool:
     """Whether less goes than there is of what was asked, while nobody waits to read it: an alert's sender reads no answer,
-    and of an exit that waited whoever runs it tells.
+    and of an exit that waited whoever runs it tells. `held`: `to_close`.
     """
-    asked = asked_of(job, order.lot)
-    wanted = min(asked, held) if asked else held
-    return order.quantity < wanted and not job.all_clients and job.retake is None
+    return (
+        order.quantity < min(asked_of(job, order.lot) or held, held)
+        and not job.all_clients
+        and job.retake is None
+    )
 
 
 def bracket_denial(order: Order, amount: Amount, held: Held) -> Denial | None:
@@ -116,7 +118,17 @@ def sized(
     denial = bracket_denial(order, amount, held)
     if denial is not None:
         return replace(order, quantity=asked), denial
-    return replace(order, quantity=amount.quantity, warnings=order.warnings + amount.warnings), None
+    warnings = order.warnings + amount.warnings
+    there = to_close(job, seen)
+    if amount.quantity < min(asked or there, there) and abs(held.quantity) < there:
+        warnings += (f"the broker shows {abs(held.quantity)} of the {there} held: exit the rest again",)
+    return replace(order, quantity=amount.quantity, warnings=warnings), None
+
+
+def to_close(job: Job, seen: Seen) -> int:
+    """Contracts that the exit is about: more than may be sold now where the broker's list lags behind our fills."""
+    held = for_exit(job, seen)
+    return abs(reduced(held.own, held.pending_exits) if seen.unexplained else held.quantity)
 
 
 def _exceeds(asked: int, held: int) -> Denial:

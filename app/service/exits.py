@@ -20,7 +20,7 @@ from app.domain.order import Mode, Order, Protection, Purpose, Side
 from app.domain.risk import Proposal, TradingState, Verdict, judge
 from app.domain.status import Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime
-from app.service.amount import PENDING, is_cut, is_entry, sized
+from app.service.amount import PENDING, is_cut, is_entry, sized, to_close
 from app.service.desk import Answer, Desk, broker_says_open, event_of
 from app.service.holding import book_row, leaving_by_client, legs_shown
 from app.service.in_the_way import Exit, clear_the_way
@@ -173,7 +173,7 @@ def _commit(
 
 def _put(desk: Desk, tx: Transaction, job: Job, order: Order, seen: Seen) -> None:
     put_sending(tx, job, order)
-    if is_cut(job, order, abs(for_exit(job, seen).quantity)):
+    if is_cut(job, order, to_close(job, seen)):
         text = f"exit {order.id} {order.ticker}: {'; '.join(order.warnings)}"
         desk.notifier.notify("exit_cut", text, page=True)
 

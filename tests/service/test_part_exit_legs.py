@@ -191,3 +191,20 @@ def test_a_stop_that_a_hand_set_after_a_later_exit_took_ours_off_is_left_alone(d
     ends(desk, rest)
     passes(desk)
     assert desk.broker.protected[position_id()] == BY_HAND
+
+
+@pytest.mark.parametrize("lots", [None, 2])
+def test_what_a_lagging_list_does_not_show_is_told(
+    desk: TradingDesk, monkeypatch: pytest.MonkeyPatch, lots: int | None
+) -> None:
+    desk.held(lots=2)
+    desk.reconcile()
+    (shown,) = desk.broker.positions()
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.broker, "positions", lambda: (replace(shown, net_quantity=LOT),))
+        out = desk.alert("EXIT", lots=lots).order
+    assert (out.status, out.quantity, desk.net()) == (Status.ACCEPTED, LOT, LOT)
+    assert out.warnings[-1] == f"the broker shows {LOT} of the {2 * LOT} held: exit the rest again"
+    assert desk.notifier.pages == ["exit_cut"]
+    passes(desk, 3)
+    assert "protection_missing" in desk.notifier.pages
