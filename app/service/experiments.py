@@ -2,12 +2,13 @@
 
 A round trip is one entry that was closed whole, first in first out within a client, contract and product. What was
 closed outside our orders (a protective leg's fill, a hand) counts at the price of the broker's own fills. Where the
-trade book did not tell that price, the trip is counted, and left out of hit rate and profit.
+trade book did not tell that price, the trip is counted, and left out of hit rate and profit. What an operator's exit of
+all clients has closed of a client's counts for that client, when and at what price that exit was filled.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,9 +17,10 @@ from math import sqrt
 from statistics import NormalDist, fmean, stdev
 from typing import Protocol
 
-from app.domain.alert import Product
+from app.domain.alert import ADMIN_CLIENT, Product
 from app.domain.experiment import Experiment
 from app.domain.order import Order, Purpose, Scope
+from app.service.takeover import closed_of
 
 Z95 = NormalDist().inv_cdf(0.975)
 METHOD = (
@@ -41,6 +43,8 @@ class Adjusted:
     at: datetime
     price: Decimal | None = None
     """Of the fills that did it; None: not known."""
+    exit: str | None = None
+    """Id of the operator's exit that took it over, or gave it back: nothing is closed by that alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +123,19 @@ class _Step:
 def round_trips(trials: Trials) -> dict[str, Trip]:
     """By the entry's id, for every filled entry among the fills."""
     places: dict[tuple[str, str, Product], list[_Step]] = defaultdict(list)
+    handed: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in trials.adjusted:
+        if one.exit is None:
+            places[one.client, one.ticker, one.product].append(_Step(one.at, one.delta, one.price, None))
+        elif one.client != ADMIN_CLIENT:
+            handed[one.exit][one.client] += one.delta
     for order in trials.fills:
         at = order.filled_at or order.updated_at or order.created_at or LONG_AGO
-        step = _Step(at, order.side.sign * order.filled_quantity, order.fill_price, order)
-        places[order.client, order.ticker, order.product].append(step)
-    for one in trials.adjusted:
-        places[one.client, one.ticker, one.product].append(_Step(one.at, one.delta, one.price, None))
+        others = closed_of(order, handed[order.id])
+        own = order.side.sign * order.filled_quantity - sum(others.values())
+        for client, signed in others.items():
+            places[client, order.ticker, order.product].append(_Step(at, signed, order.fill_price, None))
+        places[order.client, order.ticker, order.product].append(_Step(at, own, order.fill_price, order))
     trips: dict[str, Trip] = {}
     for steps in places.values():
         waiting: deque[Trip] = deque()

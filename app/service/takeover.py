@@ -26,6 +26,28 @@ def _of(words: str, order: Order) -> str:
     return words.format(order.id if order.attempt == 1 else f"{order.id}, attempt {order.attempt},")
 
 
+def exit_of(reason: str) -> str | None:
+    """Id of the exit that an adjustment with this reason was made for; None: it was made for something else."""
+    for words in (TAKEN, GIVEN):
+        before, after = words.split("{}")
+        if reason.startswith(before) and reason.endswith(after):
+            return reason.removeprefix(before).removesuffix(after).partition(",")[0]
+    return None
+
+
+def closed_of(order: Order, handed: Mapping[str, int]) -> dict[str, int]:
+    """Signed contracts that an operator's exit has closed of each holder's. `handed`: what it took over from each, less
+    what it gave back. What a working one has not filled yet is of the last holders, to whom `share_out` would give it.
+    """
+    unfilled = 0 if order.status in OVER else order.quantity - order.filled_quantity
+    closed = {}
+    for client, net in sorted(handed.items(), reverse=True):
+        waits = nearer(net, order.side.sign * unfilled)
+        unfilled -= abs(waits)
+        closed[client] = net - waits
+    return closed
+
+
 def take_over(
     tx: Transaction, order: Order, held: Held, leaving: Mapping[str, int], *, all_clients: bool
 ) -> Order:

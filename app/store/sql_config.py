@@ -14,6 +14,7 @@ from app.domain.order import Scope
 from app.service.config import Change, Version
 from app.service.config_document import Raw
 from app.service.experiments import Adjusted, Trials
+from app.service.takeover import exit_of
 from app.store.engine import Database
 from app.store.sql_orders import of_scope, upsert
 from app.store.sql_rows import order_from
@@ -93,12 +94,17 @@ class SqlConfig:
         return Trials(
             tuple(order_from(row) for row in entries),
             tuple(order_from(row) for row in fills),
-            tuple(Adjusted(r.client, r.ticker, Product(r.product), r.delta, r.at, r.price) for r in others),
+            tuple(_adjusted(row) for row in others),
         )
 
 
 def _of(scope: Scope) -> Any:  # noqa: ANN401 - a Select of the table's columns
     return select(config_versions).where(of_scope(config_versions, scope))
+
+
+def _adjusted(row: Row[Any]) -> Adjusted:
+    product, of = Product(row.product), exit_of(row.reason)
+    return Adjusted(row.client, row.ticker, product, row.delta, row.at, row.price, of)
 
 
 def _version(row: Row[Any]) -> Version:

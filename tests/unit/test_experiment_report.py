@@ -129,6 +129,33 @@ def test_what_was_closed_at_a_price_nobody_told_is_counted_and_not_priced() -> N
     assert usual.profit_total == 10
 
 
+def test_what_an_operator_s_exit_took_over_is_closed_when_and_as_far_as_it_filled() -> None:
+    """By hand: 10 of each of two bought at 100; 15 of the 20 sold at 120 after one had entered again: 10 x 20, and of
+    the other 5 x 20, whose rest he sold himself at 90: 5 x -10. What another exit took over, it gave back.
+    """
+    anna, ben, again = (
+        entry(1, 0, 100, client="anna"),
+        entry(2, 1, 100, "wide", client="ben"),
+        entry(3, 4, 100, client="anna"),
+    )
+    out = replace(an_exit(4, 5, 120, 20, client="admin"), status=Status.CANCELLED, filled_quantity=15)
+    own = an_exit(5, 6, 90, 5, client="ben")
+    handed = tuple(
+        Adjusted(c, out.ticker, out.product, delta, NOW + timedelta(minutes=m), None, ident)
+        for client, delta, m, ident in (
+            ("anna", -10, 2, "of nothing"),
+            ("anna", 10, 3, "of nothing"),
+            ("anna", -10, 3, out.id),
+            ("ben", -10, 3, out.id),
+            ("ben", 5, 6, out.id),
+        )
+        for c, delta in ((client, delta), ("admin", -delta))
+    )
+    usual, wide = report(TRIAL, trials(anna, ben, again, out, own, adjusted=handed))
+    assert [each.profit_total for each in (usual, wide)] == [200, 50]
+    assert [(each.still_open, each.unpriced) for each in (usual, wide)] == [(1, 0), (0, 0)]
+
+
 def test_too_few_values_have_no_interval() -> None:
     assert mean([]) == Estimate(0, None, None, None)
     assert mean([5.0]) == Estimate(1, 5.0, None, None)
