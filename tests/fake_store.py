@@ -99,7 +99,7 @@ class FakeStore:
     def events(self, scope: Scope, order_id: str) -> tuple[AuditEvent, ...]:
         return tuple(self.data.events.get(order_id, ()))
 
-    def record_refusal(self, scope: Scope, refusal: Refusal) -> None:
+    def record_refusal(self, scope: Scope, refusal: Refusal, deadline: Deadline | None = None) -> None:
         self.data.refusals.append((scope, refusal))
 
     def list_refusals(self, scope: Scope, limit: int) -> tuple[Refusal, ...]:

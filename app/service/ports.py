@@ -290,7 +290,7 @@ class Store(Protocol):
 
     def events(self, scope: Scope, order_id: str) -> tuple[AuditEvent, ...]: ...
 
-    def record_refusal(self, scope: Scope, refusal: Refusal) -> None:
+    def record_refusal(self, scope: Scope, refusal: Refusal, deadline: Deadline | None = None) -> None:
         """Keep the newest refusals, bounded in number; never on the way of an answer's success."""
 
     def list_refusals(self, scope: Scope, limit: int) -> tuple[Refusal, ...]: ...

@@ -256,7 +256,7 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The bounded record of an alert that was refused before an order row existed."""
+    """The bounded record of an alert that was refused, or failed by us, before an order row existed."""
 
     at: datetime
     address: str

@@ -107,9 +107,19 @@ def report(
     refusals: Sequence[Refusal],
     kept_refusals: int,
 ) -> Report:
-    """`orders` and `entries` of the window's days, `refusals` newest first and at most `kept_refusals` of them."""
+    """`orders` and `entries` of the window's days, `refusals` newest first and at most `kept_refusals` of them.
+
+    An alert whose commit got lost has its 503 and may have its row: that one tells of it.
+    """
     orders = [o for o in orders if (o.created_at or now) >= since]
-    refused = [r for r in refusals if r.at >= since and is_judged(r.status, r.client)]
+    rows = {o.request_id for o in orders}
+    refused = [
+        r
+        for r in refusals
+        if r.at >= since
+        and is_judged(r.status, r.client)
+        and not (r.status == UNAVAILABLE and r.request_id in rows)
+    ]
     is_cut = len(refusals) >= kept_refusals and refusals[-1].at > since
     failed = sum(not is_available(r.status, r.code) for r in refused)
     failed += sum(is_ours(o, now) for o in orders)

@@ -139,7 +139,7 @@ class SqlStore:
         with self.database.read() as connection:
             return sql_orders.events(connection, scope, order_id)
 
-    def record_refusal(self, scope: Scope, refusal: Refusal) -> None:
+    def record_refusal(self, scope: Scope, refusal: Refusal, deadline: Deadline | None = None) -> None:
         values = {name: getattr(refusal, name) for name in Refusal.__slots__}
         r = refusals.c
         beyond = (
@@ -150,7 +150,7 @@ class SqlStore:
             .limit(1)
             .scalar_subquery()
         )
-        with self.database.write() as connection:
+        with self.database.write(deadline) as connection:
             row = values | {"mode": scope.mode.value, "account": scope.account}
             connection.execute(insert(refusals), row)
             connection.execute(delete(refusals).where(of_scope(refusals, scope), r.id <= beyond))

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select, update
 from app.domain.order import Scope
 from app.service.heartbeat import Beat, Watched, missing_text
 from app.service.ports import Notifier
+from app.service.slo import SERVER_ERROR
 from app.store.engine import Database
 from app.store.sql_orders import of_scope, upsert
 from app.store.tables import locks, orders, refusals
@@ -97,7 +98,10 @@ class SqlHeartbeats:
             for client, strategy, count in connection.execute(taken):
                 alerts[client, strategy] += count
             refused = select(r.client, r.safe_fields).where(
-                of_scope(refusals, self._scope), r.at > since, r.client.is_not(None)
+                of_scope(refusals, self._scope),
+                r.at > since,
+                r.client.is_not(None),
+                r.status < SERVER_ERROR,  # TradingView sends a 503 again: it has not fired for that
             )
             for client, fields in connection.execute(refused):
                 if "strategy" in fields:

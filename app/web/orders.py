@@ -146,7 +146,7 @@ def _look_ups(routes: Blueprint, door: Door, check_alert: Check) -> None:
 
     @routes.post("/check")
     def check() -> Response:
-        alert, _ = door.alert(by_header=True)
+        alert, _ = door.alert(by_header=True, is_sent=False)
         return jsonify(answers.check_body(check_alert(alert, g.request_id, g.started)))
 
     @routes.get("/refused")

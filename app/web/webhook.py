@@ -13,18 +13,20 @@ from flask import Blueprint, Response, g, jsonify, request
 from app.domain.alert import Alert, KeyKind, key_of
 from app.errors import (
     AlertRefused,
-    InvalidAlert,
     KeyInUse,
     NotAuthenticated,
     StoreUnavailable,
     TooManyRequests,
+    Unavailable,
 )
 from app.service.clients import ClientScope, NoClients
 from app.service.heartbeat import HEARTBEAT, Beat, allowed, beat
 from app.service.in_flight import InFlight
 from app.service.observe import answered, masked, note, phase
 from app.service.records import Refusal
+from app.service.slo import NOT_OURS
 from app.service.urgent import Urgency, urgency_of
+from app.web.afterwards import Afterwards
 from app.web.answers import answer_of, ist
 from app.web.beat_schemas import is_beat, to_beat
 from app.web.errors import STATUS
@@ -60,6 +62,7 @@ class Door:
     def __init__(self, ports: Ports, rates: RateLimits) -> None:
         self.ports, self.callers, self.rates = ports, ports.callers, rates
         self.in_flight = InFlight()
+        self.afterwards = Afterwards(ports.store, ports.scope, ports.clock.monotonic)
         settings = ports.settings
         self._allowed = settings.ip_allowlist, networks_of(settings.ip_allowlist)
         self.callers.of_webhook = self.allowed
@@ -67,15 +70,17 @@ class Door:
             settings.webhook_hmac_secrets.get_secret_value(), ports.clients or NoClients()
         )
 
-    def alert(self, *, by_header: bool) -> tuple[Alert, Caller]:
-        """The alert of the present request. Raises AlertRefused, after keeping a record of it."""
-        return self._come_in(self._read, by_header=by_header)
+    def alert(self, *, by_header: bool, is_sent: bool = True) -> tuple[Alert, Caller]:
+        """The alert of the present request. Raises AlertRefused, after keeping a record of it, and Unavailable, with a
+        record where there is an order to be sent.
+        """
+        return self._come_in(self._read, by_header=by_header, is_sent=is_sent)
 
     def alert_or_beat(self) -> tuple[Alert | Beat, Caller]:
         """The same where a heartbeat may come too."""
-        return self._come_in(self._read_either, by_header=False)
+        return self._come_in(self._read_either, by_header=False, is_sent=True)
 
-    def _come_in(self, read: Read[T], *, by_header: bool) -> tuple[T, Caller]:
+    def _come_in(self, read: Read[T], *, by_header: bool, is_sent: bool) -> tuple[T, Caller]:
         settings = self.ports.settings
         raw, body, caller = b"", {}, None
         try:
@@ -95,6 +100,10 @@ class Door:
             error = self._counted(refused, caller)
             self.keep(error, raw, body, caller)
             raise error from refused.__cause__
+        except Unavailable as failed:
+            if is_sent:
+                self.keep(failed, raw, body, caller)
+            raise
         return found, caller
 
     def _counted(self, error: AlertRefused, caller: Caller | None) -> AlertRefused:
@@ -147,8 +156,14 @@ class Door:
         key = key_of(caller.client, f"{ID}:{message.id}", alert.key.body_hash, now)
         return replace(alert, key=key)
 
-    def keep(self, error: AlertRefused, raw: bytes, body: dict[str, Any], caller: Caller | None) -> None:
-        """The bounded record. It must not cost the answer: the sender's cause stands in the answer itself."""
+    def keep(
+        self, error: AlertRefused | Unavailable, raw: bytes, body: dict[str, Any], caller: Caller | None
+    ) -> None:
+        """The bounded record. It must not cost the answer: the sender's cause stands in the answer itself. A 503 that a
+        faultless service would have said as well leaves none.
+        """
+        if isinstance(error, Unavailable) and error.code in NOT_OURS:
+            return
         # A flood, of strangers or of one client, must not queue before the trader's order.
         is_flood = caller is None or isinstance(error, TooManyRequests)
         if is_flood and not self.callers.failures.may_record():
@@ -167,6 +182,9 @@ class Door:
             },
             request_id=g.request_id,
         )
+        if isinstance(error, Unavailable):
+            self.afterwards.add(refusal)
+            return
         try:
             self.ports.store.record_refusal(self.ports.scope, refusal)
         except StoreUnavailable:
@@ -177,6 +195,7 @@ class Door:
 
 def blueprint(door: Door, place_order: Place) -> Blueprint:
     routes = Blueprint("webhook", __name__)
+    routes.after_app_request(door.afterwards.follow)
 
     @routes.post("/webhook")
     def webhook() -> Response:
@@ -191,18 +210,13 @@ def blueprint(door: Door, place_order: Place) -> Blueprint:
 
 def beaten(door: Door, came: Beat, caller: Caller) -> Response:
     """A heartbeat is kept, and nothing else happens. Raises StoreUnavailable, InvalidAlert and TooManyRequests."""
-    ports = door.ports
-    if ports.beside is None:
-        raise StoreUnavailable("heartbeats cannot be kept here")
+    ports, now = door.ports, door.ports.clock.now()
     try:
+        if ports.beside is None:
+            raise StoreUnavailable("heartbeats cannot be kept here")
         door.rates.heartbeat(came.client)
-    except TooManyRequests as error:
-        door.keep(error, b"", {}, caller)
-        raise
-    now = ports.clock.now()
-    try:
         beat(ports.beside.heartbeats, came, now, ports.notifier)
-    except InvalidAlert as error:
+    except (AlertRefused, Unavailable) as error:
         door.keep(error, b"", {}, caller)
         raise
     note(outcome=HEARTBEAT)
@@ -211,7 +225,7 @@ def beaten(door: Door, came: Beat, caller: Caller) -> Response:
 
 
 def submit(door: Door, place_order: Place, alert: Alert, caller: Caller) -> Response:
-    """One alert to its answer. What is refused on the way leaves its record too; a copy of what is being worked on needs
+    """One alert to its answer. What is refused or fails on the way leaves its record too; a copy of what is being worked on needs
     none, since the order's row tells of it, and counts in no limit: 63 of them must be in nobody's way.
     """
     with door.in_flight.only(alert):
@@ -220,7 +234,7 @@ def submit(door: Door, place_order: Place, alert: Alert, caller: Caller) -> Resp
             answer = place_order(alert, request_id=g.request_id, started=g.started)
         except KeyInUse:
             raise
-        except AlertRefused as error:
+        except (AlertRefused, Unavailable) as error:
             door.keep(error, b"", {"symbol": alert.symbol, "action": alert.action.value}, caller)
             raise
     answered(answer.order, replayed=answer.replayed)

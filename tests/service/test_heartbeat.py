@@ -295,6 +295,7 @@ def test_a_burst_counts_orders_and_what_was_refused_by_name(database_url: str, c
         refused("'orb'")
     assert kept.bursts(BURST_WITHIN, BURST) == (("trader", "orb", BURST + 1),)
     refused("'orb'", scope=LIVE)
+    refused("'orb'", status=503)  # sent again by TradingView, and not fired for that
     refused("'orb'", client=None)
     refused("'orb'", client="another")
     for _ in range(BURST + 1):
@@ -338,7 +339,13 @@ class Refused:
     def __init__(self, store: SqlStore, clock: Clock) -> None:
         self._store, self._clock = store, clock
 
-    def __call__(self, strategy: str | None, client: str | None = "trader", scope: Scope = SCOPE) -> None:
+    def __call__(
+        self,
+        strategy: str | None,
+        client: str | None = "trader",
+        scope: Scope = SCOPE,
+        status: int = 400,
+    ) -> None:
         fields = {} if strategy is None else {"strategy": strategy}
-        refusal = Refusal(self._clock.now(), "127.0.0.1", client, 400, "invalid_alert", "", "", fields, "r")
+        refusal = Refusal(self._clock.now(), "127.0.0.1", client, status, "x", "", "", fields, "r")
         self._store.record_refusal(scope, refusal)

@@ -99,10 +99,10 @@ def test_an_outcome_is_late_after_the_deadline_or_when_it_never_came() -> None:
     assert lateness(orders, at) == (2, 3)
 
 
-def refused(operator: Operator, code: str, status: int = 503) -> None:
+def refused(operator: Operator, code: str, status: int = 503, request_id: str = "r") -> None:
     with operator.ports.store.read() as tx:
         now = tx.now()
-    refusal = Refusal(now, "127.0.0.1", None, status, code, "", "", {}, "r")
+    refusal = Refusal(now, "127.0.0.1", None, status, code, "", "", {}, request_id)
     operator.ports.store.record_refusal(operator.ports.scope, refusal)
 
 
@@ -121,6 +121,12 @@ def test_flask_slo_counts_orders_and_refusals_and_names_who_is_lost(operator: Op
     assert "50.00%" in rows["availability"]
     assert "NO" in rows["correctness"].split()
     assert f"unknown fate: order {lost.id}" in said
+
+
+def test_an_alert_whose_commit_got_lost_is_judged_by_its_row_alone(operator: Operator) -> None:
+    made = operator.order(1, S.ACCEPTED)
+    refused(operator, "store_unavailable", request_id=made.request_id)
+    assert "0 of 1" in operator.said("slo", "--days", "365")
 
 
 def read(operator: Operator) -> Figures:

@@ -11,6 +11,7 @@ from unittest import mock
 
 from werkzeug.test import TestResponse
 
+from app.domain.deadline import Deadline
 from app.errors import StoreUnavailable
 from app.factory import create_app
 from app.runtime import SettingsRules
@@ -58,10 +59,10 @@ class Store(FakeStore):
         self._up()
         return super().list_refusals(scope, limit)
 
-    def record_refusal(self, scope: Any, refusal: Refusal) -> None:
+    def record_refusal(self, scope: Any, refusal: Refusal, deadline: Deadline | None = None) -> None:
         if self.down:
             raise StoreUnavailable("the database is down")
-        super().record_refusal(scope, refusal)
+        super().record_refusal(scope, refusal, deadline)
 
 
 class WebDesk(TradingDesk):
