@@ -16,7 +16,7 @@ from app.domain.deadline import Deadline
 from app.domain.experiment import FLAGS, Variant, first_overlap
 from app.domain.order import Scope
 from app.errors import FieldError, InvalidAlert, KeyInUse, NotFound, StoreUnavailable
-from app.service.config_document import Document, Raw, document_of, flat, raw_of, variants_in
+from app.service.config_document import Document, Raw, document_of, flat, raw_of, readable_of, variants_in
 from app.service.desk import Policy
 from app.service.ports import Clock, Notifier
 
@@ -168,22 +168,24 @@ class Config:
         self._seen = version.number
 
     def _wrong(self, version: Version, error: Exception) -> None:
-        """Made by another version of this service. The last known good stays; without one, what can be read of it."""
+        """Made by another version of this service. The last known good stays, but for the flags: what is switched off is
+        off at once. Without a last one, what can be read of it.
+        """
         self._notifier.notify("config_invalid", f"configuration version {version.number}: {error}", page=True)
+        found = readable_of(version.document)
         if self._seen > 0:
+            document = self._known.document
+            flags = {**document.flags, **found.flags}
+            self._known = self._of(self._known.version, replace(document, flags=flags))
             return
         good: dict[str, str] = {}
-        for name, value in dict(version.document.get("settings", {})).items():
+        for name, value in found.settings.items():
             try:
                 self.rules.effective({**good, name: value})
             except InvalidAlert:
                 continue
             good[name] = value
-        try:
-            known = document_of({**version.document, "settings": good})
-        except ValueError:
-            known = Document(good)
-        self._known = self._of(version, known)
+        self._known = self._of(version, replace(found, settings=good))
 
     def _of(self, version: Version, document: Document) -> InForce:
         effective = self.rules.effective(document.settings)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, TypeVar
 
-from app.domain.experiment import ENTRIES, Experiment, Flag, Rollout, Variant
+from app.domain.experiment import ENTRIES, FLAGS, Experiment, Flag, Rollout, Variant
 from app.domain.order import OrderKind
 from app.errors import NotFound
 
+T = TypeVar("T")
 Raw = Mapping[str, Any]
 """A document as JSON: settings (name to text), flags and experiments by their names."""
+CLOSED = Flag(0)
+UNREADABLE = (KeyError, TypeError, AttributeError, ValueError, InvalidOperation)
+"""What reading JSON of another shape than expected ends with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +101,49 @@ def document_of(raw: Raw) -> Document:
     try:
         return Document(
             settings={str(n): str(v) for n, v in raw.get("settings", {}).items()},
-            flags={n: Flag(f["percent"], dict(f["strategies"])) for n, f in raw.get("flags", {}).items()},
+            flags={n: flag_of(f) for n, f in raw.get("flags", {}).items()},
             experiments={n: experiment_of(n, e) for n, e in raw.get("experiments", {}).items()},
         )
-    except (KeyError, TypeError, AttributeError, InvalidOperation) as error:
+    except UNREADABLE as error:
+        if isinstance(error, ValueError):
+            raise
         raise ValueError(f"unexpected shape: {error!r}") from None
+
+
+def readable_of(raw: Raw) -> Document:
+    """What this version of the service can read of another one's document. A flag that it cannot is closed: what
+    somebody has switched off must not come on by it.
+    """
+    flags = _section(raw, "flags")
+    return Document(
+        settings=_each(_section(raw, "settings") or {}, lambda _, value: str(value)),
+        flags=dict.fromkeys(FLAGS if flags is None else flags, CLOSED)
+        | _each(flags or {}, lambda _, value: flag_of(value)),
+        experiments=_each(_section(raw, "experiments") or {}, experiment_of),
+    )
+
+
+def _section(raw: Raw, name: str) -> Mapping[str, Any] | None:
+    """Empty when the document has none, None when it has something else there."""
+    found = raw.get(name, {}) if isinstance(raw, Mapping) else None
+    return found if isinstance(found, Mapping) else None
+
+
+def _each(section: Mapping[str, Any], read: Callable[[str, Any], T]) -> dict[str, T]:
+    """Those that can be read."""
+    found = {}
+    for name, value in section.items():
+        with suppress(*UNREADABLE):
+            found[name] = read(name, value)
+    return found
+
+
+def flag_of(raw: Raw) -> Flag:
+    strategies = dict(raw["strategies"])
+    more = sorted(set(raw) - {"percent", "strategies"})
+    if more or not all(isinstance(is_on, bool) for is_on in strategies.values()):
+        raise ValueError(f"expected percent and strategies, each on or off, was {raw!r}")
+    return Flag(raw["percent"], strategies)
 
 
 def experiment_of(name: str, raw: Raw) -> Experiment:
@@ -129,7 +172,7 @@ def variants_in(raw: Raw, name: str) -> tuple[Variant, ...] | None:
         return None
     try:
         return experiment_of(name, experiments[name]).variants
-    except (KeyError, TypeError, ValueError, InvalidOperation):
+    except UNREADABLE:
         return ()
 
 

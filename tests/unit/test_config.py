@@ -267,6 +267,69 @@ def test_a_start_on_a_wrong_document_takes_what_is_right_in_it(view: View) -> No
     assert view.notifier.pages == ["config_invalid"] * 2
 
 
+UNREADABLE: dict[str, Any] = {"experiments": {"x": {}}}
+SHUT = {"percent": 0, "strategies": {"orb": False}}
+
+
+def at_start(view: View) -> Config:
+    return view.another()
+
+
+def running(view: View) -> Config:
+    """It has a last known good, in which every flag is open."""
+    view.config()
+    return view.config
+
+
+@pytest.mark.parametrize("instance", [at_start, running])
+@pytest.mark.parametrize("settings", [{}, {CAP: "none"}, "none"])
+def test_experiments_and_settings_that_cannot_be_read_open_no_flag(
+    view: View, instance: Callable[[View], Config], settings: Any
+) -> None:
+    view.set(RISK_MAX_OPEN_LOTS="3")
+    config = instance(view)
+    view.stored({"settings": settings, "flags": {"entries": SHUT}, **UNREADABLE})
+    rollout = config().policy.rollout
+    assert (rollout.entries, rollout.experiments) == (Flag(0, {"orb": False}), ())
+    assert view.notifier.pages == ["config_invalid"]
+    if instance is running:
+        view.stored(UNREADABLE)
+        assert config().policy.rollout.entries == Flag(0, {"orb": False}), "nothing says that it is open"
+    view.stored({"flags": {"entries": {"percent": 100, "strategies": {}}}})
+    assert config().policy.rollout.denial("orb") is None
+
+
+@pytest.mark.parametrize("instance", [at_start, running])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"entries": None},
+        {"entries": {"percent": "none", "strategies": {}}},
+        {"entries": {"percent": 100, "strategies": {"orb": "off"}}},
+        {"entries": {"percent": 100, "strategies": {}, "until": "15:00"}},
+        {"entries": {"on": []}},
+        "none",
+        [],
+    ],
+)
+def test_a_flag_that_cannot_be_read_is_closed(
+    view: View, instance: Callable[[View], Config], flags: Any
+) -> None:
+    view.set(RISK_MAX_OPEN_LOTS="3")
+    config = instance(view)
+    view.stored({"settings": {CAP: "4"}, "flags": flags})
+    denial = config().policy.rollout.denial("orb")
+    assert denial is not None
+    assert denial.code == "entries_off"
+    assert view.notifier.pages == ["config_invalid"]
+
+
+def test_an_experiment_that_can_be_read_runs_beside_one_that_cannot(view: View) -> None:
+    view.stored({"experiments": {"x": {}, **raw_of(Document(experiments={"stops": STOPS}))["experiments"]}})
+    rollout = view.another()().policy.rollout
+    assert (rollout.experiments, rollout.entries) == ((STOPS,), Flag())
+
+
 def test_a_change_that_was_overtaken_is_made_again_from_the_newest(view: View) -> None:
     view.store.quicker = 3
     assert view.set(RISK_MAX_OPEN_LOTS="3").number == 4
