@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.domain.audit import Event
+from app.domain.contract import ist_date
 from app.domain.order import Order, Purpose
 from app.domain.risk import TradingState
 from app.service.records import AuditEvent, StateChange
@@ -169,6 +170,9 @@ CODES = frozenset(code for code, _ in DERIVED.values()) | frozenset(
 """All that is ever told: a preference for another one is a slip of the pen, and would lose a page unseen."""
 TOLD_BY_TRAIL = frozenset({"in_doubt", "sent_late", "unprotected"})
 """Codes that are told directly too, for when the trail itself could not be written: never both for one order."""
+ONCE_A_DAY = frozenset({"daily_summary", "token_missing"})
+"""Notes of a day's jobs, told once an IST day in the same words: a job whose process died before its end was recorded
+is run again. Other words are news, as of a summary that a person asks for again."""
 TRADING_STATE = "trading_state"
 """Told from the history of states alone, whoever changed it."""
 
@@ -176,7 +180,10 @@ TRADING_STATE = "trading_state"
 def told(code: str, message: str, at: datetime, *, page: bool) -> Notice:
     """A notice from the words of whoever saw something."""
     text = message[:TEXT_CHARS]
-    slot = int(at.timestamp() // SAME_PAGE.total_seconds()) if page else at.isoformat()
+    if page:
+        slot = str(int(at.timestamp() // SAME_PAGE.total_seconds()))
+    else:
+        slot = ist_date(at).isoformat() if code in ONCE_A_DAY else at.isoformat()
     digest = hashlib.sha256(f"{code}\0{text}\0{slot}".encode()).hexdigest()[:32]
     found = _ORDER_ID.search(text)
     return Notice(code, text, page, f"{BY_WORDS}:{digest}", found.group() if found else "")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app.domain.alert import IST
 from app.errors import StoreUnavailable
@@ -21,6 +22,9 @@ from app.store.engine import Database
 from app.store.sql import SqlStore
 from app.store.sql_heartbeats import SqlHeartbeats
 from app.store.sql_job_runs import CLOCKS_APART, SqlJobRuns
+from app.store.sql_outbox import SqlOutbox
+from app.store.tables_notices import notices
+from app.telemetry.notify import OutboxNotifier
 from app.web.ports import Ports
 from tests.fakes import FakeNotifier
 from tests.integration.store_rows import SCOPE, Clock
@@ -422,6 +426,55 @@ def test_a_days_job_whose_page_could_not_be_kept_is_run_again(
         other.scheduler.tick(job)
     assert len(ran) == 2
     assert one.last("counted").ok
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_summary_whose_runner_died_before_its_end_was_kept_is_told_once(
+    instances: list[Instance], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run again it says the same, and nobody is told twice; what a person's run says differently is told."""
+    words = iter(["1 orders", "1 orders", "2 orders", "1 orders"])
+
+    def tell(ports: Ports, _: object) -> str:
+        ports.notifier.notify("daily_summary", said := next(words))
+        return said
+
+    def kills(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    job = replace(JOBS["summary"], run=tell)
+    monkeypatch.setitem(JOBS, "summary", job)
+    for one in instances:
+        notifier = OutboxNotifier(SqlOutbox(one.database, SCOPE), clock)
+        assert one.ports.beside is not None
+        beside = replace(one.ports.beside, flush=notifier.flush)
+        one.ports = replace(one.ports, notifier=notifier, beside=beside)
+        one.scheduler = Scheduler(one.ports)
+    dead, other = instances[:2]
+
+    def kept() -> list[str]:
+        with other.database.read() as connection:
+            return list(connection.execute(select(notices.c.message).order_by(notices.c.id)).scalars())
+
+    clock.at = at("2026-11-23 15:45")
+    assert dead.ports.beside is not None
+    with monkeypatch.context() as end:
+        end.setattr(dead.ports.beside.job_runs, "end", kills)
+        with pytest.raises(Killed):
+            dead.scheduler.tick(job)
+    for _ in range(3):
+        clock.pass_(60)
+        other.scheduler.tick(job)
+    assert other.last("summary").ok
+    assert kept() == ["1 orders"]
+    assert run_job(other.ports, "summary") == "2 orders"
+    assert kept() == ["1 orders", "2 orders"]
+    clock.at = at("2026-11-25 15:45")
+    other.scheduler.tick(job)
+    assert kept() == ["1 orders", "2 orders", "1 orders"]
 
 
 def test_a_hosts_own_job_keeps_a_run_per_host(
