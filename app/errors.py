@@ -15,6 +15,7 @@
     │   └── TooManyRequests       429
     └── Unavailable               503  nothing was sent and a re-send may work; the key is not burnt
         ├── StoreUnavailable           the database did not answer in time
+        │   ├── StoreBusy              its turn did not come in time: others wrote
         │   └── CommitUnknown          the database was lost during COMMIT: nobody knows yet whether it holds
         ├── BrokerReadFailed           a quote, book or position call failed; it never means "empty" or "flat"
         ├── TokenStoreUnavailable      the stored access token cannot be read or written
@@ -142,6 +143,10 @@ class StoreUnavailable(Unavailable):
     """The operator must look at the database: it did not answer within the request's budget."""
 
     code = "store_unavailable"
+
+
+class StoreBusy(StoreUnavailable):
+    """The operator must look at the database when it lasts: no turn came in time, because others wrote."""
 
 
 class CommitUnknown(StoreUnavailable):

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from app.domain.deadline import Deadline
 from app.domain.order import Order, Scope
 from app.domain.risk import TradingState
-from app.errors import StoreUnavailable
+from app.errors import StoreBusy, StoreUnavailable
 from app.service.ports import Clock
 from app.service.records import AuditEvent, OrderFilter, OrderPage, Refusal
 from tests.builders import NOW
@@ -47,7 +47,7 @@ class FakeStore:
     def __init__(self, clock: Clock, scope: Scope) -> None:
         self.clock, self.data = clock, Data()
         self._lock = threading.RLock()
-        self.down = self.is_queue_stuck = False
+        self.down = self.is_queue_stuck = self.is_read_only = False
         self.before_write: Callable[[int], None] | None = None
         self.writes = 0
         self.ensure_scope(scope)
@@ -55,9 +55,7 @@ class FakeStore:
     @contextmanager
     def write(self, deadline: Deadline | None = None, *, queued: bool = False) -> Iterator[FakeTransaction]:
         with self._lock:
-            self._up()
-            if queued and self.is_queue_stuck:
-                raise StoreUnavailable("those before did not get done before the deadline")
+            self._writable(queued=queued)
             self.writes += 1
             if self.before_write is not None:
                 self.before_write(self.writes)
@@ -81,6 +79,10 @@ class FakeStore:
                 return False
             self.data.locks[name] = (owner, self.clock.now() + ttl)
             return True
+
+    def try_write(self, turn: Deadline) -> None:
+        with self._lock:
+            self._writable(queued=True)
 
     def ensure_scope(self, scope: Scope) -> None:
         if scope not in self.data.states:
@@ -111,6 +113,13 @@ class FakeStore:
     @property
     def orders(self) -> list[Order]:
         return list(self.data.orders.values())
+
+    def _writable(self, *, queued: bool) -> None:
+        self._up()
+        if self.is_read_only:
+            raise StoreUnavailable("the database failed: ReadOnly")
+        if queued and self.is_queue_stuck:
+            raise StoreBusy("those before did not get done before the deadline")
 
     def _up(self) -> None:
         if self.down:

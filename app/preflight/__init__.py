@@ -73,7 +73,7 @@ def _database(ports: Ports) -> Finding:
     try:
         if problem is None:
             deadline = Deadline(ports.clock.monotonic() + WRITE_WITHIN_S)
-            ports.store.take_lock("preflight", "preflight", timedelta(seconds=1), deadline)
+            ports.store.try_write(deadline)
     except StoreUnavailable as error:
         problem = f"it can be read but not written: {error.detail}"
     if problem:

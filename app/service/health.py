@@ -19,7 +19,7 @@ from app.domain.deadline import Deadline
 from app.domain.order import Scope
 from app.domain.risk import TradingState
 from app.domain.session import previous_trading_day
-from app.errors import NoMaster, ServiceError
+from app.errors import NoMaster, ServiceError, StoreBusy, StoreUnavailable
 from app.service.desk import Desk
 from app.service.loss import unwatched
 from app.service.master_age import stale_files
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 OK, SLOW, NO_THREAD = "ok", "slow", "no thread to ask with"
 CHECK_S = 0.3
 """What is well answers in a tenth of it; a probe that waited longer would itself be taken for dead."""
+TURN_S = 0.15
+"""For SQLite's one writer to be done: half of it, so that a busy one does not read as slow."""
 KEEP_S = 2.0
 """How old a good word may be."""
 KEEP_BAD_S = 0.5
@@ -240,22 +242,34 @@ def usual_checks(parts: Parts, extra: Mapping[str, Extra]) -> Checks:
 
 
 def database(parts: Parts) -> Words:
-    """Reachable, at this version's schema, and what it says about trading."""
+    """Reachable, at this version's schema, to be written to, and what it says about trading."""
     if problem := parts.store.check():
         unreadable = "unreadable, so halted"
         words = {"database": problem, "migrations": problem, "trading_state": unreadable}
         if "schema" in problem:  # it answered
             words["database"] = OK
         return words | {"reconciled": "unreadable"}
+    unwritten = _unwritten(parts)
     desk = parts.desk()
     with parts.store.read(Deadline(parts.clock.monotonic() + CHECK_S)) as tx:
         state, reconciled = tx.trading_state(parts.scope), desk.reconciled(tx)
     return {
-        "database": OK,
+        "database": unwritten or OK,
         "migrations": OK,
         "reconciled": OK if reconciled else "no pass has succeeded since this start",
         "trading_state": OK if state is TradingState.ACTIVE else state.value,
     }
+
+
+def _unwritten(parts: Parts) -> str | None:
+    """A standby, a full disk and a file without permission answer each read, and every alert gets a 503."""
+    try:
+        parts.store.try_write(Deadline(parts.clock.monotonic() + TURN_S))
+    except StoreBusy:
+        return None  # others write
+    except StoreUnavailable as error:
+        return f"it can be read but not written: {error.detail}"
+    return None
 
 
 def master(parts: Parts) -> Words:

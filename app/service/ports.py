@@ -280,6 +280,11 @@ class Store(Protocol):
     def take_lock(self, name: str, owner: str, ttl: timedelta, deadline: Deadline) -> bool:
         """Take a lease, waiting for it until the deadline; its own short transactions."""
 
+    def try_write(self, turn: Deadline) -> None:
+        """Write and keep something that nobody reads and no order waits for. Raises StoreUnavailable: nothing can be
+        written; StoreBusy: that is not known, because others wrote until `turn` where only one can.
+        """
+
     def ensure_scope(self, scope: Scope) -> None:
         """First start of a (mode, account): its trading state ACTIVE. A later start changes nothing."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.domain.deadline import Deadline
-from app.errors import CommitUnknown, StoreUnavailable
+from app.errors import CommitUnknown, StoreBusy, StoreUnavailable
 from app.service.ports import Clock
 from app.store.pool import WATCH, Pool
 from app.store.watchdog import Watch, Watchdog
@@ -76,7 +77,7 @@ class Database:
                 yield connection
             return
         if not self._writers.acquire(self._left(ends)):
-            raise StoreUnavailable("the database's writers did not get done before the deadline")
+            raise StoreBusy("the database's writers did not get done before the deadline")
         try:
             with self._transaction(ends, write=True) as connection, self._joinable(connection):
                 yield connection
@@ -140,7 +141,7 @@ class Database:
     def _left(self, ends: Deadline) -> float:
         left = ends.left(self._monotonic())
         if left <= 0:
-            raise StoreUnavailable("no time left for the database")
+            raise StoreBusy("no time left for the database")
         return left
 
     @contextmanager
@@ -152,7 +153,8 @@ class Database:
                     yield connection
                     self._commit(connection, write=write)
             except (DBAPIError, PoolTimeout, PendingRollbackError, self.driver_error, _Dead) as error:
-                raise StoreUnavailable(f"the database failed: {_cause(error)}") from error
+                kind = StoreBusy if _is_busy(error) else StoreUnavailable
+                raise kind(f"the database failed: {_cause(error)}") from error
 
     def _commit(self, connection: Connection, *, write: bool) -> None:
         if write and not self.is_sqlite and _status(connection) == "INERROR":
@@ -247,4 +249,14 @@ def _status(connection: Connection) -> str:
 
 
 def _cause(error: Exception) -> str:
-    return type(getattr(error, "orig", None) or error).__name__
+    return type(_driver_error(error)).__name__
+
+
+def _is_busy(error: Exception) -> bool:
+    """SQLite's one writer was another process's all the time."""
+    code: int = getattr(_driver_error(error), "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY  # what is above it says why
+
+
+def _driver_error(error: Exception) -> Exception:
+    return getattr(error, "orig", None) or error

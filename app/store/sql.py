@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, insert, or_, select
+from sqlalchemy import delete, insert, or_, select, update
 
 from app.domain.deadline import Deadline
 from app.domain.order import TAG_PREFIX_LENGTH, Scope
@@ -34,6 +34,8 @@ ONE_TRY_S = 0.25
 """What a single try for a lease may take of the database's time."""
 LOCK_POLL_S = 0.02
 """Two steps of a hundred a second are nothing to the database and little to an exit."""
+TRIED = "write tried"
+"""The lease that is nobody's: a row to write to."""
 AHEAD = timedelta(seconds=30)
 """A lease that ends this much later than a new one would is of a clock that was ahead and has been set right."""
 
@@ -89,6 +91,17 @@ class SqlStore:
                 ),
             )
             return connection.execute(lease.returning(locks.c.name)).one_or_none() is not None
+
+    def try_write(self, turn: Deadline) -> None:
+        row = select(locks.c.name).where(locks.c.name == TRIED)
+        # Another's, who may have been stopped in the middle, is not waited for: that he could write it is seen too.
+        free = row.with_for_update(skip_locked=True).scalar_subquery()
+        with self.database.write(turn if self.database.is_sqlite else None) as connection:
+            now = self.database.now(connection)
+            written = connection.execute(update(locks).where(locks.c.name == free).values(expires_at=now))
+            if not written.rowcount and connection.execute(row).one_or_none() is None:
+                made = upsert(connection)(locks).values(name=TRIED, owner="", expires_at=now)
+                connection.execute(made.on_conflict_do_nothing())
 
     def ensure_scope(self, scope: Scope) -> None:
         with self.database.write() as connection:

@@ -24,6 +24,7 @@ STATUS: dict[type[e.ServiceError], int] = {
     e.TooManyRequests: 429,
     e.Unavailable: 503,
     e.StoreUnavailable: 503,
+    e.StoreBusy: 503,
     e.CommitUnknown: 503,
     e.BrokerReadFailed: 503,
     e.TokenStoreUnavailable: 503,

@@ -137,6 +137,7 @@ NOT_MET: dict[str, str] = {
     "daily:day_summary": READS,
     "daily:overnight": READS,
     "health:database": READS,
+    "health:_unwritten": READS,
     "loss:unwatched": READS,
     "orders:_orders.one": READS,
     "urgent:urgency_of": READS,

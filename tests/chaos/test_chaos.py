@@ -131,7 +131,7 @@ def transactions(app: Path) -> set[str]:
             if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
                 owner = child.func.value
                 name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
-                if child.func.attr in ("write", "read", "take_lock") and name.strip("_") in (
+                if child.func.attr in ("write", "read", "take_lock", "try_write") and name.strip("_") in (
                     "store",
                     "database",
                 ):

@@ -172,6 +172,7 @@ def test_a_named_admin_sees_all_from_his_own_addresses_only(tmp_path: Path) -> N
     ("check", "prepare", "traffic"),
     [
         ("database", lambda desk: setattr(desk.store, "down", True), False),
+        ("database", lambda desk: setattr(desk.store, "is_read_only", True), False),
         ("trading_state", lambda desk: set_state(desk, TradingState.REDUCING), True),
         ("breaker", lambda desk: setattr(desk.broker, "unready", Unready("open", "breaker_open")), True),
         ("broker", lambda desk: desk.broker.fail.add("market_open"), True),
@@ -188,6 +189,20 @@ def test_each_check_closes_what_depends_on_it(
     assert (status, body["can_place_orders"]) == (503, False)
     assert body["checks"][check] != "ok"
     assert ready(desk)[0] == (200 if traffic else 503)
+
+
+def test_a_database_that_only_reads_says_so_and_one_that_others_write_to_is_well(tmp_path: Path) -> None:
+    desk = WebDesk(tmp_path)
+    desk.store.is_queue_stuck = True
+    assert ready(desk, "/readyz/orders")[0] == 200
+    desk.clock.advance(KEEP_S)
+    desk.store.is_read_only = True
+    status, body = ready(desk, token=ADMIN)
+    bad = {name: word for name, word in body["checks"].items() if word != OK}
+    assert (status, bad) == (
+        503,
+        {"database": "it can be read but not written: the database failed: ReadOnly"},
+    )
 
 
 def set_state(desk: WebDesk, state: TradingState) -> None:
