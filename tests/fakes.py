@@ -66,7 +66,9 @@ class FakeBroker:
         self.calls: list[str] = []
 
     @contextmanager
-    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[FakeBroker]:
+    def exchange(
+        self, deadline: Deadline, connect_by: Deadline | None = None, *, once: bool = False
+    ) -> Iterator[FakeBroker]:
         yield self
 
     def ready(self) -> str | None:

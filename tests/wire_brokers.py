@@ -27,7 +27,9 @@ class DyingBroker:
         return None
 
     @contextmanager
-    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[Any]:
+    def exchange(
+        self, deadline: Deadline, connect_by: Deadline | None = None, *, once: bool = False
+    ) -> Iterator[Any]:
         with self._broker.exchange(deadline) as exchanger:
             yield _Dying(exchanger)
 
@@ -56,7 +58,9 @@ class UnreachedBroker:
         return None
 
     @contextmanager
-    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[Any]:
+    def exchange(
+        self, deadline: Deadline, connect_by: Deadline | None = None, *, once: bool = False
+    ) -> Iterator[Any]:
         with self._broker.exchange(deadline) as exchanger:
             yield _Unreached(exchanger)
 

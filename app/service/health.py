@@ -300,7 +300,7 @@ def broker(parts: Parts) -> Words:
         return {"broker": word, "daily_loss": word if has_limit else OK}
     deadline = Deadline(parts.clock.monotonic() + BROKER_S)
     try:
-        with parts.broker.exchange(deadline) as exchanger:
+        with parts.broker.exchange(deadline, once=True) as exchanger:
             if not has_limit:
                 exchanger.market_open(Exchange.NSE)
                 return {"broker": OK, "daily_loss": OK}

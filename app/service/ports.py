@@ -48,11 +48,12 @@ class Broker(Protocol):
     name: str
 
     def exchange(
-        self, deadline: Deadline, connect_by: Deadline | None = None
+        self, deadline: Deadline, connect_by: Deadline | None = None, *, once: bool = False
     ) -> AbstractContextManager[Exchanger]:
         """A conversation that ends at `deadline`, whatever the other side does.
 
         `connect_by`: no connection is waited for longer. What it could not carry was not sent, and is said in time.
+        `once`: a read that fails is not repeated.
         """
 
     def ready(self) -> str | None:

@@ -35,8 +35,10 @@ class ObservedBroker:
         self.inner, self._seen = inner, seen
 
     @contextmanager
-    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[Exchanger]:
-        with self.inner.exchange(deadline, connect_by) as exchanger:
+    def exchange(
+        self, deadline: Deadline, connect_by: Deadline | None = None, *, once: bool = False
+    ) -> Iterator[Exchanger]:
+        with self.inner.exchange(deadline, connect_by, once=once) as exchanger:
             yield ObservedExchanger(exchanger, self.name, self._seen)
 
     def ready(self) -> str | None:

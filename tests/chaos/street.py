@@ -206,7 +206,9 @@ class Wire:
         self._connect_by = Deadline(0.0)
 
     @contextmanager
-    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[Wire]:
+    def exchange(
+        self, deadline: Deadline, connect_by: Deadline | None = None, *, once: bool = False
+    ) -> Iterator[Wire]:
         made = Wire(self._broker, self._life, self._clock, self._late)
         made._connect_by = connect_by or deadline
         yield made

@@ -61,7 +61,9 @@ class Crowd:
         self.sent_at: list[float] = []
 
     @contextmanager
-    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[Crowd]:
+    def exchange(
+        self, deadline: Deadline, connect_by: Deadline | None = None, *, once: bool = False
+    ) -> Iterator[Crowd]:
         yield self
 
     def ready(self) -> str | None:

@@ -34,7 +34,9 @@ class WhileReading:
         return None
 
     @contextmanager
-    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[Any]:
+    def exchange(
+        self, deadline: Deadline, connect_by: Deadline | None = None, *, once: bool = False
+    ) -> Iterator[Any]:
         with self._broker.exchange(deadline) as exchanger:
             self._exchanger = exchanger
             yield self

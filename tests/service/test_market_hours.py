@@ -148,9 +148,11 @@ class Hanging(FakeBroker):
     deadline = Deadline(0)
 
     @contextmanager
-    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[FakeBroker]:
+    def exchange(
+        self, deadline: Deadline, connect_by: Deadline | None = None, *, once: bool = False
+    ) -> Iterator[FakeBroker]:
         self.deadline = deadline
-        with super().exchange(deadline, connect_by) as exchanger:
+        with super().exchange(deadline, connect_by, once=once) as exchanger:
             yield exchanger
 
     def market_open(self, exchange: Exchange) -> bool | None:

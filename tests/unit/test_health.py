@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,18 @@ from app.service.health import (
     Check,
     Checks,
     Need,
+    Parts,
     Words,
+    broker,
 )
 from app.service.ready import Unready
+from app.telemetry.broker import ObservedBroker
 from app.web import ops
 from tests.builders import SCOPE
 from tests.fake_clients import a_client
 from tests.fakes import FakeClock
+from tests.guard_desk import GuardDesk
+from tests.service.desk import TradingDesk
 from tests.unit.web_desk import ADMIN, TOKEN, WebDesk
 
 
@@ -225,6 +231,28 @@ def test_the_broker_is_asked_for_orders_only_and_once_in_ten_seconds(tmp_path: P
         assert ready(desk, "/readyz/orders")[0] == 503
         desk.clock.advance(0.099)
     assert desk.broker.calls.count("market_open") == 2
+
+
+@pytest.mark.parametrize(("limit", "read"), [(None, "market_open"), (Decimal(1000), "positions")])
+def test_a_broker_that_fails_is_read_once_by_each_check(limit: Decimal | None, read: str) -> None:
+    guarded, desk = GuardDesk(), TradingDesk()
+    policy = desk.desk.policy
+    limits = replace(policy.limits, max_daily_loss=limit)
+    made = replace(desk.desk, policy=replace(policy, limits=limits))
+    guarded.broker.fail.add(read)
+    words = broker(
+        Parts(
+            guarded.clock,
+            desk.store,
+            ObservedBroker(guarded.guard, lambda *_: None),
+            desk.contracts,
+            SCOPE,
+            None,
+            lambda: made,
+        )
+    )
+    assert words["broker"] != OK
+    assert (guarded.broker.calls, guarded.slept) == ([read], [])
 
 
 def test_a_word_about_the_broker_that_is_old_is_not_shown(tmp_path: Path) -> None:

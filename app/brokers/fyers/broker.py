@@ -55,7 +55,13 @@ class FyersBroker:
         self._address = address
 
     @contextmanager
-    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[FyersExchanger]:
+    def exchange(
+        self,
+        deadline: Deadline,
+        connect_by: Deadline | None = None,
+        *,
+        once: bool = False,  # noqa: ARG002 - it never reads twice
+    ) -> Iterator[FyersExchanger]:
         token = self._tokens.current(self._clock.now())
         authorization = f"{self._app_id}:{token}" if token else ""
         with self._client.exchange(deadline, authorization, connect_by) as exchange:

@@ -22,7 +22,9 @@ _T = TypeVar("_T")
 class Doors(Protocol):
     """The two ways through the guard."""
 
-    def read(self, what: str, call: Callable[[], _T], deadline: Deadline, *, reserved: bool) -> _T: ...
+    def read(
+        self, what: str, call: Callable[[], _T], deadline: Deadline, *, reserved: bool, once: bool
+    ) -> _T: ...
 
     def order(
         self,
@@ -39,8 +41,8 @@ class Doors(Protocol):
 class GuardedExchanger:
     """One conversation. Books and positions are read from what is kept for exits and reconcile; quotes are not."""
 
-    def __init__(self, guard: Doors, inner: Exchanger, deadline: Deadline) -> None:
-        self._guard, self._inner, self._deadline = guard, inner, deadline
+    def __init__(self, guard: Doors, inner: Exchanger, deadline: Deadline, *, once: bool) -> None:
+        self._guard, self._inner, self._deadline, self._once = guard, inner, deadline, once
 
     def quotes(self, tickers: Sequence[str]) -> dict[str, Quote]:
         wanted = list(dict.fromkeys(tickers))
@@ -101,4 +103,4 @@ class GuardedExchanger:
         )
 
     def _read(self, what: str, call: Callable[[], _T], *, reserved: bool = True) -> _T:
-        return self._guard.read(what, call, self._deadline, reserved=reserved)
+        return self._guard.read(what, call, self._deadline, reserved=reserved, once=self._once)

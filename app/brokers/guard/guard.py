@@ -137,9 +137,11 @@ class Guard:
                 log.exception("who listens to the breakers failed")
 
     @contextmanager
-    def exchange(self, deadline: Deadline, connect_by: Deadline | None = None) -> Iterator[GuardedExchanger]:
+    def exchange(
+        self, deadline: Deadline, connect_by: Deadline | None = None, *, once: bool = False
+    ) -> Iterator[GuardedExchanger]:
         with self._inner.exchange(deadline, connect_by) as inner:
-            yield GuardedExchanger(self, inner, deadline)
+            yield GuardedExchanger(self, inner, deadline, once=once)
 
     def ready(self) -> str | None:
         """By what this process knows. Once the time for a probe has come, nothing is in its way: an alert's own quote
@@ -155,8 +157,10 @@ class Guard:
             return Unready(over.message, over.code)
         return self._inner.ready()
 
-    def read(self, what: str, call: Callable[[], _T], deadline: Deadline, *, reserved: bool) -> _T:
-        """One guarded read with its retry. Raises BrokerReadFailed."""
+    def read(
+        self, what: str, call: Callable[[], _T], deadline: Deadline, *, reserved: bool, once: bool = False
+    ) -> _T:
+        """One guarded read with its retry, but for `once`. Raises BrokerReadFailed."""
         if deadline.passed(self.clock.monotonic()):
             raise BrokerReadFailed(f"no time was left for the {what}", code="out_of_time")
         self._learn()
@@ -164,7 +168,10 @@ class Guard:
         try:
             if token is None and not self.reads.is_closed:
                 raise self._shut()
-            found = self._guarded_read(what, call, deadline, reserved=reserved, probe=token is not None)
+            tries = 1 if once or token is not None else READ_TRIES
+            found = self._guarded_read(
+                what, call, deadline, reserved=reserved, tries=tries, probe=token is not None
+            )
         finally:
             if token is not None:
                 self._turn.give_back(token)
@@ -236,7 +243,14 @@ class Guard:
         return self._heeded(outcome)
 
     def _guarded_read(
-        self, what: str, call: Callable[[], _T], deadline: Deadline, *, reserved: bool, probe: bool
+        self,
+        what: str,
+        call: Callable[[], _T],
+        deadline: Deadline,
+        *,
+        reserved: bool,
+        tries: int,
+        probe: bool,
     ) -> _T:
         started = self.clock.monotonic()
         breakers = [self.reads] + ([self.orders] if probe and self.orders.is_due else [])
@@ -245,9 +259,7 @@ class Guard:
                 for breaker in breakers:
                     guarded.enter_context(breaker.calling(probe=probe and not breaker.is_closed))
                 try:
-                    return self._retries(
-                        what, call, deadline, reserved=reserved, tries=1 if probe else READ_TRIES
-                    )
+                    return self._retries(what, call, deadline, reserved=reserved, tries=tries)
                 except BrokerReadFailed as error:
                     if error.code in NOT_THE_BROKERS_HEALTH or not self._was_fair(started, deadline):
                         raise _NoReadingError(error) from error

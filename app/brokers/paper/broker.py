@@ -84,6 +84,8 @@ class PaperBroker:
         self,
         deadline: Deadline,
         connect_by: Deadline | None = None,  # noqa: ARG002 - it has no network
+        *,
+        once: bool = False,  # noqa: ARG002
     ) -> Iterator[PaperExchanger]:
         yield PaperExchanger(self, deadline)
 
