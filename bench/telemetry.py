@@ -142,4 +142,4 @@ def _measure(app: Any, settings: Any) -> tuple[list[float], list[float]]:  # noq
 
 
 if __name__ == "__main__":
-    show(rows())
+    sys.exit(show(rows()))
