@@ -59,7 +59,8 @@ def _run(lane: queue.Queue[dict[str, Any] | None], receipts: Path) -> None:
     while (job := lane.get()) is not None and not _ending.is_set():
         sent = _send(job)
         if sent:
-            with _out, receipts.open("a", encoding="utf-8") as file:
+            # On a full disk there is no receipt, and the answer alone keeps the message from being sent again.
+            with contextlib.suppress(OSError), _out, receipts.open("a", encoding="utf-8") as file:
                 file.write(f"{job['ref']}\n")
                 file.flush()
                 os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -83,7 +84,8 @@ class Child:
         except FileNotFoundError:
             return []
         if len(text) > MOST_RECEIPTS_BYTES and not self._open:
-            self._receipts.write_text(text[-KEPT_BYTES:].partition("\n")[2], encoding="utf-8")
+            with contextlib.suppress(OSError):  # a full disk must not keep what is due from being sent
+                self._receipts.write_text(text[-KEPT_BYTES:].partition("\n")[2], encoding="utf-8")
         return text.split("\n")
 
     def _close(self) -> None:
@@ -99,7 +101,8 @@ class Child:
         if self._process is not None and self._pid == os.getpid() and self._process.poll() is None:
             return self._process
         self._close()
-        self._receipts.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # as above: it sends without receipts
+            self._receipts.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", CHILD, str(self._receipts.resolve())]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import queue
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -11,7 +16,9 @@ from requests.adapters import HTTPAdapter
 
 from app.service.notices import LINES, body_of
 from app.telemetry import outbox_child
-from app.telemetry.outbox_child import _send
+from app.telemetry.outbox_child import _run, _send
+from app.telemetry.outbox_sender import MOST_RECEIPTS_BYTES, Child
+from tests.fakes import FakeClock
 
 DISCORD = "discord://123456789012345678/abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRSTUVWXYZ01234567890/"
 TELEGRAM = "tgram://123456789:abcdefghijklmnopqrstuvwxyz012345678/12345/"
@@ -151,3 +158,41 @@ def test_what_is_remembered_of_messages_that_never_arrive_has_a_bound(
             }
         )
     assert [ref for _, ref in reached] == ["6", "7", "8"]
+
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="the device is Linux's own")
+
+
+@needs_full
+def test_on_a_full_disk_the_answer_is_still_given_and_the_next_message_sent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(outbox_child, "_send", lambda _: True)
+    lane: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    for job in ({"ref": "a", "channel": "1"}, {"ref": "b", "channel": "1"}, None):
+        lane.put(job)
+    _run(lane, FULL)
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(said["ref"], said["sent"]) for said in answers] == [("a", True), ("b", True)]
+
+
+def test_on_a_full_disk_old_receipts_are_read_and_keep_nothing_from_being_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    refs = [f"{number:012x}" for number in range(MOST_RECEIPTS_BYTES // 12)]
+    receipts = tmp_path / "sent"
+    receipts.write_text("\n".join(refs), encoding="utf-8")
+    child = Child(receipts, FakeClock(), lambda *_: None)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", no_space)
+        full.setattr(Path, "mkdir", no_space)
+        assert child.receipts() == refs
+        child.send([])
+        child.close()
+    assert child.receipts() == refs
+    assert 0 < len(child.receipts()) < len(refs)  # once there is room
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
