@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from app.domain.alert import Exchange
+from app.domain.alert import IST, Exchange
 from app.domain.audit import Event
 from app.domain.deadline import Deadline
 from app.domain.experiment import Rollout
@@ -94,6 +94,11 @@ def broker_says_open(desk: Desk, exchange: Exchange, deadline: Deadline) -> bool
     if desk.market is None or not desk.policy.limits.enforce_hours:
         return None
     return desk.market.is_open(exchange, deadline)
+
+
+def at_ist(at: datetime) -> str:
+    """For a message: the outbox takes the same words within minutes for the same news."""
+    return f"{at.astimezone(IST):%H:%M:%S} IST"
 
 
 def event_of(event: Event, at: datetime, status: Status | None, **detail: str) -> AuditEvent:

@@ -9,7 +9,7 @@ from app.domain.contract import ist_date
 from app.domain.order import Order, Protection, Purpose, Scope
 from app.domain.outcome import Accepted
 from app.domain.status import WORKING, Status
-from app.service.desk import Desk, event_of
+from app.service.desk import Desk, at_ist, event_of
 from app.service.excess import EXCESS
 from app.service.follow import CLOSED, TRADED_MORE
 from app.service.holding import net_of, open_part, stop_shown
@@ -75,7 +75,7 @@ def _protection(
         return None  # nothing is left to protect, or it has been said
     if order.filled_at is None or now - order.filled_at < PROTECTED_WITHIN:
         return None
-    text = f"order {order.id} {order.ticker}: the fill has no stop at the broker"
+    text = f"order {order.id} {order.ticker}: the fill has no stop at the broker ({at_ist(now)})"
     desk.notifier.notify("protection_missing", text, page=True)
     event = event_of(Event.PROTECTION_MISSING, now, order.status)
     return tx.record(order, event, Moved(protection=Protection.MISSING))
@@ -97,7 +97,8 @@ def _lost(
     exits = [o for o in others if o.purpose is Purpose.EXIT and o.product is order.product]
     if any(not _waits(o, now) for o in exits):
         return None
-    text = f"order {order.id} {order.ticker}: its stop is no more at the broker, and the position is"
+    # With its time: lost, put back and lost again within minutes are two pages.
+    text = f"order {order.id} {order.ticker}: its stop is no more at the broker, and the position is ({at_ist(now)})"
     desk.notifier.notify("protection_missing", text, page=True)
     event = event_of(Event.PROTECTION_MISSING, now, order.status)
     return tx.record(order, event, Moved(protection=Protection.MISSING))

@@ -192,3 +192,16 @@ def test_a_stop_that_goes_while_one_waits_for_long_pages(desk: TradingDesk) -> N
     desk.broker.protected.clear()
     assert passes(desk, 2) == []  # it may be about to go itself
     assert passes(desk, 10) == ["protection_missing", "exit_unfilled"]
+
+
+def test_a_stop_that_is_lost_put_back_and_lost_again_is_news_each_time(desk: TradingDesk) -> None:
+    """Whoever sends the pages takes the same words within ten minutes for the same news."""
+    desk.held()
+    passes(desk, 3)
+    stop = dict(desk.broker.protected)
+    for _ in range(2):
+        desk.broker.protected.clear()
+        assert passes(desk, 3) == ["protection_missing"]
+        desk.broker.protected.update(stop)
+        assert passes(desk, 3) == []
+    assert len(set(desk.notifier.messages[-2:])) == 2
