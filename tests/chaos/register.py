@@ -9,7 +9,6 @@ KNOWN: dict[str, frozenset[str]] = {
             "exits:_lease",
             "in_the_way:clear_the_way",
             "in_the_way:_cancel",
-            "in_the_way:_to_replace",
             "exits:exit_held",
             "intent:deny",
             "legs:_has_waited",
@@ -99,7 +98,9 @@ BY_HAND_SENDS = "a person's command, whose answer that person reads; its exits a
 TIMER = "takes or checks a lease around a pass, whose own transactions are here by name"
 BESIDE = "takes two entries of one contract and side, which the judge cannot tell apart; the state machine kills in it"
 PAPER = "the paper exchange's own book: no broker's ledger could judge it"
+REPLACES = "takes two exits of one contract, which the judge cannot tell apart; it cancels nothing before its end"
 NOT_MET: dict[str, str] = {
+    "in_the_way:_to_replace": REPLACES,
     "broker:PaperExchanger._watched": PAPER,
     "broker:PaperExchanger._look": PAPER,
     "broker:PaperExchanger._change": PAPER,

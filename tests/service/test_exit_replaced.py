@@ -8,7 +8,7 @@ from app.domain.limits import Limits
 from app.domain.order import Order
 from app.domain.outcome import NotSent, Unknown
 from app.domain.status import Status
-from app.errors import BrokerReadFailed
+from app.errors import BrokerReadFailed, StoreUnavailable
 from tests.builders import LOT, a_policy
 from tests.service.desk import TradingDesk
 
@@ -85,6 +85,21 @@ def test_it_stays_where_the_positions_cannot_be_read(
         patch.setattr(desk.broker, "positions", positions)
         with pytest.raises(BrokerReadFailed):
             desk.alert("EXIT")
+    assert working(desk) == LOT
+
+
+def test_it_stays_where_the_database_goes_before_it_is_decided(desk: TradingDesk) -> None:
+    resting(desk, lots=1)
+    base = desk.store.writes
+
+    def gone(number: int) -> None:
+        if number > base:
+            raise StoreUnavailable("gone")
+
+    desk.store.before_write = gone
+    with pytest.raises(StoreUnavailable):
+        desk.alert("EXIT")
+    desk.store.before_write = None
     assert working(desk) == LOT
 
 
