@@ -98,7 +98,9 @@ BY_HAND_SENDS = "a person's command, whose answer that person reads; its exits a
 TIMER = "takes or checks a lease around a pass, whose own transactions are here by name"
 BESIDE = "takes two entries of one contract and side, which the judge cannot tell apart; the state machine kills in it"
 PAPER = "the paper exchange's own book: no broker's ledger could judge it"
-REPLACES = "takes two exits of one contract, which the judge cannot tell apart; it cancels nothing before its end"
+REPLACES = (
+    "takes two exits of one contract, which the judge cannot tell apart; it cancels nothing before its end"
+)
 NOT_MET: dict[str, str] = {
     "in_the_way:_to_replace": REPLACES,
     "broker:PaperExchanger._watched": PAPER,
