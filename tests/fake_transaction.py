@@ -289,7 +289,8 @@ class FakeTransaction:
             (o.created_at, o.id)
             for o in self._data.orders.values()
             if (o.scope, o.ticker, o.product) == here and o.client in whose and o.purpose is Purpose.EXIT
-            if (o.action is Action.EXIT or o.side is order.side.opposite) and o.created_at
+            if o.action is Action.EXIT or (o.side, o.status) == (order.side.opposite, Status.DENIED)
+            if o.created_at
         ]
         return min(((came, ident) for came, ident in found if came > at), default=(at, None))[1]
 

@@ -47,7 +47,11 @@ def how_much(job: Job, lot: int, freeze: int | None, held: int, meant: int = 0) 
         return Denial("nothing_to_exit", "nothing of this client's orders is held, and nothing is under way")
     asked, warnings = asked_of(job, lot), []
     if job.alert.action is not Action.EXIT and asked > max(held, meant):
-        return _exceeds(asked, held)
+        return Denial(
+            "exceeds_position",
+            f"quantity {asked} is more than the {held} held: a reversal needs an exit and an entry; "
+            f"allowed would be {held}",
+        )
     quantity = min(asked, held) if asked else held
     if asked > held:
         warnings.append(f"quantity {asked} is more than the {held} held: cut to {held}")
@@ -95,8 +99,7 @@ def sized(
 ) -> tuple[Order, Denial | None]:
     """The exit with its quantity, or with why it cannot go: PENDING, or a "no"."""
     held, asked, meant = for_exit(job, seen), asked_of(job, order.lot), 0
-    is_more = job.alert.action is not Action.EXIT and asked > abs(held.quantity)
-    if is_more and held.own:
+    if job.alert.action is not Action.EXIT and asked > abs(held.quantity) > 0:
         meant = meant_for(tx, job, order, seen.orders, seen.readings.book)
     amount = how_much(job, order.lot, freeze, abs(held.quantity), meant)
     if cancelled:
@@ -107,10 +110,8 @@ def sized(
     unsure = under_way.unsure or (seen.unexplained and held.own)
     in_hands_only = under_way.in_hands and not held.quantity
     if under_way.waiting or held.waits_for_exit or in_hands_only or (unsure and not held.quantity):
-        most = abs(held.own) + under_way.may_come + abs(under_way.in_hands)
-        if is_more and asked > max(most, meant):  # whatever it waits for: it would never be what was asked
-            return replace(order, quantity=asked), _exceeds(asked, most)
-        return replace(order, quantity=asked or max(most, 1)), PENDING
+        most = max(abs(held.own) + under_way.may_come + abs(under_way.in_hands), 1)
+        return replace(order, quantity=asked or most), PENDING
     if isinstance(amount, Denial):
         if not job.reconciled and not held.quantity:
             raise NotReconciled("what was open before this start is being looked up", retry_after_s=5)
@@ -129,11 +130,3 @@ def to_close(job: Job, seen: Seen) -> int:
     """Contracts that the exit is about: more than may be sold now where the broker's list lags behind our fills."""
     held = for_exit(job, seen)
     return abs(reduced(held.own, held.pending_exits) if seen.unexplained else held.quantity)
-
-
-def _exceeds(asked: int, held: int) -> Denial:
-    return Denial(
-        "exceeds_position",
-        f"quantity {asked} is more than the {held} held: a reversal needs an exit and an entry; "
-        f"allowed would be {held}",
-    )

@@ -60,13 +60,26 @@ def exit_held(desk: Desk, job: Job) -> Answer:
         raise NotReconciled("what was open before this start is being looked up", retry_after_s=5)
     if target.denial is not None:
         order = draft(desk, job, target.contract, Side.SELL, job.alert.qty or 0, Purpose.EXIT)
-        overtaken = picked(job, target.contract, not_sent) if target.denial.code == "nothing_to_exit" else []
+        if target.denial.code != "nothing_to_exit":
+            return deny(desk, job, order, target.denial)
+        overtaken = picked(job, target.contract, not_sent)
         order = naming(order, overtaken)
-        return deny(desk, job, order, target.denial, partial(overtake_all, entries=overtaken, out=order))
+        return deny(
+            desk, job, order, target.denial, partial(_still_nothing, job=job, entries=overtaken, out=order)
+        )
     answer = close(desk, job, target.contract, target.freeze, None, target.explanation)
     if answer is None:
         raise AssertionError("expected an answer for an EXIT")
     return answer
+
+
+def _still_nothing(tx: Transaction, job: Job, entries: list[Order], out: Order) -> None:
+    """Together with the "no" to an exit that has found nothing. Raises OutOfTime where an entry has come meanwhile."""
+    overtake_all(tx, entries, out)
+    if job.all_clients or out.session_end <= job.now:
+        return
+    if tx.stake(out.scope, out.client, out.ticker, out.product).entering:
+        raise OutOfTime("an entry that this exit is to close has just come", retry_after_s=1)
 
 
 def close(

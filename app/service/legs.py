@@ -13,7 +13,7 @@ from app.domain.order import Order
 from app.domain.outcome import Accepted, NotSent, Outcome, Refused, Unknown
 from app.domain.status import Status
 from app.errors import ServiceError, StoreUnavailable
-from app.service.desk import Answer, Budget, Desk, at_ist, event_of
+from app.service.desk import Answer, Budget, Desk, event_of
 from app.service.exchanger import Exchanger
 from app.service.holding import net_of
 from app.service.records import AuditEvent, Moved, Position
@@ -143,7 +143,7 @@ def _restore(desk: Desk, legs: Legs, exchanger: Exchanger, quantity: int | None)
 
 
 def _naked(desk: Desk, legs: Legs) -> Event:
-    text = f"{legs.order.ticker}: the legs are off and could not be restored (exit {legs.order.id}, {at_ist(desk.clock.now())})"
+    text = f"{legs.order.ticker}: the legs are off and could not be restored (exit {legs.order.id})"
     desk.notifier.notify("unprotected", text, page=True)
     return Event.LEG_UNPROTECTED
 
@@ -155,7 +155,7 @@ def _others_naked(desk: Desk, legs: Legs) -> Event | None:
         return None
     text = (
         f"{legs.order.ticker}: {beside} opened outside this service have no protection any more "
-        f"(exit {legs.order.id}, {at_ist(desk.clock.now())})"
+        f"(exit {legs.order.id})"
     )
     desk.notifier.notify("unprotected", text, page=True)
     return Event.LEG_UNPROTECTED

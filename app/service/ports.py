@@ -214,8 +214,9 @@ class Transaction(Protocol):
         """What the client holds in one contract and product by our rows, and has under way there."""
 
     def exit_since(self, order: Order, at: datetime) -> str | None:
-        """An exit whose alert came after `at`, and that would close what the entry `order` opens: its client's own or an
-        operator's, whatever became of it, a denied one too.
+        """An exit whose alert came after `at`, and that would close what the entry `order` opens: an EXIT of its client or
+        of an operator, whatever became of it, or a BUY or SELL that was denied. One that went asked for no more than it
+        closed.
         """
 
     def tried(self, order: Order, within: timedelta) -> int:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Row,
     Select,
     TextClause,
+    and_,
     bindparam,
     case,
     cast,
@@ -176,7 +177,12 @@ _EXIT_SINCE = Prepared(
     .where(in_scope(orders), _c.created_at > bindparam("since"), _c.purpose == Purpose.EXIT.value)
     .where(_c.ticker == bindparam("ticker"), _c.product == bindparam("product"))
     .where(or_(_c.client == bindparam("client"), _c.client == ADMIN_CLIENT))
-    .where(or_(_c.action == Action.EXIT.value, _c.side == bindparam("closing")))
+    .where(
+        or_(
+            _c.action == Action.EXIT.value,
+            and_(_c.side == bindparam("closing"), _c.status == Status.DENIED.value),
+        )
+    )
     .order_by(_c.created_at)
     .limit(1)
 )

@@ -190,6 +190,7 @@ def test_an_exit_since_is_one_that_would_close_the_entry(
         replace(out, ticker="NSE:OTHER"),
         replace(out, product=Product.MARGIN),
         replace(out, action=Action.BUY, side=Side.BUY),
+        replace(out, action=Action.SELL, status=Status.FILLED),
         replace(out, purpose=Purpose.ENTRY),
         replace(out, scope=LIVE),
     )

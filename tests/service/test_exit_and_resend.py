@@ -206,6 +206,18 @@ def test_an_exit_that_found_nothing_is_not_denied_beside_an_entry_that_is_sent_a
     assert (again(desk, out).order.status, desk.net()) == (Status.ACCEPTED, 0)
 
 
+def test_an_exit_that_found_nothing_is_not_denied_beside_an_entry_that_has_just_come(
+    desk: TradingDesk,
+) -> None:
+    entries: list[Order] = []
+    before_the_next_write(desk, lambda: entries.append(desk.alert("BUY").order))
+    out = an_alert("EXIT", "out", received_at=desk.clock.now())
+    with pytest.raises(OutOfTime):  # 503: it comes again
+        deliver(desk, out)
+    assert entries[0].status is Status.ACCEPTED
+    assert (again(desk, out).order.status, desk.net()) == (Status.ACCEPTED, 0)
+
+
 @pytest.mark.parametrize("held", [True, False])
 def test_a_re_send_that_comes_to_its_row_after_the_exit_finds_its_no(
     desk: TradingDesk, *, held: bool

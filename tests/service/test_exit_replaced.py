@@ -66,11 +66,32 @@ def test_it_stays_while_the_new_one_waits_for_an_entry(desk: TradingDesk) -> Non
 def test_it_stays_where_the_new_one_asks_for_more_than_is_held(desk: TradingDesk) -> None:
     old = resting(desk, lots=2)
     new = desk.alert("SELL", lots=3).order
-    assert (new.status, new.code) == (Status.DENIED, "exceeds_position")
-    assert new.reason is not None
-    assert f"allowed would be {2 * LOT}" in new.reason
-    passes(desk, 1)
-    assert (desk.row(old).status, working(desk)) == (Status.ACCEPTED, 2 * LOT)
+    assert (new.status, working(desk)) == (Status.EXIT_PENDING, 2 * LOT)
+    assert desk.row(old).status is Status.ACCEPTED
+    desk.broker.fills = True
+    passes(desk, 3)
+    assert (desk.net(), working(desk)) == (0, 0)
+
+
+def test_a_charts_sell_of_all_that_it_knows_of_waits_for_the_entry_that_is_being_sent(
+    desk: TradingDesk,
+) -> None:
+    """Its first entry was stopped out: the count is more than there can be, and it is an exit all the same."""
+    desk.held()
+    desk.reconcile()
+    desk.broker.trigger_stop(f"{desk.contract.ticker}-INTRADAY")
+    passes(desk, 3)
+    out: list[Order] = []
+
+    def comes() -> None:
+        desk.broker.on.clear()
+        out.append(desk.alert("SELL", lots=2).order)
+
+    desk.broker.on["place"] = comes
+    desk.alert("BUY")
+    assert out[0].status is Status.EXIT_PENDING
+    passes(desk, 3)
+    assert desk.net() == 0
 
 
 def test_it_stays_where_the_positions_cannot_be_read(
