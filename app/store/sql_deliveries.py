@@ -22,7 +22,7 @@ from app.store.tables_notices import deliveries, notices
 WAITING, SENDING, SENT, GONE = "waiting", "sending", "sent", "gone"
 AT_ONCE = 500
 LOST_AFTER = timedelta(seconds=60)
-"""A claimed parcel without an answer: its sender, or the child that sends, has died."""
+"""A claimed parcel without an answer, of it or of one before it: its sender, or the child that sends, has died."""
 KEEP_NOTE = timedelta(hours=6)
 KEEP_PAGE = timedelta(days=3)
 """How long a channel that does not answer is tried."""
@@ -30,8 +30,8 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 5, 120
 AHEAD = timedelta(seconds=10)
 """A transaction is bounded in seconds: what is further ahead of its time is of a clock that has been set back since."""
 UNSERVED_AFTER = timedelta(minutes=2)
-"""Due for so long and not tried: no instance that runs knows the channel. One that does tries it within seconds, or
-after what it sent there before: LOST_AFTER at most."""
+"""Due for so long while nothing goes to the channel: no instance that runs knows it. One that does tries it within
+seconds, or after what it sends there before: LOST_AFTER at most for each."""
 FOR_PAGES = 4
 """One in so many places of a channel's minute is kept free for pages."""
 SENDER = "sender:"
@@ -55,7 +55,9 @@ def readdress(connection: Connection, scope: Scope, channels: Sequence[Channel],
     """
     if not channels:
         return
-    unknown = d.channel.not_in([c.id for c in channels])
+    going = (d.state.in_((SENDING, SENT)), d.changed_at.between(at - UNSERVED_AFTER, at + AHEAD))
+    served = connection.execute(select(d.channel).where(ours(scope), *going).distinct()).scalars()
+    unknown = d.channel.not_in({*served, *(c.id for c in channels)})
     unserved = and_(ours(scope), d.state == WAITING, unknown, d.next_at < at - UNSERVED_AFTER)
     ids = list(connection.execute(select(d.notice_id).where(unserved).distinct().limit(AT_ONCE)).scalars())
     if not ids:
@@ -198,7 +200,11 @@ def _parcel(ref: str, channel: Channel, group: Sequence[Row[Any]]) -> Parcel:
 
 
 def settle(connection: Connection, owner: str, ref: str, channel: str, at: datetime, *, sent: bool) -> None:
-    """A channel that fails is left alone for a while, longer each time; no other one is touched."""
+    """A channel that fails is left alone for a while, longer each time; no other one is touched. Whatever it said, the
+    owner's next one for it is on its way from now.
+    """
+    next_ones = and_(d.channel == channel, d.ref != ref, d.state == SENDING, d.owner == owner)
+    connection.execute(update(deliveries).where(next_ones).values(changed_at=at))
     this = and_(d.ref == ref, d.channel == channel)
     if sent:
         # Also of one that was taken from its channel meanwhile: the channel has had it.

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from app.errors import ServiceError, StoreUnavailable
@@ -25,7 +26,7 @@ CHILD = "app.telemetry.outbox_child"
 IDLE_S = 120.0
 """Without anything to send for so long the child goes: its libraries take as much memory as the service."""
 STUCK_S = 50.0
-"""A parcel without an answer for so long: the child is replaced. Before LOST_AFTER of the outbox."""
+"""A channel that has answered nothing for so long: the child is replaced. Before LOST_AFTER of the outbox."""
 RENEW_S = CLAIM_LEASE.total_seconds() / 3
 RENEW_AGAIN_S = 1.0
 """After a renewal that the database did not take."""
@@ -42,6 +43,9 @@ class Child:
         self._pid = 0
         self._lock = threading.Lock()
         self._open: dict[tuple[str, str], float] = {}
+        """(ref, channel) without an answer, in the order of each channel, since it was handed over or its channel has
+        answered. Each process has its own.
+        """
         self._last = 0.0
 
     def send(self, parcels: Sequence[tuple[Parcel, str]]) -> None:
@@ -90,7 +94,7 @@ class Child:
 
     def _close(self) -> None:
         process, self._process = self._process, None
-        self._open.clear()
+        self._open = {}
         if process is not None and self._pid == os.getpid() and process.stdin is not None:
             try:
                 process.stdin.close()
@@ -114,7 +118,8 @@ class Child:
             start_new_session=True,
         )
         try:
-            threading.Thread(target=self._listen, args=(process,), daemon=True, name="sent").start()
+            listen = partial(self._listen, process, self._open)
+            threading.Thread(target=listen, daemon=True, name="sent").start()
         except RuntimeError as error:  # no thread to be had, and nobody would hear what was sent
             with process:
                 process.kill()
@@ -122,14 +127,30 @@ class Child:
         self._process, self._pid = process, os.getpid()
         return process
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
+    def _listen(self, process: subprocess.Popen[str], opened: dict[tuple[str, str], float]) -> None:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
                 said = json.loads(line)
-                self._open.pop((said["ref"], said["channel"]), None)
-                self._ended(said["ref"], said["channel"], said["sent"])
+                self._answered(opened, said["ref"], said["channel"], sent=said["sent"])
         process.wait()
+        self._give_back(opened)
+
+    def _answered(self, opened: dict[tuple[str, str], float], ref: str, channel: str, *, sent: bool) -> None:
+        opened.pop((ref, channel), None)
+        for behind in [key for key in opened if key[1] == channel]:
+            opened[behind] = self._clock.monotonic()
+        self._ended(ref, channel, sent)
+
+    def _give_back(self, opened: dict[tuple[str, str], float]) -> None:
+        """What an ended process has not begun. It says how a parcel ended before it begins the channel's next one, so that
+        only the first of each channel may have gone out unsaid: that one is the outbox's to judge.
+        """
+        begun: set[str] = set()
+        for ref, channel in list(opened):
+            if channel in begun:
+                self._ended(ref, channel, False)
+            begun.add(channel)
 
 
 class Sender:

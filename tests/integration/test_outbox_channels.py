@@ -153,6 +153,23 @@ def test_instances_that_know_different_channels_leave_each_other_what_they_try(
     assert states(store) == {OLD.id: "gone", NEW.id: "sent"}
 
 
+def test_what_waits_behind_others_of_a_slow_channel_is_not_taken_from_it(
+    outbox: SqlOutbox, clock: Clock
+) -> None:
+    for code in "abcde":
+        outbox.add(note(1, f"note_{code}"))
+    slow = outbox.hand_out([OLD], "another", ())
+    outbox.add(note(1, "fire", page=True))
+    assert outbox.hand_out([OLD], "another", ()) == []
+    for parcel in slow:
+        for found in passes(outbox, clock, LOST_AFTER.total_seconds() - PASS_S, NEW):
+            assert found == []
+            outbox.renew("another")
+        outbox.settle("another", parcel.ref, parcel.channel, sent=True)
+    (page,) = outbox.hand_out([OLD], "another", ())
+    assert page.title == "PAPER PAGE fire"
+
+
 def test_a_page_that_goes_to_and_fro_is_never_lost_and_has_one_ref_for_each_channel(
     store: SqlStore, outbox: SqlOutbox, clock: Clock
 ) -> None:

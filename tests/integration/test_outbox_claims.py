@@ -21,9 +21,11 @@ from app.errors import StoreUnavailable
 from app.service.notices import CLAIM_LEASE, Parcel
 from app.store import sql_deliveries
 from app.store.sql import SqlStore, connect
+from app.store.sql_deliveries import LOST_AFTER
 from app.store.sql_outbox import SqlOutbox
 from app.store.tables import locks
 from app.store.tables_notices import deliveries
+from app.telemetry import outbox_sender
 from app.telemetry.outbox_child import FINISH_S
 from app.telemetry.outbox_sender import RENEW_AGAIN_S, RENEW_S, STUCK_S, Child, Sender
 from tests.integration.store_rows import LIVE, SCOPE, Clock
@@ -62,7 +64,10 @@ class HeldChild(Child):
 
     def answer(self, *, sent: bool) -> None:
         while self._open:
-            self._ended(*self._open.popitem()[0], sent)
+            self.answer_first(sent=sent)
+
+    def answer_first(self, *, sent: bool) -> None:
+        self._answered(self._open, *next(iter(self._open)), sent=sent)
 
 
 class Unreachable(SqlOutbox):
@@ -168,6 +173,62 @@ def test_a_stuck_child_is_ended_by_its_own_process_though_every_pass_is_anothers
     finally:
         stuck.kill()
         stuck.communicate()
+
+
+def test_a_slow_channel_has_its_time_for_each_message(
+    outbox: SqlOutbox, receipts: Path, clock: Clock, renewals: Renewals
+) -> None:
+    """Each takes most of what one may take: together they take longer than a sender, or a claim, may be silent."""
+    sender, child = a_sender(outbox, receipts, clock, renewals)
+    outbox.add(note(1, "fire", page=True))
+    outbox.add(note(1, "note_a"))
+    outbox.add(note(1, "note_b"))
+    sender()
+    for _ in range(3):
+        for _ in range(int(STUCK_S / RENEW_S) - 1):
+            assert renewals.begun() == RENEW_S
+            renewals.end(RENEW_S)
+        assert child.is_sending
+        assert outbox.hand_out([ALL], "second", ()) == []
+        child.answer_first(sent=True)
+    assert renewals.begun() == RENEW_S
+    renewals.end(RENEW_S)
+    assert not child.is_sending
+    clock.pass_(LOST_AFTER.total_seconds() + 1)
+    assert outbox.hand_out([ALL], "second", ()) == []  # each was sent, and none was held to be lost
+
+
+def test_what_a_stuck_child_has_not_begun_is_sent_later_also_a_note(
+    store: SqlStore, outbox: SqlOutbox, receipts: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_sender, "CHILD", "tests.integration.outbox_hung_child")
+    ended: queue.Queue[tuple[str, str, bool]] = queue.Queue()
+
+    def settle(ref: str, channel: str, sent: bool) -> None:
+        outbox.settle("first", ref, channel, sent=sent)
+        ended.put((ref, channel, sent))
+
+    for code in ("note_a", "note_b", "note_c", "note_d"):
+        outbox.add(note(1, code))
+    parcels = outbox.hand_out([ALL], "first", ())
+    child = Child(receipts, clock, settle)
+    child.send([(p, "url") for p in parcels])
+    try:
+        assert ended.get(timeout=WITHIN_S) == (parcels[0].ref, ALL.id, True)
+        clock.pass_(STUCK_S)
+        child.tend()
+        assert child.is_sending
+        clock.pass_(1)
+        child.tend()
+        assert [ended.get(timeout=WITHIN_S) for _ in range(2)] == [
+            (p.ref, ALL.id, False) for p in parcels[2:]
+        ]
+    finally:
+        child.close()
+    clock.pass_(LOST_AFTER.total_seconds())
+    again = outbox.hand_out([ALL], "second", ())
+    # Not the second one, which may have gone out.
+    assert sorted(sent(outbox, again)) == [p.title for p in parcels[2:]]
 
 
 def test_the_heir_takes_over_when_the_lease_has_ended_and_leaves_no_row_of_the_dead(
