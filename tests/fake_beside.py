@@ -44,7 +44,11 @@ class FakeHeartbeats:
 
     def listens(self, silence: timedelta) -> datetime:
         now = self.clock.now()
-        since = now if self.listening is None or now - self.listening[1] > silence else self.listening[0]
+        since = (
+            now
+            if self.listening is None or now - self.listening[1] > silence
+            else min(now, self.listening[0])
+        )
         self.listening = since, now
         return since
 

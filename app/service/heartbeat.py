@@ -17,6 +17,8 @@ OPENS, CLOSES = time(9, 15), time(15, 30)
 (fyers-api.md 5): of a strategy on an option's own chart the last ten minutes are not watched, since nothing here says
 which chart it is, and one on the index must not be missed every afternoon.
 """
+LAST_CALL = time(15, 29)
+"""IST. The watch looks at least once a minute."""
 LATE_FACTOR, LATE_SECONDS = 1.5, 30
 SHORTEST_S, LONGEST_S = 60, 14_400
 """TradingView's own minute, and four hours: what is allowed then (`allowed`, 6 h 0.5 min) just fits into a session of
@@ -83,7 +85,7 @@ class Heartbeats(Protocol):
         """Client, strategy and number of alerts of those with more alerts than that.
 
         Counted is what left a row: orders, whatever became of them, and refused alerts whose record names the strategy
-        (400). A copy within the dedupe window, one over a rate limit (429) and one that could not be read or came in
+        (400). Not an operator's, whose orders no alert of TradingView's makes. A copy within the dedupe window, one over a rate limit (429) and one that could not be read or came in
         without its token name none: TradingView counts those as well, so that its stop may come before this warning.
         """
 
@@ -130,8 +132,15 @@ def missing_text(ones: Sequence[Watched]) -> str:
     )
 
 
+def is_quiet(until: datetime | None, now: datetime, longest: timedelta) -> bool:
+    """Whether it is too soon to tell again. What lies further ahead is of a clock that has been set back since."""
+    return until is not None and now < until <= now + longest
+
+
 class MissingWatch:
-    """Tells of heartbeats that went missing, each once; of one client's at most once in QUIET, as this process sees it."""
+    """Tells of heartbeats that went missing, each once; of one client's at most once in QUIET, as this process sees it,
+    but for the last minute of a session: tomorrow the count begins anew, and nobody would ever hear of it.
+    """
 
     def __init__(self) -> None:
         self._quiet_until: dict[str, datetime] = {}
@@ -143,12 +152,13 @@ class MissingWatch:
         for one in heartbeats.watched():
             if one.missing_since is None and is_late(one, now, listening_since):
                 missing.setdefault(one.client, []).append(one)
+        last_call = datetime.combine(now.astimezone(IST).date(), LAST_CALL, IST)
         told = 0
         for client, ones in missing.items():
-            if self._quiet_until.get(client, now) > now:
+            if is_quiet(self._quiet_until.get(client), now, QUIET):
                 continue
             if found := heartbeats.missed(ones, notifier):
-                self._quiet_until[client] = now + QUIET
+                self._quiet_until[client] = min(now + QUIET, last_call)
                 told += found
         return told
 
@@ -176,7 +186,7 @@ class BurstWatch:
     def __call__(self, heartbeats: Heartbeats, now: datetime, notifier: Notifier) -> int:
         found = 0
         for client, strategy, count in heartbeats.bursts(BURST_WITHIN, BURST):
-            if self._quiet_until.get((client, strategy), now) > now:
+            if is_quiet(self._quiet_until.get((client, strategy)), now, BURST_WITHIN):
                 continue
             self._quiet_until[client, strategy] = now + BURST_WITHIN
             minutes = int(BURST_WITHIN.total_seconds() // 60)

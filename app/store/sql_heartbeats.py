@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select, update
 
+from app.domain.alert import ADMIN_CLIENT
 from app.domain.order import Scope
 from app.service.heartbeat import Beat, Watched, missing_text
 from app.service.ports import Notifier
@@ -92,7 +93,7 @@ class SqlHeartbeats:
             since = self._database.now(connection) - within
             taken = (
                 select(o.client, o.strategy, func.count())
-                .where(of_scope(orders, self._scope), o.created_at > since)
+                .where(of_scope(orders, self._scope), o.created_at > since, o.client != ADMIN_CLIENT)
                 .group_by(o.client, o.strategy)
             )
             for client, strategy, count in connection.execute(taken):
@@ -101,6 +102,7 @@ class SqlHeartbeats:
                 of_scope(refusals, self._scope),
                 r.at > since,
                 r.client.is_not(None),
+                r.client != ADMIN_CLIENT,
                 r.status < SERVER_ERROR,  # TradingView sends a 503 again: it has not fired for that
             )
             for client, fields in connection.execute(refused):

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from app.domain.alert import IST
+from app.domain.alert import ADMIN_CLIENT, IST
 from app.domain.deadline import Deadline
 from app.domain.limits import Limits
 from app.domain.order import Scope
@@ -88,6 +88,38 @@ def test_missing_is_told_once_and_so_is_the_return() -> None:
     watch.pass_(179)
     watch.look()
     assert watch.notifier.pages == ["heartbeat_missing"] * 2
+
+
+def test_what_goes_missing_before_the_close_is_told_before_it() -> None:
+    watch = Watch("2026-11-18 15:24")
+    watch.beat()
+    watch.pass_(120)
+    watch.beat(strategy="two")
+    watch.pass_(1)
+    watch.look()
+    watch.to("2026-11-18 15:28:59")
+    watch.look()
+    assert watch.notifier.pages == ["heartbeat_missing"]
+    watch.to("2026-11-18 15:29:30")
+    watch.look()
+    assert watch.notifier.pages == ["heartbeat_missing"] * 2
+
+
+def test_a_clock_that_is_set_back_silences_nothing() -> None:
+    watch, bursts = Watch("2026-11-18 13:00"), BurstWatch()
+    watch.beat()
+    watch.pass_(121)
+    watch.look()
+    watch.kept.busy = [("default", "fast", BURST + 1)]
+    bursts(watch.kept, watch.clock.now(), watch.notifier)
+    watch.clock.advance(-7200)
+    watch.look()
+    watch.beat(strategy="two")
+    watch.pass_(121)
+    watch.look()
+    bursts(watch.kept, watch.clock.now(), watch.notifier)
+    assert watch.notifier.pages == ["heartbeat_missing"] * 2
+    assert watch.notifier.notes == ["alert_burst"] * 2
 
 
 def test_all_of_a_clients_that_stay_away_are_one_page() -> None:
@@ -298,6 +330,9 @@ def test_a_burst_counts_orders_and_what_was_refused_by_name(database_url: str, c
     refused("'orb'", status=503)  # sent again by TradingView, and not fired for that
     refused("'orb'", client=None)
     refused("'orb'", client="another")
+    for n in range(BURST + 1):  # as many exits as `halt --flatten` needs
+        insert(store, order(f"A{n}", key=key(f"a{n}"), created_at=clock.now(), client=ADMIN_CLIENT))
+        refused("'orb'", client=ADMIN_CLIENT)
     for _ in range(BURST + 1):
         refused(None)  # over a rate limit: it says of no strategy that it fires
         refused("7")
