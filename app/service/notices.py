@@ -39,6 +39,8 @@ class Notice:
     key: str
     subject: str = ""
     """The order it is about."""
+    happened_at: datetime | None = None
+    """For codes of HAPPENS_AGAIN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,10 @@ CODES = frozenset(code for code, _ in DERIVED.values()) | frozenset(
 """All that is ever told: a preference for another one is a slip of the pen, and would lose a page unseen."""
 TOLD_BY_TRAIL = frozenset({"in_doubt", "sent_late", "unprotected"})
 """Codes that are told directly too, for when the trail itself could not be written: never both for one order."""
+HAPPENS_AGAIN = frozenset({"unprotected"})
+"""Those of them that may happen to one order more than once. The two are of the same time when within ONE_EVENT."""
+ONE_EVENT = timedelta(seconds=10)
+"""Its finder tells of it and writes it down within a request's time. A second loss takes two passes at least."""
 ONCE_A_DAY = frozenset({"daily_summary", "token_missing"})
 """Notes of a day's jobs, told once an IST day in the same words: a job whose process died before its end was recorded
 is run again. Other words are news, as of a summary that a person asks for again."""
@@ -186,7 +192,7 @@ def told(code: str, message: str, at: datetime, *, page: bool) -> Notice:
         slot = ist_date(at).isoformat() if code in ONCE_A_DAY else at.isoformat()
     digest = hashlib.sha256(f"{code}\0{text}\0{slot}".encode()).hexdigest()[:32]
     found = _ORDER_ID.search(text)
-    return Notice(code, text, page, f"{BY_WORDS}:{digest}", found.group() if found else "")
+    return Notice(code, text, page, f"{BY_WORDS}:{digest}", found.group() if found else "", at)
 
 
 def from_event(order: Order, event: AuditEvent) -> Notice | None:
@@ -201,7 +207,8 @@ def from_event(order: Order, event: AuditEvent) -> Notice | None:
     more = f": {' '.join(reason.split())}" if reason else _filled(order, event)
     more += "; what it was to close is still open: send an EXIT again" if still_open else ""
     text = f"{what}{whose}{more} (order {order.id})"
-    return Notice(code, text[:TEXT_CHARS], page or still_open, f"event:{order.id}:{event.sequence}", order.id)
+    key = f"event:{order.id}:{event.sequence}"
+    return Notice(code, text[:TEXT_CHARS], page or still_open, key, order.id, event.at)
 
 
 def _filled(order: Order, event: AuditEvent) -> str:

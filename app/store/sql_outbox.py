@@ -16,6 +16,8 @@ from app.domain.risk import TradingState
 from app.service.notices import (
     BY_WORDS,
     CLAIM_LEASE,
+    HAPPENS_AGAIN,
+    ONE_EVENT,
     TOLD_BY_TRAIL,
     Channel,
     Notice,
@@ -151,7 +153,7 @@ class SqlOutbox:
                 "at": at,
             }
             for notice in new
-            if (notice.subject, notice.code, _kind(notice.key)) not in told
+            if notice.key not in told
         ]
         if rows:
             adding = upsert(connection)(notices).on_conflict_do_nothing(index_elements=[n.key])
@@ -162,19 +164,22 @@ class SqlOutbox:
         kind, _, words = key.partition(":")
         return f"{kind}:{self._name}:{words}" if kind == BY_WORDS else key
 
-    def _told_otherwise(self, connection: Connection, new: Sequence[Notice]) -> set[tuple[str, str, str]]:
-        """Told by the one of the two that came first: the words of whoever saw it, or the trail."""
+    def _told_otherwise(self, connection: Connection, new: Sequence[Notice]) -> set[str]:
+        """Keys of those that the other of the two has told first: the words of whoever saw it, or the trail."""
         twice = [notice for notice in new if notice.code in TOLD_BY_TRAIL and notice.subject]
         if not twice:
             return set()
-        wanted = select(n.subject, n.code, n.key).where(n.subject.in_({notice.subject for notice in twice}))
-        kinds: dict[tuple[str, str], set[str]] = {}
-        for subject, code, key in connection.execute(wanted):
-            kinds.setdefault((subject, code), set()).add(_kind(key))
+        wanted = select(n.subject, n.code, n.key, n.at).where(n.subject.in_({x.subject for x in twice}))
+        before: dict[tuple[str, str], list[tuple[str, datetime]]] = {}
+        for subject, code, key, at in connection.execute(wanted):
+            before.setdefault((subject, code), []).append((_kind(key), at))
         return {
-            (x.subject, x.code, _kind(x.key))
+            x.key
             for x in twice
-            if kinds.get((x.subject, x.code), set()) - {_kind(x.key)}
+            if any(
+                kind != _kind(x.key) and _is_one_event(x, at)
+                for kind, at in before.get((x.subject, x.code), ())
+            )
         }
 
     def _began(self, connection: Connection, at: datetime) -> datetime:
@@ -258,6 +263,13 @@ class SqlOutbox:
             ]
             if notice.key not in known
         ]
+
+
+def _is_one_event(notice: Notice, at: datetime) -> bool:
+    """Whether what was told at `at` was the same."""
+    if notice.code not in HAPPENS_AGAIN or notice.happened_at is None:
+        return True
+    return abs(at - notice.happened_at) <= ONE_EVENT
 
 
 def _kind(key: str) -> str:

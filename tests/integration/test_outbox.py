@@ -256,6 +256,26 @@ def test_a_doubt_is_told_by_its_finder_or_by_the_trail_and_never_by_both(
     assert kept(store) == [("in_doubt", False)] * 2
 
 
+def test_a_stop_that_is_lost_again_is_told_again_by_its_finder_or_by_the_trail(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    row = order(ORDER_ID, key=key("exit"), purpose=Purpose.EXIT)
+    with store.write() as tx:
+        tx.insert_order(row, said())
+    steps = (("both", 1), ("trail", 2), ("words", 3), ("both", 4))
+    for number, (who, told_so_far) in enumerate(steps, 1):
+        clock.pass_(SAME_PAGE.total_seconds())
+        if who != "trail":  # its finder dies before it has said so
+            outbox.add(told("unprotected", f"legs are off (exit {ORDER_ID})", clock.now(), page=True))
+            clock.pass_(2)
+        if who != "words":  # or before it has written it down
+            with store.write() as tx:
+                tx.record(row, replace(said(Event.LEG_UNPROTECTED, None), at=clock.now()))
+        outbox.derive(clock.now())
+        pages = [code for code, page in kept(store) if page]
+        assert pages == ["unprotected"] * told_so_far, number
+
+
 def test_a_change_of_the_trading_state_is_told_from_its_history_and_pages(
     store: SqlStore, outbox: SqlOutbox, clock: Clock
 ) -> None:
