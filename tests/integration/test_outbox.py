@@ -224,7 +224,7 @@ def test_what_the_version_before_has_told_by_its_words_is_sent_and_not_told_agai
 ) -> None:
     words = told("in_doubt", f"order {ORDER_ID} X: no answer", clock.now(), page=False)
     of_scope = {"mode": SCOPE.mode.value, "account": SCOPE.account}
-    row = {name: getattr(words, name) for name in Notice.__slots__}
+    row = {name: getattr(words, name) for name in ("key", "code", "subject", "message", "page")}
     with store.database.write() as connection:
         connection.execute(insert(notices).values(**of_scope, **row, at=clock.now()))
     with store.write() as tx:
