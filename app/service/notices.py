@@ -40,7 +40,7 @@ class Notice:
     subject: str = ""
     """The order it is about."""
     happened_at: datetime | None = None
-    """For codes of HAPPENS_AGAIN."""
+    """As whoever saw it has the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +186,26 @@ TRADING_STATE = "trading_state"
 def told(code: str, message: str, at: datetime, *, page: bool) -> Notice:
     """A notice from the words of whoever saw something."""
     text = message[:TEXT_CHARS]
-    if page:
-        slot = str(int(at.timestamp() // SAME_PAGE.total_seconds()))
-    else:
-        slot = ist_date(at).isoformat() if code in ONCE_A_DAY else at.isoformat()
-    digest = hashlib.sha256(f"{code}\0{text}\0{slot}".encode()).hexdigest()[:32]
+    once = ist_date(at) if code in ONCE_A_DAY else at
+    slot = _slot(at) if page else once.isoformat()
     found = _ORDER_ID.search(text)
-    return Notice(code, text, page, f"{BY_WORDS}:{digest}", found.group() if found else "", at)
+    return Notice(code, text, page, _key(code, text, slot), found.group() if found else "", at)
+
+
+def key_before(notice: Notice) -> str | None:
+    """The key that the same words of a page had in the SAME_PAGE before. None: it is not known by its words."""
+    if not notice.page or notice.happened_at is None or not notice.key.startswith(f"{BY_WORDS}:"):
+        return None
+    return _key(notice.code, notice.message, _slot(notice.happened_at - SAME_PAGE))
+
+
+def _slot(at: datetime) -> str:
+    return str(int(at.timestamp() // SAME_PAGE.total_seconds()))
+
+
+def _key(code: str, text: str, slot: str) -> str:
+    digest = hashlib.sha256(f"{code}\0{text}\0{slot}".encode()).hexdigest()[:32]
+    return f"{BY_WORDS}:{digest}"
 
 
 def from_event(order: Order, event: AuditEvent) -> Notice | None:

@@ -18,12 +18,14 @@ from app.service.notices import (
     CLAIM_LEASE,
     HAPPENS_AGAIN,
     ONE_EVENT,
+    SAME_PAGE,
     TOLD_BY_TRAIL,
     Channel,
     Notice,
     Parcel,
     from_event,
     from_state,
+    key_before,
 )
 from app.service.records import AuditEvent, StateChange
 from app.store import sql_deliveries
@@ -140,7 +142,7 @@ class SqlOutbox:
             return connection.execute(delete(notices).where(n.id.in_(old))).rowcount
 
     def _add(self, connection: Connection, new: Sequence[Notice], at: datetime) -> None:
-        told = self._told_otherwise(connection, new)
+        told = self._told_otherwise(connection, new) | self._told_lately(connection, new, at)
         rows = [
             {
                 "mode": self._scope.mode.value,
@@ -181,6 +183,14 @@ class SqlOutbox:
                 for kind, at in before.get((x.subject, x.code), ())
             )
         }
+
+    def _told_lately(self, connection: Connection, new: Sequence[Notice], at: datetime) -> set[str]:
+        """Keys of pages whose very words were told in the slot before this one, and within SAME_PAGE."""
+        keys = {self._key(key): notice.key for notice in new if (key := key_before(notice)) is not None}
+        if not keys:
+            return set()
+        lately = select(n.key).where(n.key.in_(keys), n.at > at - SAME_PAGE)
+        return {keys[key] for key in connection.execute(lately).scalars()}
 
     def _began(self, connection: Connection, at: datetime) -> datetime:
         u = told_up_to.c

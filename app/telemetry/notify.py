@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 
 RAISES_AFTERWARDS = frozenset({"key_clash"})
 """Told inside a transaction that is then undone: the notice must not go with it."""
-MOST_WAITING = 1000
+MOST_WAITING, FOR_PAGES = 1000, 500
+"""Notices while the database is away, and how many of these places notes leave to pages."""
 RETRY_S = 1.0
 AT_EXIT_S = 2.0
 
@@ -32,7 +33,7 @@ class OutboxNotifier:
     def __init__(self, outbox: Outbox, clock: Clock) -> None:
         self._outbox, self._clock = outbox, clock
         self._log = LogNotifier()
-        self._waiting: queue.Queue[Notice] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[Notice] = queue.Queue()
         self._pid = 0
         self._is_at_exit = False
         self._lock = threading.Lock()
@@ -45,12 +46,14 @@ class OutboxNotifier:
         notice = told(code, message, self._clock.now(), page=page)
         if code not in RAISES_AFTERWARDS and self._outbox.join(notice):
             return
-        try:
-            self._waiting.put_nowait(notice)
-        except queue.Full:  # the database has been away for long, and the log has it
+        if not self._has_room(page=page):  # the database has been away for long, and the log has it
             log.warning("the outbox is full: %s stands in the log only", code)
             return
+        self._waiting.put(notice)
         self._started()
+
+    def _has_room(self, *, page: bool) -> bool:
+        return self._waiting.qsize() < (MOST_WAITING if page else MOST_WAITING - FOR_PAGES)
 
     def flush(self, within_s: float) -> bool:
         """Wait until all is written. False: the time was too short."""

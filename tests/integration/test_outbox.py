@@ -204,6 +204,41 @@ def test_an_exit_that_came_to_nothing_is_told_by_a_process_whose_clock_was_set_b
     assert outbox.is_idle(clock.now())  # the mark is where the clock is
 
 
+def test_the_same_words_of_a_page_are_one_page_whatever_the_minute(
+    store: SqlStore, outbox: SqlOutbox, clock: Clock
+) -> None:
+    clock.pass_(SAME_PAGE.total_seconds() - clock.now().timestamp() % SAME_PAGE.total_seconds() - 2)
+    for _ in range(240):  # for 20 minutes, and over two borders of ten
+        outbox.add(told("breaker_open", "the very same", clock.now(), page=True))
+        clock.pass_(5)
+    assert kept(store) == [("breaker_open", True)] * 2
+
+
+def test_notes_that_wait_for_the_database_leave_room_for_pages(clock: Clock) -> None:
+    class Away(SqlOutbox):
+        """Takes nothing until it is back, and then remembers what it is given."""
+
+        def __init__(self) -> None:
+            self.back, self.codes = threading.Event(), list[str]()
+
+        def join(self, notice: Notice) -> bool:
+            return False
+
+        def add(self, notice: Notice) -> None:
+            assert self.back.wait(10)
+            self.codes.append(notice.code)
+
+    away = Away()
+    notifier = OutboxNotifier(away, clock)
+    for number in range(1100):
+        notifier.notify("breaker_closed", f"{number}")
+    notifier.notify("breaker_open", "no order goes out", page=True)
+    away.back.set()
+    assert notifier.flush(10)
+    assert away.codes[-1] == "breaker_open"
+    assert len(away.codes) < 1000
+
+
 @pytest.mark.parametrize("other", [LIVE, replace(SCOPE, account="XY2")])
 def test_the_same_words_are_told_by_each_service_on_one_database_and_once_by_each(
     store: SqlStore, outbox: SqlOutbox, clock: Clock, other: Scope
