@@ -302,6 +302,9 @@ class FakeTransaction:
 
         return 1 + len([o for o in self._data.orders.values() if o.id != order.id and is_one(o)])
 
+    def entries_wait(self, scope: Scope) -> None:
+        """It is the only writer."""
+
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
         rows = [o for o in self._data.orders.values() if o.scope == order.scope and o.id != order.id]
         live: dict[tuple[str, Product], list[Order]] = {}

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 
 from app.domain.audit import Event
 from app.domain.contract import Contract
 from app.domain.deadline import Deadline
 from app.domain.order import Mode, Order, Protection, Purpose, Side
-from app.domain.risk import Proposal, TradingState, Verdict, judge
+from app.domain.risk import Denial, Proposal, TradingState, Verdict, judge
 from app.domain.status import Status
 from app.errors import CommitUnknown, NotReconciled, OutOfTime
 from app.service.amount import PENDING, is_cut, is_entry, sized, to_close
@@ -31,17 +30,8 @@ from app.service.position import Place, Readings, Seen, look
 from app.service.replay import nearer
 from app.service.send import armed, committed_after_all
 from app.service.takeover import take_over
-from app.service.under_way import (
-    for_exit,
-    naming,
-    overtake,
-    overtake_all,
-    picked,
-    under_way_for,
-    unsent,
-    unsent_in,
-)
-from app.service.which import choose
+from app.service.under_way import came_after, for_exit, naming, overtake, under_way_for, unsent_in, unsent_of
+from app.service.which import choose, meant
 
 log = logging.getLogger(__name__)
 
@@ -53,33 +43,39 @@ FREE_S = 0.05
 
 def exit_held(desk: Desk, job: Job) -> Answer:
     """`action: EXIT`: our own rows say which contract; no master and no price is needed."""
-    with desk.store.read(job.budget.send) as tx:  # before `choose`: it finds what is sent again after this
-        not_sent = unsent(tx, job, desk.scope, None)
     target = choose(desk, job)
-    if target.denial is not None and target.denial.code == "nothing_to_exit" and not job.reconciled:
-        raise NotReconciled("what was open before this start is being looked up", retry_after_s=5)
+    if target.denial is not None and target.denial.code == "nothing_to_exit":
+        return _nothing(desk, job, target.contract, target.denial)
     if target.denial is not None:
         order = draft(desk, job, target.contract, Side.SELL, job.alert.qty or 0, Purpose.EXIT)
-        if target.denial.code != "nothing_to_exit":
-            return deny(desk, job, order, target.denial)
-        overtaken = picked(job, target.contract, not_sent)
-        order = naming(order, overtaken)
-        return deny(
-            desk, job, order, target.denial, partial(_still_nothing, job=job, entries=overtaken, out=order)
-        )
+        return deny(desk, job, order, target.denial)
     answer = close(desk, job, target.contract, target.freeze, None, target.explanation)
     if answer is None:
         raise AssertionError("expected an answer for an EXIT")
     return answer
 
 
-def _still_nothing(tx: Transaction, job: Job, entries: list[Order], out: Order) -> None:
-    """Together with the "no" to an exit that has found nothing. Raises OutOfTime where an entry has come meanwhile."""
-    overtake_all(tx, entries, out)
-    if job.all_clients or out.session_end <= job.now:
-        return
-    if tx.stake(out.scope, out.client, out.ticker, out.product).entering:
-        raise OutOfTime("an entry that this exit is to close has just come", retry_after_s=1)
+def _nothing(desk: Desk, job: Job, contract: Contract | Order, denial: Denial) -> Answer:
+    """The "no" to an EXIT that finds nothing, said while no entry can come: one that came before this alert and has been
+    committed since the look is to be closed (OutOfTime: the alert comes again), one that has not been sent yet is not
+    sent any more, and one that still reads its price finds this "no" (`overtaken`).
+    """
+    if not job.reconciled:
+        raise NotReconciled("what was open before this start is being looked up", retry_after_s=5)
+    order = draft(desk, job, contract, Side.SELL, job.alert.qty or 0, Purpose.EXIT)
+    with desk.store.write(job.budget.send) as tx:
+        tx.entries_wait(desk.scope)
+        repeat = claim(desk, tx, job, order.id)
+        if repeat is not None:
+            return repeat
+        if any(not came_after(job, one) for one in meant(tx, desk.scope, job, contract)):
+            raise OutOfTime("an entry that this exit is to close has just come", retry_after_s=1)
+        # After that look: one that was being sent then, and is not sent now, stood there.
+        overtaken = unsent_of(tx, job, desk.scope, contract)
+        order = naming(order, overtaken)
+        row = put_denied(tx, job, order, denial)
+        overtake(tx, overtaken, order)
+    return Answer(row, replayed=False)
 
 
 def close(

@@ -225,7 +225,14 @@ class Transaction(Protocol):
         """
 
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
-        """What is open and under way beside `order`, in its account; `tried` within `runaway`, the order counted."""
+        """What is open and under way beside `order`, in its account; `tried` within `runaway`, the order counted. A
+        writing transaction has `entries_wait` with it.
+        """
+
+    def entries_wait(self, scope: Scope) -> None:
+        """Until this transaction ends no entry of the account commits: who looks for one after this, and finds none, is
+        seen by each that comes. Before any row is touched, or the two wait for one another.
+        """
 
     def open_orders(
         self,

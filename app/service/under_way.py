@@ -14,7 +14,6 @@ from app.domain.contract import Contract
 from app.domain.order import Order, Purpose, Scope, Side
 from app.domain.risk import Denial
 from app.domain.status import UNSETTLED, WORKING, Status
-from app.errors import OutOfTime
 from app.service.desk import event_of
 from app.service.holding import Held, book_row, filled, open_part, reduced
 from app.service.intent import Job
@@ -77,10 +76,20 @@ def came_later(job: Job, order: Order) -> bool:
     """An order of after the alert of an exit that waited, or that is sent again: what it opened is not what that alert was
     to close.
     """
-    first = job.retake if job.retake is not None and job.retake.purpose is Purpose.EXIT else None
-    if first is None or first.created_at is None or order.created_at is None:
+    first = _first(job)
+    if first is None or order.created_at is None:
         return False
-    return order.created_at > first.created_at
+    return order.created_at > first
+
+
+def came_after(job: Job, order: Order) -> bool:
+    """The same for an exit's first run too: what has come since its alert was received."""
+    return order.created_at is not None and order.created_at > (_first(job) or job.now)
+
+
+def _first(job: Job) -> datetime | None:
+    """When the alert of an exit that has a row already came."""
+    return job.retake.created_at if job.retake is not None and job.retake.purpose is Purpose.EXIT else None
 
 
 def opened_later(job: Job, seen: Seen) -> dict[str, int]:
@@ -148,20 +157,18 @@ def unsent_in(tx: Transaction, job: Job, place: Place, side: Side | None) -> lis
     return [o for o in _locked(tx, here) if o.status is Status.NOT_SENT]
 
 
+def unsent_of(tx: Transaction, job: Job, scope: Scope, contract: Contract | Order) -> list[Order]:
+    """The same for an EXIT that finds nothing."""
+    found = picked(job, contract, unsent(tx, job, scope, None))
+    return [o for o in _locked(tx, found) if o.status is Status.NOT_SENT]
+
+
 def overtake(tx: Transaction, entries: Iterable[Order], out: Order) -> None:
     """End those that were not sent: sent again after this exit, they would open what no exit will close."""
     reason = f"the exit {out.id} came before it was sent"
     for order in entries:
         event = event_of(Event.ORDER_DENIED, tx.now(), Status.DENIED, code=OVERTAKEN, reason=reason)
         tx.move(order, Status.DENIED, event, Moved(code=OVERTAKEN, reason=reason))
-
-
-def overtake_all(tx: Transaction, entries: Iterable[Order], out: Order) -> None:
-    """The same for an exit that finds nothing. Raises OutOfTime where one of them is sent again now: it is to be closed."""
-    rows = _locked(tx, entries)
-    if any(o.status not in NOTHING_CAME for o in rows):
-        raise OutOfTime("an entry that this exit is to close is being sent again", retry_after_s=1)
-    overtake(tx, (o for o in rows if o.status is Status.NOT_SENT), out)
 
 
 def overtaken(tx: Transaction, order: Order, began: datetime) -> Denial | None:

@@ -29,12 +29,10 @@ def choose(desk: Desk, job: Job) -> Target:
     """One held match is it, also after its rule has rolled on. Several: the rule's if held, else a "no"."""
     alert = job.alert
     ruled = _ruled(desk, job)
-    underlying = ruled.contract.underlying if ruled else None
-    found = {
-        order.ticker: order
-        for order in _own_rows(desk, job)
-        if is_named(alert, order, underlying) and order.session_end > job.now
-    }
+    with desk.store.read(job.budget.send) as tx:
+        found = {
+            order.ticker: order for order in meant(tx, desk.scope, job, ruled.contract if ruled else None)
+        }
     if not found:
         contract = ruled.contract if ruled else unknown_contract(alert, job.today)
         reason = "nothing of this client's orders is held, and nothing is under way"
@@ -76,21 +74,21 @@ def _freeze(desk: Desk, job: Job, order: Order, ruled: Resolved | None) -> int |
     return found.contract.freeze if isinstance(found, Resolved) else None
 
 
-def _own_rows(desk: Desk, job: Job) -> list[Order]:
-    """One row at least of every contract that the client (or everybody) holds or has under way."""
+def meant(tx: Transaction, scope: Scope, job: Job, ruled: Contract | Order | None) -> list[Order]:
+    """One row at least of every contract that the client (or everybody) holds or has under way, and the EXIT may mean."""
     client, product = (None if job.all_clients else job.alert.client), job.alert.product
-    with desk.store.read(job.budget.send) as tx:
-        rows = [
-            o
-            for o in tx.open_orders(desk.scope, client)
-            if o.product is product and o.status is not Status.EXIT_PENDING
-        ]
-        for holding in tx.holdings(desk.scope, client):
-            if holding.product is product:
-                rows += tx.orders_in(desk.scope, holding.ticker, product)[-1:]
-        if client is not None:
-            rows += [o for o in exits_in_hands(tx, desk.scope, client) if o.product is product]
-    return rows
+    rows = [
+        o
+        for o in tx.open_orders(scope, client)
+        if o.product is product and o.status is not Status.EXIT_PENDING
+    ]
+    for holding in tx.holdings(scope, client):
+        if holding.product is product:
+            rows += tx.orders_in(scope, holding.ticker, product)[-1:]
+    if client is not None:
+        rows += [o for o in exits_in_hands(tx, scope, client) if o.product is product]
+    underlying = ruled.underlying if ruled else None
+    return [o for o in rows if is_named(job.alert, o, underlying) and o.session_end > job.now]
 
 
 def is_against_own(tx: Transaction, job: Job, scope: Scope, contract: Contract) -> bool:

@@ -194,13 +194,13 @@ _ONE_AT_A_TIME = Prepared(
 trading state's row would do too, but then a halt would have to queue behind the entries that it is to stop."""
 
 
-def entries_wait(connection: Connection, order: Order) -> datetime | None:
+def entries_wait(connection: Connection, of: Scope) -> datetime | None:
     """Until this transaction ends no other reads the exposure in order to enter. The database's time after the wait for
     those before; None on SQLite, which has one writer anyway: he waits before his transaction begins.
     """
     if connection.dialect.name == "sqlite":
         return None
-    scope = f"entries {order.scope.mode} {order.scope.account}"
+    scope = f"entries {of.mode} {of.account}"
     now: datetime = _ONE_AT_A_TIME.all(connection, {"scope": scope})[0].now
     return now.astimezone(UTC)
 

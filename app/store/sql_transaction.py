@@ -232,9 +232,13 @@ class SqlTransaction:
         return sql_exposure.tried(self._connection, order, self._now, within)
 
     def exposure(self, order: Order, runaway: timedelta | None) -> Exposure:
-        if self._writing and (after := sql_exposure.entries_wait(self._connection, order)) is not None:
-            self._move_on(after)
+        if self._writing:
+            self.entries_wait(order.scope)
         return sql_exposure.exposure(self._connection, order, self._now, runaway)
+
+    def entries_wait(self, scope: Scope) -> None:
+        if (after := sql_exposure.entries_wait(self._connection, scope)) is not None:
+            self._move_on(after)
 
     def _move_on(self, after: datetime) -> None:
         """A wait may have lasted: what comes after it (an order's times, its slot) is dated by what it is then."""

@@ -9,7 +9,7 @@ KNOWN: dict[str, frozenset[str]] = {
             "exits:_lease",
             "in_the_way:clear_the_way",
             "in_the_way:_cancel",
-            "exits:exit_held",
+            "exits:_nothing",
             "intent:deny",
             "legs:_has_waited",
             "legs:_noted",
@@ -31,7 +31,7 @@ KNOWN: dict[str, frozenset[str]] = {
             "relegs:restore_legs",
             "send:last_check",
             "send:record",
-            "which:_own_rows",
+            "which:choose",
             "wiring:FirstUse.__call__",
         ]
     ),

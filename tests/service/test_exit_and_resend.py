@@ -206,16 +206,56 @@ def test_an_exit_that_found_nothing_is_not_denied_beside_an_entry_that_is_sent_a
     assert (again(desk, out).order.status, desk.net()) == (Status.ACCEPTED, 0)
 
 
+def has_come(desk: TradingDesk) -> None:
+    desk.alert("BUY")
+
+
+def has_filled(desk: TradingDesk) -> None:
+    desk.alert("BUY")
+    desk.reconcile()
+
+
+def of_another_expiry(desk: TradingDesk) -> None:
+    """The only one, and so the one that the exit means."""
+    desk.contracts.missing = False
+    desk.alert("BUY", expiry=ExpiryRule.NEXT_WEEKLY)
+
+
+@pytest.mark.parametrize("client", ["default", ADMIN_CLIENT])
+@pytest.mark.parametrize("knows_contracts", [True, False])
+@pytest.mark.parametrize("comes", [has_come, has_filled, of_another_expiry])
 def test_an_exit_that_found_nothing_is_not_denied_beside_an_entry_that_has_just_come(
-    desk: TradingDesk,
+    desk: TradingDesk, comes: Callable[[TradingDesk], None], client: str, *, knows_contracts: bool
 ) -> None:
-    entries: list[Order] = []
-    before_the_next_write(desk, lambda: entries.append(desk.alert("BUY").order))
-    out = an_alert("EXIT", "out", received_at=desk.clock.now())
+    def step() -> None:
+        desk.contracts.missing = False
+        comes(desk)
+
+    before_the_next_write(desk, step)
+    desk.contracts.missing = not knows_contracts
+    out = an_alert("EXIT", "out", client=client, received_at=desk.clock.now())
     with pytest.raises(OutOfTime):  # 503: it comes again
         deliver(desk, out)
-    assert entries[0].status is Status.ACCEPTED
     assert (again(desk, out).order.status, desk.net()) == (Status.ACCEPTED, 0)
+
+
+def test_an_entry_that_has_come_after_the_exit_is_not_closed_by_it(desk: TradingDesk) -> None:
+    def step() -> None:
+        desk.clock.advance(0.2)
+        desk.alert("BUY")
+
+    before_the_next_write(desk, step)
+    out = an_alert("EXIT", "out", received_at=desk.clock.now())
+    assert deliver(desk, out).order.code == "nothing_to_exit"
+    assert (again(desk, out).replayed, desk.net()) == (True, LOT)
+
+
+def test_an_entry_that_is_not_sent_while_the_exit_looks_opens_nothing_after_it(desk: TradingDesk) -> None:
+    alerts: list[Alert] = []
+    before_the_next_write(desk, lambda: alerts.append(not_sent(desk)[0]))
+    out = an_alert("EXIT", "out", received_at=desk.clock.now())
+    assert deliver(desk, out).order.code == "nothing_to_exit"
+    assert (again(desk, alerts[0]).order.code, desk.net()) == ("overtaken_by_exit", 0)
 
 
 @pytest.mark.parametrize("held", [True, False])
