@@ -115,6 +115,9 @@ class Outbox(Protocol):
         has taken it over meanwhile; one that was sent has been told, whoever has it now.
         """
 
+    def give_back(self, owner: str, ref: str, channel: str) -> None:
+        """One that `owner` has claimed and not begun to send."""
+
 
 DERIVED: dict[Event, tuple[str, bool]] = {
     Event.ORDER_ACCEPTED: ("order_accepted", False),
@@ -174,8 +177,8 @@ TOLD_BY_TRAIL = frozenset({"in_doubt", "sent_late", "unprotected"})
 """Codes that are told directly too, for when the trail itself could not be written: never both for one order."""
 HAPPENS_AGAIN = frozenset({"unprotected"})
 """Those of them that may happen to one order more than once. The two are of the same time when within ONE_EVENT."""
-ONE_EVENT = timedelta(seconds=10)
-"""Its finder tells of it and writes it down within a request's time. A second loss takes two passes at least."""
+ONE_EVENT = timedelta(seconds=60)
+"""Its finder tells of it and writes it down within a request's time; the database may be away for a moment."""
 ONCE_A_DAY = frozenset({"daily_summary", "token_missing"})
 """Notes of a day's jobs, told once an IST day in the same words: a job whose process died before its end was recorded
 is run again. Other words are news, as of a summary that a person asks for again."""

@@ -22,7 +22,7 @@ from app.store.tables_notices import deliveries, notices
 WAITING, SENDING, SENT, GONE = "waiting", "sending", "sent", "gone"
 AT_ONCE = 500
 LOST_AFTER = timedelta(seconds=60)
-"""A claimed parcel without an answer, of it or of one before it: its sender, or the child that sends, has died."""
+"""A claimed parcel without an answer: its sender, or the child that sends, has died."""
 KEEP_NOTE = timedelta(hours=6)
 KEEP_PAGE = timedelta(days=3)
 """How long a channel that does not answer is tried."""
@@ -31,7 +31,7 @@ AHEAD = timedelta(seconds=10)
 """A transaction is bounded in seconds: what is further ahead of its time is of a clock that has been set back since."""
 UNSERVED_AFTER = timedelta(minutes=2)
 """Due for so long while nothing goes to the channel: no instance that runs knows it. One that does tries it within
-seconds, or after what it sends there before: LOST_AFTER at most for each."""
+seconds, or after what it sends there before: LOST_AFTER at most."""
 FOR_PAGES = 4
 """One in so many places of a channel's minute is kept free for pages."""
 SENDER = "sender:"
@@ -200,11 +200,7 @@ def _parcel(ref: str, channel: Channel, group: Sequence[Row[Any]]) -> Parcel:
 
 
 def settle(connection: Connection, owner: str, ref: str, channel: str, at: datetime, *, sent: bool) -> None:
-    """A channel that fails is left alone for a while, longer each time; no other one is touched. Whatever it said, the
-    owner's next one for it is on its way from now.
-    """
-    next_ones = and_(d.channel == channel, d.ref != ref, d.state == SENDING, d.owner == owner)
-    connection.execute(update(deliveries).where(next_ones).values(changed_at=at))
+    """A channel that fails is left alone for a while, longer each time; no other one is touched."""
     this = and_(d.ref == ref, d.channel == channel)
     if sent:
         # Also of one that was taken from its channel meanwhile: the channel has had it.
@@ -225,6 +221,15 @@ def settle(connection: Connection, owner: str, ref: str, channel: str, at: datet
     connection.execute(update(deliveries).where(mine).values(values))
     others = and_(d.channel == channel, d.state == WAITING, d.next_at < again)
     connection.execute(update(deliveries).where(others).values(next_at=again))
+
+
+def give_back(connection: Connection, owner: str, ref: str, channel: str, at: datetime) -> None:
+    """One that was claimed and not begun waits again, no shorter than its channel is left alone."""
+    failing = and_(d.channel == channel, d.state == WAITING, d.attempts > 0)
+    paused = connection.execute(select(func.max(d.next_at)).where(failing)).scalar()
+    mine = and_(d.ref == ref, d.channel == channel, d.state == SENDING, d.owner == owner)
+    due = at if paused is None else max(at, paused)
+    connection.execute(update(deliveries).where(mine).values(state=WAITING, next_at=due, changed_at=at))
 
 
 def forget(connection: Connection, old: Any) -> None:  # noqa: ANN401 - a select of notice ids

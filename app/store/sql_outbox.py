@@ -133,6 +133,10 @@ class SqlOutbox:
             at = self._database.now(connection)
             sql_deliveries.settle(connection, owner, ref, channel, at, sent=sent)
 
+    def give_back(self, owner: str, ref: str, channel: str) -> None:
+        with self._database.write() as connection:
+            sql_deliveries.give_back(connection, owner, ref, channel, self._database.now(connection))
+
     def purge(self) -> int:
         """Forget what is old, delivered or not. Returns how many."""
         with self._database.write() as connection:

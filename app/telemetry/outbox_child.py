@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ FINISH_S = 8.0
 MOST_PAUSES_S = 20.0
 """Of apprise, between the parts of one message. Where it makes more of them (an SMS in thirty parts) the message stays
 whole: the sender would be held to be stuck (STUCK_S) before the last part, and all be sent again."""
+BEGIN_WITHIN_S = 10.0
+"""What has waited in its lane for so long is given back unsent: the sender counts the time from its hand-over (STUCK_S),
+and a page that has come meanwhile goes first.
+"""
 _SAYS_OVERFLOW = re.compile(r"[?&;]overflow=", re.IGNORECASE)
 _MARK_UP = re.compile("[<>&]")
 _RECIPIENTS = ("targets", "topics", "channels", "rooms")
@@ -30,13 +35,15 @@ _RECIPIENTS = ("targets", "topics", "channels", "rooms")
 MOST_REMEMBERED = 1_000
 _reached: dict[tuple[str, str], set[int]] = {}
 """By delivery, whom of its address it has reached while others refused it: it is tried again for those alone."""
+Lane = queue.Queue[tuple[dict[str, Any], float] | None]
+"""One channel's jobs, and when each came."""
 _out = threading.Lock()
 _ending = threading.Event()
 
 
 def main(receipts: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's: it ends this by closing its input
-    lanes: dict[str, queue.Queue[dict[str, Any] | None]] = {}
+    lanes: dict[str, Lane] = {}
     threads = []
     for line in sys.stdin:
         job = json.loads(line)
@@ -45,7 +52,7 @@ def main(receipts: Path) -> None:
             thread = threading.Thread(target=_run, args=(lane, receipts), daemon=True)
             threads.append(thread)
             thread.start()
-        lanes[job["channel"]].put(job)
+        lanes[job["channel"]].put((job, time.monotonic()))
     _ending.set()
     for lane in lanes.values():
         lane.put(None)
@@ -54,9 +61,13 @@ def main(receipts: Path) -> None:
     os._exit(0)  # a channel that hangs must not keep this process
 
 
-def _run(lane: queue.Queue[dict[str, Any] | None], receipts: Path) -> None:
+def _run(lane: Lane, receipts: Path, now: Callable[[], float] = time.monotonic) -> None:
     """One channel's messages, one after the other: a channel that hangs holds up nobody else's."""
-    while (job := lane.get()) is not None and not _ending.is_set():
+    while (waiting := lane.get()) is not None and not _ending.is_set():
+        job, came_at = waiting
+        if now() - came_at > BEGIN_WITHIN_S:
+            _say(job, None)
+            continue
         sent = _send(job)
         if sent:
             # On a full disk there is no receipt, and the answer alone keeps the message from being sent again.
@@ -64,8 +75,13 @@ def _run(lane: queue.Queue[dict[str, Any] | None], receipts: Path) -> None:
                 file.write(f"{job['ref']}\n")
                 file.flush()
                 os.fsync(file.fileno())
-        with _out, contextlib.suppress(OSError, ValueError):
-            print(json.dumps({"ref": job["ref"], "channel": job["channel"], "sent": sent}), flush=True)  # noqa: T201 - to the service
+        _say(job, sent)
+
+
+def _say(job: dict[str, Any], sent: bool | None) -> None:
+    """To the service: how it ended, None where it was not begun."""
+    with _out, contextlib.suppress(OSError, ValueError):
+        print(json.dumps({"ref": job["ref"], "channel": job["channel"], "sent": sent}), flush=True)  # noqa: T201
 
 
 def _send(job: dict[str, Any]) -> bool:

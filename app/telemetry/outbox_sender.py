@@ -26,7 +26,7 @@ CHILD = "app.telemetry.outbox_child"
 IDLE_S = 120.0
 """Without anything to send for so long the child goes: its libraries take as much memory as the service."""
 STUCK_S = 50.0
-"""A channel that has answered nothing for so long: the child is replaced. Before LOST_AFTER of the outbox."""
+"""A parcel without an answer for so long: the child is replaced. Before LOST_AFTER of the outbox."""
 RENEW_S = CLAIM_LEASE.total_seconds() / 3
 RENEW_AGAIN_S = 1.0
 """After a renewal that the database did not take."""
@@ -35,17 +35,17 @@ KEPT_BYTES = 50_000
 
 
 class Child:
-    """The sending process, started when there is something to send. `ended` is told how each parcel ended."""
+    """The sending process, started when there is something to send. `ended` is told how each parcel ended,
+    None where it was not begun.
+    """
 
-    def __init__(self, receipts: Path, clock: Clock, ended: Callable[[str, str, bool], None]) -> None:
+    def __init__(self, receipts: Path, clock: Clock, ended: Callable[[str, str, bool | None], None]) -> None:
         self._receipts, self._clock, self._ended = receipts, clock, ended
         self._process: subprocess.Popen[str] | None = None
         self._pid = 0
         self._lock = threading.Lock()
         self._open: dict[tuple[str, str], float] = {}
-        """(ref, channel) without an answer, in the order of each channel, since it was handed over or its channel has
-        answered. Each process has its own.
-        """
+        """(ref, channel) without an answer, in their order, and since when. Each process has its own."""
         self._last = 0.0
 
     def send(self, parcels: Sequence[tuple[Parcel, str]]) -> None:
@@ -132,15 +132,10 @@ class Child:
         with process.stdout:
             for line in process.stdout:
                 said = json.loads(line)
-                self._answered(opened, said["ref"], said["channel"], sent=said["sent"])
+                opened.pop((said["ref"], said["channel"]), None)
+                self._ended(said["ref"], said["channel"], said["sent"])
         process.wait()
         self._give_back(opened)
-
-    def _answered(self, opened: dict[tuple[str, str], float], ref: str, channel: str, *, sent: bool) -> None:
-        opened.pop((ref, channel), None)
-        for behind in [key for key in opened if key[1] == channel]:
-            opened[behind] = self._clock.monotonic()
-        self._ended(ref, channel, sent)
 
     def _give_back(self, opened: dict[tuple[str, str], float]) -> None:
         """What an ended process has not begun. It says how a parcel ended before it begins the channel's next one, so that
@@ -149,7 +144,7 @@ class Child:
         begun: set[str] = set()
         for ref, channel in list(opened):
             if channel in begun:
-                self._ended(ref, channel, False)
+                self._ended(ref, channel, None)
             begun.add(channel)
 
 
@@ -237,10 +232,13 @@ class Sender:
             return False
         return True
 
-    def _settle(self, ref: str, channel: str, sent: bool) -> None:
-        if not sent:
+    def _settle(self, ref: str, channel: str, sent: bool | None) -> None:
+        if sent is False:
             log.warning("channel %s does not take messages now", self._names.get(channel, channel))
         try:
-            self._outbox.settle(self._own_name(), ref, channel, sent=sent)
+            if sent is None:
+                self._outbox.give_back(self._own_name(), ref, channel)
+            else:
+                self._outbox.settle(self._own_name(), ref, channel, sent=sent)
         except ServiceError as error:
             log.warning("how a notification ended could not be recorded: %s", error.code)

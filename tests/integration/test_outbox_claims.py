@@ -62,12 +62,14 @@ class HeldChild(Child):
         self._pid = os.getpid()
         self._open = {(p.ref, p.channel): self._clock.monotonic() for p, _ in parcels}
 
-    def answer(self, *, sent: bool) -> None:
+    def answer(self, *, sent: bool | None) -> None:
         while self._open:
             self.answer_first(sent=sent)
 
-    def answer_first(self, *, sent: bool) -> None:
-        self._answered(self._open, *next(iter(self._open)), sent=sent)
+    def answer_first(self, *, sent: bool | None) -> None:
+        first = next(iter(self._open))
+        del self._open[first]
+        self._ended(*first, sent)
 
 
 class Unreachable(SqlOutbox):
@@ -175,37 +177,54 @@ def test_a_stuck_child_is_ended_by_its_own_process_though_every_pass_is_anothers
         stuck.communicate()
 
 
-def test_a_slow_channel_has_its_time_for_each_message(
-    outbox: SqlOutbox, receipts: Path, clock: Clock, renewals: Renewals
+def test_what_a_slow_channel_was_not_begun_with_waits_again_behind_a_page(
+    store: SqlStore, outbox: SqlOutbox, receipts: Path, clock: Clock, renewals: Renewals
 ) -> None:
-    """Each takes most of what one may take: together they take longer than a sender, or a claim, may be silent."""
     sender, child = a_sender(outbox, receipts, clock, renewals)
-    outbox.add(note(1, "fire", page=True))
-    outbox.add(note(1, "note_a"))
-    outbox.add(note(1, "note_b"))
+    for code in ("note_a", "note_b", "note_c"):
+        outbox.add(note(1, code))
     sender()
-    for _ in range(3):
-        for _ in range(int(STUCK_S / RENEW_S) - 1):
-            assert renewals.begun() == RENEW_S
-            renewals.end(RENEW_S)
-        assert child.is_sending
-        assert outbox.hand_out([ALL], "second", ()) == []
-        child.answer_first(sent=True)
+    outbox.add(note(1, "fire", page=True))
+    clock.pass_(STUCK_S)
+    child.answer_first(sent=True)
+    child.answer(sent=None)
+    pages, *notes = outbox.hand_out([ALL], "second", ())
+    assert pages.title == "PAPER PAGE fire"
+    assert sorted(p.title for p in notes) == ["PAPER note_b", "PAPER note_c"]
+    with store.database.read() as connection:
+        assert set(connection.execute(select(deliveries.c.attempts)).scalars()) == {0}
     assert renewals.begun() == RENEW_S
     renewals.end(RENEW_S)
-    assert not child.is_sending
-    clock.pass_(LOST_AFTER.total_seconds() + 1)
-    assert outbox.hand_out([ALL], "second", ()) == []  # each was sent, and none was held to be lost
+
+
+def test_what_was_not_begun_waits_as_long_as_its_channel_is_left_alone(
+    outbox: SqlOutbox, clock: Clock
+) -> None:
+    outbox.add(note(1, "note_a"))
+    outbox.add(note(1, "note_b"))
+    first, second = outbox.hand_out([ALL], "me", ())
+    outbox.settle("me", first.ref, first.channel, sent=False)
+    outbox.give_back("another", second.ref, second.channel)  # it is not his to give
+    clock.pass_(6)
+    assert outbox.hand_out([ALL], "me", ()) == []
+    outbox.settle("me", second.ref, second.channel, sent=False)
+    outbox.give_back("me", second.ref, second.channel)
+    assert outbox.hand_out([ALL], "me", ()) == []
+    clock.pass_(5)
+    assert len(outbox.hand_out([ALL], "me", ())) == 2
 
 
 def test_what_a_stuck_child_has_not_begun_is_sent_later_also_a_note(
     store: SqlStore, outbox: SqlOutbox, receipts: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox_sender, "CHILD", "tests.integration.outbox_hung_child")
-    ended: queue.Queue[tuple[str, str, bool]] = queue.Queue()
+    ended: queue.Queue[tuple[str, str, bool | None]] = queue.Queue()
 
-    def settle(ref: str, channel: str, sent: bool) -> None:
-        outbox.settle("first", ref, channel, sent=sent)
+    def settle(ref: str, channel: str, sent: bool | None) -> None:
+        if sent is None:
+            outbox.give_back("first", ref, channel)
+        else:
+            outbox.settle("first", ref, channel, sent=sent)
         ended.put((ref, channel, sent))
 
     for code in ("note_a", "note_b", "note_c", "note_d"):
@@ -220,9 +239,7 @@ def test_what_a_stuck_child_has_not_begun_is_sent_later_also_a_note(
         assert child.is_sending
         clock.pass_(1)
         child.tend()
-        assert [ended.get(timeout=WITHIN_S) for _ in range(2)] == [
-            (p.ref, ALL.id, False) for p in parcels[2:]
-        ]
+        assert [ended.get(timeout=WITHIN_S) for _ in range(2)] == [(p.ref, ALL.id, None) for p in parcels[2:]]
     finally:
         child.close()
     clock.pass_(LOST_AFTER.total_seconds())

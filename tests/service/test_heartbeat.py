@@ -122,6 +122,19 @@ def test_a_clock_that_is_set_back_silences_nothing() -> None:
     assert watch.notifier.notes == ["alert_burst"] * 2
 
 
+def test_one_that_falls_silent_as_the_clock_is_set_back_is_missed() -> None:
+    watch = Watch("2026-11-18 13:00")
+    watch.beat()
+    watch.clock.advance(-7200)
+    watch.look()
+    watch.pass_(120)
+    watch.look()
+    assert watch.notifier.pages == []
+    watch.pass_(1)
+    watch.look()
+    assert watch.notifier.pages == ["heartbeat_missing"]
+
+
 def test_all_of_a_clients_that_stay_away_are_one_page() -> None:
     watch = Watch("2026-11-18 10:00")
     for number in range(12):

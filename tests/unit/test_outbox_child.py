@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 
 from app.service.notices import LINES, body_of
 from app.telemetry import outbox_child
-from app.telemetry.outbox_child import _run, _send
+from app.telemetry.outbox_child import Lane, _run, _send
 from app.telemetry.outbox_sender import MOST_RECEIPTS_BYTES, Child
 from tests.fakes import FakeClock
 
@@ -160,6 +160,20 @@ def test_what_is_remembered_of_messages_that_never_arrive_has_a_bound(
     assert [ref for _, ref in reached] == ["6", "7", "8"]
 
 
+def a_lane(*refs: str) -> Lane:
+    """All came at 0."""
+    lane: Lane = queue.Queue()
+    for ref in refs:
+        lane.put(({"ref": ref, "channel": "1"}, 0.0))
+    lane.put(None)
+    return lane
+
+
+def answers(capsys: pytest.CaptureFixture[str]) -> list[tuple[str, bool | None]]:
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [(one["ref"], one["sent"]) for one in said]
+
+
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="the device is Linux's own")
 
@@ -169,12 +183,23 @@ def test_on_a_full_disk_the_answer_is_still_given_and_the_next_message_sent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(outbox_child, "_send", lambda _: True)
-    lane: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    for job in ({"ref": "a", "channel": "1"}, {"ref": "b", "channel": "1"}, None):
-        lane.put(job)
-    _run(lane, FULL)
-    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(said["ref"], said["sent"]) for said in answers] == [("a", True), ("b", True)]
+    _run(a_lane("a", "b"), FULL, lambda: 0.0)
+    assert answers(capsys) == [("a", True), ("b", True)]
+
+
+def test_what_has_waited_too_long_behind_others_is_given_back_unsent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    now = [0.0]
+
+    def slow(job: dict[str, Any]) -> bool:
+        now[0] += 6.0
+        return True
+
+    monkeypatch.setattr(outbox_child, "_send", slow)
+    _run(a_lane("a", "b", "c", "d"), tmp_path / "sent", lambda: now[0])
+    assert answers(capsys) == [("a", True), ("b", True), ("c", None), ("d", None)]
+    assert (tmp_path / "sent").read_text(encoding="utf-8").split() == ["a", "b"]
 
 
 def test_on_a_full_disk_old_receipts_are_read_and_keep_nothing_from_being_sent(
