@@ -134,6 +134,11 @@ def _too_many(variant: Variant) -> tuple[Sent, ...]:
     return (entry(replace(variant, lots=3)),)
 
 
+def _refused_and_exit(variant: Variant) -> tuple[Sent, ...]:
+    """A "no" to an exit names no side of its own: it is a row of SELL."""
+    return _entry_and_exit(replace(variant, side=1))
+
+
 def _half_filled(variant: Variant) -> tuple[Sent, ...]:
     """Two lots, of which one is filled when the exit comes: it cancels the rest and sells the one."""
     return entry(replace(variant, lots=2)), exit_of(replace(variant, lots=1))
@@ -203,6 +208,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("entry, accepted then reset", _one, _fault("reset_created"), _deliver),
     Scenario("entry, reset before", _one, _fault("reset"), _deliver, swallowed=True),
     Scenario("entry sent again after a 503", _one, _refused, _deliver),
+    Scenario("exit of nothing, after a 503", _refused_and_exit, _refused, _deliver, swallowed=True),
     Scenario("exit with legs", _entry_and_exit, _held, _deliver, 1),
     Scenario("exit, on its own connection", _entry_and_exit, _held_on_its_own, _deliver, 1),
     Scenario("exit, accepted then reset", _entry_and_exit, _fault("reset_created"), _deliver, 1),
