@@ -63,15 +63,17 @@ def _nothing(desk: Desk, job: Job, contract: Contract | Order, denial: Denial) -
     if not job.reconciled:
         raise NotReconciled("what was open before this start is being looked up", retry_after_s=5)
     order = draft(desk, job, contract, Side.SELL, job.alert.qty or 0, Purpose.EXIT)
-    with desk.store.write(job.budget.send) as tx:
-        tx.entries_wait(desk.scope)
+    with desk.store.write(job.budget.send, queued=True) as tx:
         repeat = claim(desk, tx, job, order.id)
         if repeat is not None:
             return repeat
-        if any(not came_after(job, one) for one in meant(tx, desk.scope, job, contract)):
-            raise OutOfTime("an entry that this exit is to close has just come", retry_after_s=1)
-        # After that look: one that was being sent then, and is not sent now, stood there.
+        # Their rows before the wait, as a re-send has its own: in the other order the two would wait for one another.
         overtaken = unsent_of(tx, job, desk.scope, contract)
+        tx.entries_wait(desk.scope)
+        has_come = any(not came_after(job, one) for one in meant(tx, desk.scope, job, contract))
+        still = {one.id for one in unsent_of(tx, job, desk.scope, contract, lock=False)}
+        if has_come or still - {one.id for one in overtaken}:
+            raise OutOfTime("an entry that this exit is to close has just come", retry_after_s=1)
         order = naming(order, overtaken)
         row = put_denied(tx, job, order, denial)
         overtake(tx, overtaken, order)

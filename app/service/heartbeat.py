@@ -29,8 +29,6 @@ SILENT = timedelta(seconds=90)
 the finest step of Cloud Scheduler, and what a change of the instance that watches takes (15 s of a lease and a turn):
 taken for outages, those would put every page off for ever. So a heartbeat that a short restart swallowed is paged.
 """
-AHEAD = timedelta(seconds=10)
-"""More than the clocks of instances are apart."""
 HEARTBEAT = "heartbeat"
 """The outcome of a message that is one."""
 MOST_WATCHED, FORGOTTEN = 500, timedelta(days=7)
@@ -107,8 +105,8 @@ def is_late(one: Watched, now: datetime, listening_since: datetime) -> bool:
     if now - one.last_at >= FORGOTTEN:
         return False  # a strategy that is no more
     opened = datetime.combine(local.date(), OPENS, IST)
-    # One that lies ahead was heard by a clock that has been set back since: the next one has all its time from then on.
-    heard = one.last_at if one.last_at <= now + AHEAD else opened
+    # One that lies ahead was heard by a clock that has been set back since, and by so much that the watch began anew.
+    heard = one.last_at if one.last_at <= now + SILENT else opened
     return now - max(heard, opened, listening_since) > allowed(one.every_seconds)
 
 

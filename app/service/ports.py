@@ -231,7 +231,7 @@ class Transaction(Protocol):
 
     def entries_wait(self, scope: Scope) -> None:
         """Until this transaction ends no entry of the account commits: who looks for one after this, and finds none, is
-        seen by each that comes. Before any row is touched, or the two wait for one another.
+        seen by each that comes. After the entries' rows that are to be locked: an entry has its own before it waits.
         """
 
     def open_orders(

@@ -157,10 +157,12 @@ def unsent_in(tx: Transaction, job: Job, place: Place, side: Side | None) -> lis
     return [o for o in _locked(tx, here) if o.status is Status.NOT_SENT]
 
 
-def unsent_of(tx: Transaction, job: Job, scope: Scope, contract: Contract | Order) -> list[Order]:
+def unsent_of(
+    tx: Transaction, job: Job, scope: Scope, contract: Contract | Order, *, lock: bool = True
+) -> list[Order]:
     """The same for an EXIT that finds nothing."""
     found = picked(job, contract, unsent(tx, job, scope, None))
-    return [o for o in _locked(tx, found) if o.status is Status.NOT_SENT]
+    return [o for o in _locked(tx, found) if o.status is Status.NOT_SENT] if lock else found
 
 
 def overtake(tx: Transaction, entries: Iterable[Order], out: Order) -> None:
