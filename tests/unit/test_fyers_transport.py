@@ -16,7 +16,7 @@ from tests.simulator.hangs import HangAtConnect, HangAtTls
 from tests.unit.fyers_calls import GRACE_S, client_of, failure_of, place, within
 from tests.unit.raw_peer import Caller, Peer, Script, reset_after_request, self_signed
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.quiet]
 
 BIG = 16 * 1024 * 1024
 """Bytes: more than both ends of a loopback connection buffer."""
