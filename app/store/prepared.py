@@ -76,7 +76,7 @@ class Prepared:
 
 class _Compiled:
     def __init__(self, statement: Statement, dialect: Dialect, names: list[str]) -> None:
-        compiled = statement.compile(dialect=dialect, column_keys=names)
+        compiled = statement.compile(dialect=_spoken(dialect), column_keys=names)
         if not isinstance(compiled, SQLCompiler):
             raise TypeError(f"expected a statement, was {statement!r}")
         self._sql = str(compiled)
@@ -102,7 +102,7 @@ class _Compiled:
         raw: Any = connection.connection.dbapi_connection
         cursor = connection.info.get("cursor")
         if cursor is None:
-            cursor = connection.info["cursor"] = raw.cursor()
+            cursor = connection.info["cursor"] = _cursor(connection, raw)
         hearer: Hearer | None = connection.get_execution_options().get(HEARER)
         if hearer is not None:
             hearer.asked(self._sql)
@@ -128,6 +128,20 @@ class _Compiled:
             )
             self._rows = _reader(kind._make, _converters(processors))
         self._asked = True
+
+
+def _spoken(dialect: Dialect) -> Dialect:
+    """Postgres's own places for values ($1): psycopg would look for its own in every long statement anew."""
+    if dialect.name == "sqlite":
+        return dialect
+    of_driver: Any = type(dialect)
+    spoken: Dialect = of_driver(paramstyle="numeric_dollar")
+    return spoken
+
+
+def _cursor(connection: Connection, raw: Any) -> Any:  # noqa: ANN401 - the driver's
+    driver: Any = connection.dialect.loaded_dbapi
+    return raw.cursor() if connection.dialect.name == "sqlite" else driver.RawCursor(raw)
 
 
 def _give_up(connection: Connection, raw: Any, error: BaseException) -> None:  # noqa: ANN401 - the driver's
