@@ -37,7 +37,7 @@ from app.service.records import SENT_AGAIN_WITHIN, Stake
 from app.store.column_types import UtcTime
 from app.store.prepared import Prepared
 from app.store.sql_orders import in_scope, scoped
-from app.store.tables import HAS_LEFT, IS_EXIT, IS_FILLED, IS_OPEN, IS_UNSENT, holding_adjustments, orders
+from app.store.tables import HAS_LEFT, IS_FILLED, IS_OPEN, holding_adjustments, orders
 
 _c = orders.c
 _PAISA = Decimal("0.01")
@@ -161,7 +161,7 @@ _STAKE = Prepared(
         *(
             select(_c.id)
             .where(in_scope(orders), _c.created_at > bindparam("since"), _ENTRY, _c.side == side.value)
-            .where(IS_UNSENT, *_ONE_PLACE)
+            .where(_c.status == Status.NOT_SENT.value, *_ONE_PLACE)
             .exists()
             for side in Side
         ),
@@ -174,7 +174,7 @@ _STAKE = Prepared(
 
 _EXIT_SINCE = Prepared(
     select(_c.id)
-    .where(in_scope(orders), _c.created_at > bindparam("since"), IS_EXIT)
+    .where(in_scope(orders), _c.created_at > bindparam("since"), _c.purpose == Purpose.EXIT.value)
     .where(_c.ticker == bindparam("ticker"), _c.product == bindparam("product"))
     .where(or_(_c.client == bindparam("client"), _c.client == ADMIN_CLIENT))
     .where(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import cache
@@ -177,17 +177,15 @@ def open_orders(
     query = _open_query(client=client is not None, ticker=ticker is not None, side=side is not None)
     given = {"in_client": client, "in_ticker": ticker, "in_side": side and side.value}
     values = scoped(scope) | {name: value for name, value in given.items() if value is not None}
-    return _by_age(query.all(connection, values))
-
-
-def _by_age(rows: Iterable[Any]) -> tuple[Order, ...]:
-    """Sorted here: an ORDER BY makes SQLite walk all of history in order rather than sort the few rows that it needs."""
-    return tuple(order_from(row) for row in sorted(rows, key=lambda row: (row.created_at, row.id)))
+    # Sorted here: an ORDER BY makes SQLite walk all of history in order rather than sort the few open rows.
+    rows = sorted(query.all(connection, values), key=lambda row: (row.created_at, row.id))
+    return tuple(order_from(row) for row in rows)
 
 
 def orders_in(connection: Connection, scope: Scope, ticker: str, product: Product) -> tuple[Order, ...]:
     """Of those that may be at the broker. EXPIRED without his id is a NOT_SENT row that nobody asked for again."""
-    query = select(orders).where(
+    return _oldest_first(
+        connection,
         of_scope(orders, scope),
         HAS_LEFT,
         _c.ticker == ticker,
@@ -195,7 +193,6 @@ def orders_in(connection: Connection, scope: Scope, ticker: str, product: Produc
         _c.status != Status.EXIT_PENDING.value,
         or_(_c.status != Status.EXPIRED.value, _c.broker_order_id.is_not(None)),
     )
-    return _by_age(connection.execute(query))
 
 
 def find_tag(connection: Connection, scope: Scope, tag: str) -> Order | None:

